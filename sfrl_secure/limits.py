@@ -1,0 +1,96 @@
+"""Bounds that hold for every federation, whatever its policies say.
+
+A length is compared with these before memory is taken for it. Policies may be stricter, never wider.
+
+Format: proto/README.md, "Limits".
+
+Runs in: everything.
+Trusts: nothing.
+"""
+
+from __future__ import annotations
+
+ENTRY_BYTES_MAX = 65_535
+"""One log entry (C2SP tlog-tiles: a 16-bit length)."""
+
+NOTE_BYTES_MAX = 128 * 1024
+"""One signed note. An ML-DSA-44 line is 3.3 kB, and at least 16 signatures are taken."""
+
+NOTE_SIGNATURES_MAX = 64
+"""Signature lines of one note."""
+
+TRUST_POLICY_BYTES_MAX = 256 * 1024
+"""One trust policy (C2SP tlog-policy). An ML-DSA-44 key is 1.8 kB, and at least 32 logs and 32 witnesses are taken."""
+
+SUBMIT_BYTES_MAX = 4 * 1024 * 1024
+"""One submit, message and payload together."""
+
+UPDATE_HEADER_BYTES_MAX = 16 * 1024
+"""The envelope of an update, without its payload."""
+
+DOCUMENT_BYTES_MAX = 60_000
+"""One governance document, so that it fits into an entry with its signatures."""
+
+COORDINATES_MAX = 2**31
+"""Coordinates of one model."""
+
+TENSORS_MAX = 4_096
+"""Tensors of one model."""
+
+COHORT_MAX = 65_536
+"""Participants of one round."""
+
+WEIGHT_SUM_MAX = 2**22
+"""cohort_max * weight_max, checked when terms are built (PROTOCOL 7)."""
+
+GRID_EXPONENT_MAX = 40
+"""The grid is 2**-e with e from 0 to this."""
+
+VALUE_MAX = 2**40
+"""Largest magnitude of one update value in grid units: with WEIGHT_SUM_MAX, sums stay below 2**62."""
+
+DEADLINE_MARGIN_US = 2_000_000
+"""An update is taken until this long before the deadline."""
+
+STATEMENT_LIFETIME_US = 30_000_000
+"""A service's statement is valid for at most this long."""
+
+SINGLE_REFUSALS_MAX = 3
+"""Refusal entries per peer, round and reason; further ones are counted."""
+
+RECEIPT_BYTES_MAX = 2 * 1024 * 1024
+"""One receipt: at most 21 entries with their paths, and a note."""
+
+FOLLOW_BYTES_MAX = 1024 * 1024
+"""The entries of one message of FollowLog together."""
+
+CHUNK_BYTES_MAX = 1024 * 1024
+"""One chunk of a model."""
+
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+"""One gRPC message."""
+
+CLEARANCE_MAX = 1_000_000
+"""Highest clearance of a participant and sensitivity of a segment."""
+
+GROUPS_MAX = 64
+"""Groups of a participant, and groups granted by a segment's terms."""
+
+ROUND_US_MIN = 1_000_000
+ROUND_US_MAX = 10**15
+"""Shortest and longest round."""
+
+ROUNDS_MAX = 2**31
+"""Rounds of one segment in all."""
+
+RETENTION_DAYS_MAX = 36_500
+"""Days for which payloads are kept."""
+
+POLICIES_MAX = 32
+"""Cedar policies of a rules document: an entry takes 64 rule ids, and both decisions may name all policies."""
+
+POLICY_STEPS_MAX = 128
+"""Characters of one Cedar policy that can make an expression deeper: see `governance.cedar_text`."""
+
+POLICY_NESTING_MAX = 16
+"""How deep brackets nest in a Cedar policy."""
