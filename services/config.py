@@ -1,0 +1,280 @@
+"""Configuration: one TOML file a service, every key known, every path relative to the file.
+
+An unknown key is refused: a misspelt one would leave a default in force that nobody chose. Files hold paths of keys,
+never keys.
+
+Runs in: gatekeeper, aggregator, audit_log, verifier.
+Trusts: whoever wrote the file; its form is checked.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+
+from sfrl_secure.crypto.keys import PUBLIC_BYTES, SigningKey, signing_key_from_pem
+from sfrl_secure.crypto.secret import SecretBytes
+from sfrl_secure.errors import MalformedError
+from sfrl_secure.ids import SpiffeId, parse_hex_digest, parse_name, parse_spiffe_id, parse_trust_domain
+from sfrl_secure.limits import TRUST_POLICY_BYTES_MAX
+from sfrl_secure.storage.files import read_bounded
+from sfrl_secure.storage.secrets import read_secret
+from sfrl_secure.translog.policy import TrustPolicy, parse_trust_policy
+
+CONFIG_BYTES_MAX = 256 * 1024
+CERTIFICATES_BYTES_MAX = 64 * 1024
+
+_ADDRESS = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\]):([0-9]{1,5})")
+
+
+def _resolve(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder")
+    assert isinstance(folder, Path), "configurations are read by read_config"
+    return folder / path
+
+
+def _check_address(address: str) -> str:
+    matched = _ADDRESS.fullmatch(address)
+    if matched is None or int(matched[2]) > 65_535:
+        raise ValueError("an address is host:port")
+    return address
+
+
+def _checked_name(name: str) -> str:
+    return _value(parse_name, name)
+
+
+def _checked_domain(domain: str) -> str:
+    return _value(parse_trust_domain, domain)
+
+
+def _checked_spiffe_id(text: str) -> str:
+    return _value(parse_spiffe_id, text)
+
+
+def _checked_digest(text: str) -> str:
+    _value(parse_hex_digest, text)
+    return text
+
+
+def _checked_suite(suite: str) -> str:
+    if suite not in PUBLIC_BYTES:
+        raise ValueError("the suite is not one of ours")
+    return suite
+
+
+_T = TypeVar("_T")
+
+
+def _value(parse: Callable[[str], _T], text: str) -> _T:
+    try:
+        return parse(text)
+    except MalformedError as error:
+        raise ValueError(str(error)) from None  # What pydantic gathers.
+
+
+ConfigPath = Annotated[Path, AfterValidator(_resolve)]
+Address = Annotated[str, AfterValidator(_check_address)]
+Name = Annotated[str, AfterValidator(_checked_name)]
+TrustDomain = Annotated[str, AfterValidator(_checked_domain)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TlsFiles(_Section):
+    """Certificate and key of the service, and the CAs of those who may call it.
+
+    Attributes:
+        service_ca: also what the service trusts when it calls another.
+    """
+
+    certificate: ConfigPath
+    key: ConfigPath
+    client_ca: ConfigPath
+    service_ca: ConfigPath
+
+
+class SigningFile(_Section):
+    """The key with which the service signs its statements."""
+
+    key: ConfigPath
+    suite: Annotated[str, AfterValidator(_checked_suite)] = "ed25519"
+
+    def open(self) -> SigningKey:
+        """Read the key.
+
+        Raises:
+            NotFoundError, DeniedError, MalformedError: no file, readable by others, not such a key.
+        """
+        return signing_key_from_pem(self.suite, read_secret(self.key))
+
+
+class ServiceConfig(_Section):
+    """What every service has.
+
+    Attributes:
+        listen: where its gRPC server listens; port 0 takes a free one.
+        trust_policy: which log, witnesses and quorum count (c2sp.org/tlog-policy).
+        origin: of the federation's log; it stands in the trust policy.
+        threads: calls served at once.
+        grace_seconds: running calls have this long to end at a stop.
+    """
+
+    name: Name
+    trust_domain: TrustDomain
+    listen: Address
+    trust_policy: ConfigPath
+    origin: str
+    tls: TlsFiles
+    threads: Annotated[int, Field(ge=4, le=512)] = 48
+    grace_seconds: Annotated[float, Field(ge=0, le=300)] = 5.0
+
+    def open_trust_policy(self) -> TrustPolicy:
+        """Read the trust policy, which lists the origin.
+
+        Raises:
+            NotFoundError, MalformedError: no file, not a policy, or another log's.
+        """
+        policy = parse_trust_policy(read_bounded(self.trust_policy, TRUST_POLICY_BYTES_MAX))
+        if policy.log(self.origin) is None:
+            raise MalformedError("the trust policy does not list the origin of the configuration")
+        return policy
+
+    def read_certificate(self) -> bytes:
+        """Read the service's certificate chain, in PEM."""
+        return read_bounded(self.tls.certificate, CERTIFICATES_BYTES_MAX)
+
+    def read_tls_key(self) -> SecretBytes:
+        """Read the certificate's private key, in PEM."""
+        return read_secret(self.tls.key)
+
+    def read_client_roots(self) -> bytes:
+        """Read the CAs whose certificates may shake hands: the client CA and the service CA, in PEM."""
+        return read_bounded(self.tls.client_ca, CERTIFICATES_BYTES_MAX) + self.read_service_roots()
+
+    def read_service_roots(self) -> bytes:
+        """Read the service CA, in PEM."""
+        return read_bounded(self.tls.service_ca, CERTIFICATES_BYTES_MAX)
+
+
+class WitnessUrls(_Section):
+    """Where a witness of the trust policy is asked; `name` is the policy's."""
+
+    name: str
+    submission_url: str
+    monitoring_url: str
+
+
+class Batches(_Section):
+    """How the log gathers entries into batches."""
+
+    entries_max: Annotated[int, Field(ge=1, le=256)] = 256
+    delay_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
+    queue_max: Annotated[int, Field(ge=1, le=65_536)] = 1024
+
+
+class AuditLogConfig(ServiceConfig):
+    """The audit log's.
+
+    Attributes:
+        log_dir: published: `checkpoint` and `tile/`.
+        journal_dir: private: the journal and the last signed note.
+        log_key: both keys of the log in one file.
+        followers_max: streams of FollowLog at once; fewer than `threads`.
+        refusals_seconds: counted refusals are written this often.
+    """
+
+    signing: SigningFile
+    log_dir: ConfigPath
+    journal_dir: ConfigPath
+    log_key: ConfigPath
+    witnesses: tuple[WitnessUrls, ...] = ()
+    batches: Batches = Batches()
+    followers_max: Annotated[int, Field(ge=1, le=256)] = 16
+    refusals_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
+
+
+class GatekeeperConfig(ServiceConfig):
+    """A gatekeeper's.
+
+    Attributes:
+        log_address: where the audit log listens.
+        objects_dir: payloads and models.
+        refusals_seconds: counted refusals are written this often.
+    """
+
+    signing: SigningFile
+    log_address: Address
+    objects_dir: ConfigPath
+    refusals_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
+
+
+class AggregatorConfig(ServiceConfig):
+    """The aggregator's.
+
+    Attributes:
+        log_address: where the audit log listens.
+        objects_dir: payloads and models.
+    """
+
+    signing: SigningFile
+    log_address: Address
+    objects_dir: ConfigPath
+
+
+class KnownCaller(_Section):
+    """A peer that may call where no log is followed."""
+
+    spiffe_id: Annotated[str, AfterValidator(_checked_spiffe_id)]
+    spki_sha256: Annotated[str, AfterValidator(_checked_digest)]
+
+    @property
+    def identity(self) -> SpiffeId:
+        """The SPIFFE ID as a value."""
+        return parse_spiffe_id(self.spiffe_id)
+
+
+class VerifierConfig(ServiceConfig):
+    """The verifier's.
+
+    Attributes:
+        witness_listen: where its witness answers over HTTP.
+        witness_key: the witness's key, which the trust policy names.
+        state_dir: what it has cosigned.
+        callers: who may ask its gRPC server for its health.
+    """
+
+    witness_listen: Address
+    witness_key: ConfigPath
+    state_dir: ConfigPath
+    callers: tuple[KnownCaller, ...] = ()
+
+
+ConfigT = TypeVar("ConfigT", bound=ServiceConfig)
+
+
+def read_config(path: Path, kind: type[ConfigT]) -> ConfigT:
+    """Read a service's configuration.
+
+    Raises:
+        NotFoundError: there is no such file.
+        MalformedError: not TOML, an unknown key, a missing key, a value of another form. The sentence names the keys.
+    """
+    raw = read_bounded(path, CONFIG_BYTES_MAX)
+    try:
+        values = tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        raise MalformedError("the configuration is not TOML") from None
+    try:
+        return kind.model_validate(values, context={"folder": path.absolute().parent})
+    except ValidationError as error:
+        problems = {".".join(map(str, each["loc"])): each["msg"] for each in error.errors(include_input=False)}
+        sentence = "; ".join(f"{key}: {problem}" for key, problem in sorted(problems.items())[:8])
+        raise MalformedError(f"the configuration does not fit: {sentence}") from None

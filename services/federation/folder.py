@@ -1,0 +1,127 @@
+"""The folder of a federation on one machine: where everything lies, and what stands in the configurations.
+
+Runs in: cli, demo.
+Trusts: whoever owns the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sfrl_secure.errors import MalformedError
+from sfrl_secure.services.federation.plan import FederationPlan
+from sfrl_secure.storage.files import read_bounded
+
+_INDEX_BYTES_MAX = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FederationFolder:
+    """Paths of a federation's folder."""
+
+    root: Path
+
+    @property
+    def log_dir(self) -> Path:
+        """The published log: `checkpoint` and `tile/`."""
+        return self.root / "log"
+
+    @property
+    def journal_dir(self) -> Path:
+        """The log's own journal."""
+        return self.root / "journal"
+
+    @property
+    def objects_dir(self) -> Path:
+        """Payloads and models."""
+        return self.root / "objects"
+
+    @property
+    def trust_policy(self) -> Path:
+        """The file that everybody who verifies needs."""
+        return self.root / "trust-policy.txt"
+
+    @property
+    def index(self) -> Path:
+        """`federation.json`: names and addresses."""
+        return self.root / "federation.json"
+
+    def service(self, role: str, name: str) -> Path:
+        """A service's folder."""
+        return self.root / "services" / f"{role}-{name}"
+
+    def participant(self, name: str) -> Path:
+        """A participant's folder; it would lie on the participant's own machine."""
+        return self.root / "participants" / name
+
+    def operator(self, name: str) -> Path:
+        """An operator's folder; it would lie on the operator's own machine."""
+        return self.root / "operators" / name
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the services listen, `host:port`; the witness over HTTP."""
+
+    audit_log: str
+    aggregator: str
+    verifier: str
+    witness: str
+    gatekeepers: Mapping[str, str]
+
+
+def choose_addresses(plan: FederationPlan) -> Addresses:
+    """Take free ports now; they stand in the configurations from then on."""
+    count = 4 + len(plan.gatekeepers)
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind((plan.host, 0))
+        found = [f"{plan.host}:{each.getsockname()[1]}" for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+    audit_log, aggregator, verifier, witness, *gatekeepers = found
+    return Addresses(audit_log, aggregator, verifier, witness, dict(zip(plan.gatekeepers, gatekeepers, strict=True)))
+
+
+def toml_of(values: Mapping[str, Any]) -> bytes:
+    """Write configuration values as TOML: tables last, strings as JSON writes them, which TOML reads alike."""
+    plain = {key: value for key, value in values.items() if not isinstance(value, dict) and not _is_tables(value)}
+    lines = [f"{key} = {_literal(value)}" for key, value in plain.items()]
+    for key, value in values.items():
+        if isinstance(value, dict):
+            lines += ["", f"[{key}]", *(f"{name} = {_literal(each)}" for name, each in value.items())]
+        elif _is_tables(value):
+            for table in value:
+                lines += ["", f"[[{key}]]", *(f"{name} = {_literal(each)}" for name, each in table.items())]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def read_index(folder: FederationFolder) -> dict[str, Any]:
+    """Read `federation.json`.
+
+    Raises:
+        NotFoundError: this is no federation's folder.
+        MalformedError: it is not JSON.
+    """
+    try:
+        found = json.loads(read_bounded(folder.index, _INDEX_BYTES_MAX))
+    except ValueError:
+        raise MalformedError("federation.json is not JSON") from None
+    if not isinstance(found, dict):
+        raise MalformedError("federation.json is one JSON object")
+    return found
+
+
+def _is_tables(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _literal(value: object) -> str:
+    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=True)

@@ -1,0 +1,137 @@
+"""The plan of a new federation: who takes part, and under which terms.
+
+`sfrl init` reads it from a TOML file, or takes the default: three operators of whom two must sign, three participants
+and one small segment to try things with.
+
+Runs in: cli, demo.
+Trusts: whoever starts it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sfrl_secure.errors import MalformedError
+from sfrl_secure.governance.manifest import ModelManifest, TensorSpec
+
+PLAN_BYTES_MAX = 256 * 1024
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$")]
+Suite = Annotated[str, Field(pattern=r"^ed25519(\+ml-dsa-44)?$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ParticipantPlan(_Strict):
+    """A participant: its groups grant it segments, its clearance answers their sensitivity."""
+
+    name: Name
+    groups: list[Name]
+    clearance: int = Field(default=0, ge=0, le=1_000_000)
+    suite: Suite = "ed25519"
+
+
+class TensorPlan(_Strict):
+    """A tensor of a segment's model."""
+
+    name: str
+    shape: list[int]
+    dtype: str = "int32"
+
+
+class SegmentPlan(_Strict):
+    """A segment and the terms of its rounds; norm and magnitude in parameter units, the grid makes them integers."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
+    groups: list[Name]
+    sensitivity: int = 0
+    tensors: list[TensorPlan]
+    grid_exponent: int = 24
+    constants_exponent: int = 0
+    constants: dict[str, list[int]] = Field(default_factory=dict)
+    value_types: list[str] = Field(default_factory=lambda: ["fp32", "int8"])
+    suites: list[Suite] = Field(default_factory=lambda: ["ed25519", "ed25519+ml-dsa-44"])
+    payload_bytes_max: int = 1_048_576
+    nonzeros_max: int
+    norm_max: float
+    magnitude_max: float
+    weight_max: int
+    duration_seconds: int = 60
+    cohort_min: int = 1
+    cohort_max: int
+    rounds_max: int
+    evidence_days: int = 30
+    retention_days: int = 365
+
+    @property
+    def manifest(self) -> ModelManifest:
+        """The model's tensors and constants."""
+        return ModelManifest(
+            tensors=tuple(TensorSpec(t.name, tuple(t.shape), t.dtype) for t in self.tensors),
+            constants_exponent=self.constants_exponent,
+            constants={name: tuple(values) for name, values in self.constants.items()},
+        )
+
+
+class FederationPlan(_Strict):
+    """A federation on one machine; each service is its own process and can be moved by its configuration."""
+
+    trust_domain: str = "sfrl.example"
+    log_host: str = "log.sfrl.example"
+    host: str = "127.0.0.1"
+    operators: list[Name] = Field(default_factory=lambda: ["alice", "bob", "carol"])
+    threshold: int = Field(default=2, ge=1)
+    operator_suite: Suite = "ed25519"
+    gatekeepers: list[Name] = Field(default_factory=lambda: ["gatekeeper-1"])
+    aggregator: Name = "aggregator-1"
+    audit_log: Name = "audit-log-1"
+    verifier: Name = "verifier-1"
+    auditor: Name = "auditor-1"
+    participants: list[ParticipantPlan]
+    segments: list[SegmentPlan]
+    years: int = Field(default=5, ge=1, le=30)
+    certificate_hours: int = Field(default=24, ge=1, le=24 * 366)
+
+
+def parse_plan(raw: bytes) -> FederationPlan:
+    """Parse a plan file.
+
+    Raises:
+        MalformedError: not TOML, an unknown or missing key, or a value out of range; says which.
+    """
+    if len(raw) > PLAN_BYTES_MAX:
+        raise MalformedError(f"a plan is at most {PLAN_BYTES_MAX} bytes")
+    try:
+        return FederationPlan.model_validate(tomllib.loads(raw.decode("utf-8")))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError):
+        raise MalformedError("the plan is not TOML") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise MalformedError(f"the plan's {where or 'top level'}: {first['msg']}") from None
+
+
+def default_plan() -> FederationPlan:
+    """The federation to try things with: a linear model of 16 weights and a bias."""
+    return FederationPlan(
+        participants=[ParticipantPlan(name=f"rover-{number}", groups=["rovers"]) for number in (1, 2, 3)],
+        segments=[
+            SegmentPlan(
+                name="example",
+                groups=["rovers"],
+                tensors=[TensorPlan(name="weight", shape=[16]), TensorPlan(name="bias", shape=[1])],
+                nonzeros_max=8,
+                norm_max=100.0,
+                magnitude_max=10.0,
+                weight_max=1_000_000,
+                cohort_min=2,
+                cohort_max=3,
+                rounds_max=1_000,
+            )
+        ],
+    )

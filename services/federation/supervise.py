@@ -1,0 +1,154 @@
+"""Running a federation's services as processes: start in order, wait until ready, stop in the other order.
+
+Nothing is restarted silently: whoever supervises is told which one died, and decides.
+
+Runs in: cli, demo.
+Trusts: the federation's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from sfrl_secure.errors import UnavailableError
+from sfrl_secure.services.federation.folder import FederationFolder, read_index
+
+READY_SECONDS = 60.0
+STOP_SECONDS = 20.0
+
+_ORDER = ("verifier", "audit_log", "gatekeeper", "aggregator")
+_LOOK_SECONDS = 0.05
+
+
+@dataclass(slots=True)
+class ServiceProcess:
+    """One service: how it is started, and its process while there is one.
+
+    Attributes:
+        log_path: its JSON lines, appended from start to start.
+    """
+
+    role: str
+    name: str
+    config: Path
+    log_path: Path
+    process: subprocess.Popen[bytes] | None = None
+    _log_begin: int = 0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process lives."""
+        return self.process is not None and self.process.poll() is None
+
+    def start(self) -> None:
+        """Start the process; `wait_ready` waits for it."""
+        self._log_begin = self.log_path.stat().st_size if self.log_path.exists() else 0
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "sfrl_secure.cli.main", "serve", self.role, "--config", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # an interrupt at the terminal reaches the supervisor alone
+            )
+
+    def wait_ready(self, timeout_seconds: float = READY_SECONDS) -> None:
+        """Wait for the line that says it serves.
+
+        Raises:
+            UnavailableError: it ended, or did not say so in time; says where its log is.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while not self._said_ready():
+            if not self.is_running:
+                code = None if self.process is None else self.process.returncode
+                raise UnavailableError(f"{self.role} {self.name} ended with code {code}: see {self.log_path}")
+            if time.monotonic() > deadline:
+                raise UnavailableError(f"{self.role} {self.name} is not ready: see {self.log_path}")
+            time.sleep(_LOOK_SECONDS)
+
+    def stop(self, timeout_seconds: float = STOP_SECONDS) -> int:
+        """Ask it to end, cut it off when it does not; give its exit code."""
+        if self.process is None:
+            return 0
+        if self.is_running:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self.process.returncode
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def _said_ready(self) -> bool:
+        with self.log_path.open("rb") as log:
+            log.seek(self._log_begin)
+            for line in log:
+                try:
+                    if json.loads(line).get("event") == "ready":
+                        return True
+                except (ValueError, AttributeError):
+                    continue  # a half line, or one that a library wrote
+        return False
+
+
+class Supervisor:
+    """All services of a federation's folder."""
+
+    def __init__(self, folder: FederationFolder) -> None:
+        """Prepare; nothing runs yet.
+
+        Raises:
+            NotFoundError, MalformedError: it is not a federation's folder.
+        """
+        logs = folder.root / "service-logs"
+        logs.mkdir(exist_ok=True)
+        self.services = [
+            ServiceProcess(
+                each["role"],
+                each["name"],
+                folder.service(each["role"], each["name"]) / "config.toml",
+                logs / f"{each['role']}-{each['name']}.jsonl",
+            )
+            for each in sorted(read_index(folder)["services"], key=lambda each: _ORDER.index(each["role"]))
+        ]
+
+    def start(self) -> None:
+        """Start all, in order: the witness before the log, the log before those who follow it.
+
+        Raises:
+            UnavailableError: one did not become ready; those that run are stopped.
+        """
+        try:
+            for service in self.services:
+                service.start()
+                if service.role in ("verifier", "audit_log"):
+                    service.wait_ready()
+            for service in self.services:
+                service.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> dict[str, int]:
+        """Stop all, in the other order; give the exit codes by name."""
+        return {f"{each.role} {each.name}": each.stop() for each in reversed(self.services)}
+
+    def dead(self) -> list[ServiceProcess]:
+        """Services that should run and do not."""
+        return [each for each in self.services if not each.is_running]
+
+    def of_role(self, role: str) -> ServiceProcess:
+        """The first service of a role."""
+        return next(each for each in self.services if each.role == role)

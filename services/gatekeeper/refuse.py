@@ -1,0 +1,125 @@
+"""Refusing: each refusal of a known peer is an entry before it is an answer, or is counted.
+
+The entry holds the participant's signed statement where its signature held, so that the verifier can decide again. The
+fourth of a kind is counted, so that nobody can fill the log.
+
+Format: proto/README.md, "Admission".
+
+Runs in: gatekeeper.
+Trusts: the view. Nothing in the request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+from sfrl_secure.rounds.refusals import RefusalCounter
+
+from sfrl_secure.crypto.envelope import Envelope
+from sfrl_secure.errors import ConflictError, DeniedError, SfrlError
+from sfrl_secure.governance.statements import Evidence, PeerClass, UpdateRefused, UpdateStatement
+from sfrl_secure.ids import Digest, SpiffeId
+from sfrl_secure.limits import SINGLE_REFUSALS_MAX
+from sfrl_secure.rounds.payloads import MeasuredDenial
+from sfrl_secure.rounds.state import FederationState
+from sfrl_secure.services.writer import Proposal, StatementWriter
+
+_log = structlog.get_logger()
+
+PAYLOAD_REASONS = frozenset(
+    {
+        "payload_format", "payload_shape", "payload_declared", "payload_length", "payload_digest",
+        "not_canonical", "out_of_range", "not_finite", "off_grid", "magnitude",
+    }
+)
+"""Reasons of step 12: the payload itself is the evidence."""
+
+ON_WORD = frozenset({"malformed", "bad_signature", "participant_inactive", "deadline", "digest_mismatch"})
+"""Reasons that nobody can decide again."""
+
+
+class DecisionChangedError(SfrlError):
+    """Between the decision and its record the log moved on, and the decision with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRequest:
+    """What is known of a refused request.
+
+    Attributes:
+        update: its statement, where it parsed.
+        envelope_raw: canonical bytes of its envelope; `envelope` the same, parsed.
+        signature_held: whether the participant's key in force signed it.
+        request_digest: SHA-256 of the request message.
+    """
+
+    peer: SpiffeId
+    request_digest: Digest
+    envelope_raw: bytes = b""
+    envelope: Envelope | None = None
+    update: UpdateStatement | None = None
+    signature_held: bool = False
+
+
+class Refuser:
+    """Writes refusals down."""
+
+    def __init__(self, writer: StatementWriter, counter: RefusalCounter) -> None:
+        self._writer = writer
+        self._counter = counter
+
+    def refuse(self, request: RefusedRequest, denial: DeniedError, *, payload_kept: bool) -> DeniedError:
+        """Record the refusal; give the error to answer with.
+
+        Args:
+            payload_kept: whether the payload is stored under its digest.
+
+        Raises:
+            DecisionChangedError: the log gives another reason by now: decide again.
+        """
+        evidence = self._evidence(request, denial, payload_kept)
+        held = request.signature_held
+        body = UpdateRefused(
+            peer=request.peer,
+            envelope_raw=request.envelope_raw if held else b"",
+            envelope=request.envelope if held else None,
+            update=request.update if held else None,
+            request_digest=request.request_digest,
+            reason=denial.reason,
+            facts=denial.facts if isinstance(denial, MeasuredDenial) else None,
+            rule_ids=(),
+            evidence=evidence,
+        )
+
+        def decide(state: FederationState, now_us: int) -> Proposal:
+            segment = None if request.update is None else state.segments.get(request.update.segment)
+            stream = "log" if segment is None else f"segment/{segment.terms.segment}"
+            key = state.refusal_key(request.peer, stream, denial.reason)
+            if state.single_refusals.get(key, 0) >= SINGLE_REFUSALS_MAX:
+                raise _CountedInsteadError
+            return Proposal(stream, body)
+
+        try:
+            index: int | None = self._writer.write(decide).logged.index
+        except _CountedInsteadError:
+            self._counter.count(denial.reason, PeerClass.PARTICIPANT, request.request_digest)
+            index = None
+        except ConflictError as conflict:
+            if conflict.reason == "refusal":
+                raise DecisionChangedError("the log gives another reason by now") from None
+            raise
+        _log.info("update_refused", peer=request.peer, reason=denial.reason, index=index)
+        return DeniedError(denial.reason, str(denial), entry_index=index)
+
+    @staticmethod
+    def _evidence(request: RefusedRequest, denial: DeniedError, payload_kept: bool) -> Evidence:
+        if not request.signature_held or denial.reason in ON_WORD:
+            return Evidence.NONE
+        if denial.reason in PAYLOAD_REASONS or isinstance(denial, MeasuredDenial):
+            return Evidence.OBJECT if payload_kept else Evidence.NONE
+        return Evidence.LOG
+
+
+class _CountedInsteadError(SfrlError):
+    """The peer has had its single entries of this kind."""

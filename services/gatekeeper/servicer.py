@@ -1,0 +1,129 @@
+"""The gatekeeper's methods: parse, decide, record, answer.
+
+Format: proto/sfrl/gatekeeper/v1/gatekeeper_service.proto.
+
+Runs in: gatekeeper.
+Trusts: the interceptor, for who calls. Nothing in a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+
+from sfrl_secure.aggregation.models import model_bytes
+from sfrl_secure.clock import Clock
+from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError
+from sfrl_secure.ids import SpiffeId, sha256
+from sfrl_secure.limits import CHUNK_BYTES_MAX
+from sfrl_secure.rounds.state import FederationState
+from sfrl_secure.rpc.identity import peer_of
+from sfrl_secure.rpc.server import Method
+from sfrl_secure.services.gatekeeper.admit import Admitter, Submission
+from sfrl_secure.services.gatekeeper.fetches import FetchLog
+from sfrl_secure.services.gatekeeper.proofs import ProofBuilder
+from sfrl_secure.services.gatekeeper.refuse import DecisionChangedError, RefusedRequest, Refuser
+from sfrl_secure.services.view import FederationView
+from sfrl_secure.storage.objects import ObjectStore
+from sfrl_secure.wire import gatekeeper_service as wire
+
+_FETCH_LOG_SECONDS = 15.0
+_PARTICIPANTS = frozenset({"participant"})
+
+
+class GatekeeperServicer:
+    """Answers participants."""
+
+    def __init__(
+        self,
+        view: FederationView,
+        admitter: Admitter,
+        refuser: Refuser,
+        proofs: ProofBuilder,
+        fetches: FetchLog,
+        objects: ObjectStore,
+        clock: Clock,
+    ) -> None:
+        self._view = view
+        self._admitter = admitter
+        self._refuser = refuser
+        self._proofs = proofs
+        self._fetches = fetches
+        self._objects = objects
+        self._clock = clock
+
+    def methods(self) -> list[Method]:
+        """What the server serves, and to whom."""
+        return [
+            Method(wire.GET_ROUND, self.get_round, _PARTICIPANTS),
+            Method(wire.FETCH_MODEL, self.fetch_model, _PARTICIPANTS, is_stream=True),
+            Method(wire.SUBMIT_UPDATE, self.submit_update, _PARTICIPANTS),
+            Method(wire.GET_RECEIPT, self.get_receipt, _PARTICIPANTS),
+        ]
+
+    def get_round(self, raw: bytes, context: grpc.ServicerContext) -> bytes:
+        """Give the segment's open round with its proofs."""
+        asked = wire.parse_round_request(raw)
+        with self._view.reading() as state:
+            self._check_granted(state, peer_of(context).spiffe_id, asked.segment)
+        answer = self._proofs.open_round(asked.segment, asked.after_round, asked.wait_ms / 1000)
+        return wire.encode_round_response(answer)
+
+    def fetch_model(self, raw: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        """Give a model in chunks; the fetch is in the log before the last chunk goes out."""
+        asked = wire.parse_model_request(raw)
+        peer = peer_of(context).spiffe_id
+        with self._view.reading() as state:
+            self._check_granted(state, peer, asked.segment)
+            segment = state.segment(asked.segment)
+            if asked.model not in segment.models:
+                raise NotFoundError("the model is not one of the segment's")
+            bytes_max = model_bytes(segment.terms.model.manifest)
+        model = self._objects.get(asked.model, bytes_max)
+        chunks = [model[at : at + CHUNK_BYTES_MAX] for at in range(0, len(model), CHUNK_BYTES_MAX)]
+        for chunk in chunks[:-1]:
+            yield wire.encode_model_chunk(chunk)
+        self._fetches.record(asked.segment, peer.name, asked.model, _FETCH_LOG_SECONDS)
+        yield wire.encode_model_chunk(chunks[-1])
+
+    def submit_update(self, raw: bytes, context: grpc.ServicerContext) -> bytes:
+        """Admit an update or refuse it; either is in the log before it is answered."""
+        peer = peer_of(context).spiffe_id
+        digest = sha256(raw)
+        try:
+            sent = wire.parse_submit_request(raw)
+        except MalformedError as error:
+            refused = RefusedRequest(peer, digest)
+            denial = DeniedError("malformed", str(error))
+            try:
+                raise self._refuser.refuse(refused, denial, payload_kept=False) from None
+            except DecisionChangedError:
+                raise AssertionError("a malformed request stays malformed") from None
+        submission = Submission(peer, sent.envelope_raw, sent.envelope, sent.update, sent.payload, digest)
+        answer = self._admitter.submit(submission)
+        admitted = self._proofs.acknowledged(answer) if isinstance(answer, int) else answer
+        return wire.encode_submit_response(admitted)
+
+    def get_receipt(self, raw: bytes, context: grpc.ServicerContext) -> bytes:
+        """Give a receipt for the caller's own update."""
+        asked = wire.parse_receipt_request(raw)
+        if self._proofs.owner_of(asked.segment, asked.statement_digest) != peer_of(context).spiffe_id.name:
+            # The same answer as for an update that does not exist: nobody learns of another's.
+            raise NotFoundError("no update of this segment has this statement digest")
+        return wire.encode_receipt_response(
+            self._proofs.receipt(asked.segment, asked.statement_digest, asked.kind)
+        )
+
+    def _check_granted(self, state: FederationState, peer: SpiffeId, segment_name: str) -> None:
+        """Check that the participant may read this segment's rounds and models.
+
+        Raises:
+            DeniedError: `unknown_segment`, `participant_inactive`, `not_granted`.
+        """
+        terms = state.segment(segment_name).terms
+        record = state.participant(peer.name)
+        if record is None or not state.is_active(peer.name, self._clock.now_us()):
+            raise DeniedError("participant_inactive", "the participant is suspended, revoked or expired")
+        if "fetch" not in terms.operations or not record.groups & terms.groups:
+            raise DeniedError("not_granted", "no group of the participant is granted this segment")

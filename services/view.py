@@ -1,0 +1,96 @@
+"""A service's view of the federation: the log, followed and folded.
+
+The follower verifies chain, tree and checkpoints; the fold says what has effect. One lock guards both, and whoever
+waits is woken by each batch. A service that starts takes the same way from entry 0 (promise 5).
+
+Runs in: gatekeeper, aggregator.
+Trusts: the log's keys and the witness quorum, from the trust policy.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from sfrl_secure.errors import MalformedError, UnavailableError
+from sfrl_secure.ids import Digest
+from sfrl_secure.rounds.fold import FederationFold
+from sfrl_secure.rounds.state import FederationState
+from sfrl_secure.rpc.identity import RecordedIdentity
+from sfrl_secure.translog.entries import LogEntry
+from sfrl_secure.wire.content import parse_content
+
+_log = structlog.get_logger()
+
+
+class FederationView:
+    """State of the federation up to the newest entry that was read.
+
+    Attributes:
+        witnessed_size: entries under the witness quorum.
+    """
+
+    def __init__(self, fold: FederationFold) -> None:
+        """Begin before entry 0; `on_entry` and `on_witnessed` are the follower's callbacks."""
+        self._fold = fold
+        self._changed = threading.Condition()
+        self.witnessed_size = 0
+
+    def on_entry(self, index: int, leaf: Digest, _raw: bytes, entry: LogEntry) -> None:
+        """Take one verified entry in."""
+        try:
+            content = parse_content(entry.envelope)
+        except MalformedError:
+            content = None
+        with self._changed:
+            void = self._fold.apply(index, leaf, entry, content)
+            self._changed.notify_all()
+        if void is not None:
+            _log.warning("void_entry", index=index, reason=void)
+
+    def on_witnessed(self, size: int) -> None:
+        """Note that the first `size` entries are under the quorum."""
+        with self._changed:
+            self.witnessed_size = max(self.witnessed_size, size)
+            self._changed.notify_all()
+
+    def lookup(self, spki_sha256: Digest) -> RecordedIdentity | None:
+        """The identity that the log records for a TLS public key."""
+        with self._changed:
+            found = self._fold.state.identities.get(spki_sha256)
+        return None if found is None else RecordedIdentity(found.spiffe_id, found.not_after_us)
+
+    @contextmanager
+    def reading(self) -> Iterator[FederationState]:
+        """Hold the state still while it is read."""
+        with self._changed:
+            yield self._fold.state
+
+    def wait_until(self, holds: Callable[[FederationState], bool], timeout_seconds: float) -> bool:
+        """Wait until `holds` is true of the state; whether it came true in time."""
+        deadline = time.monotonic() + timeout_seconds
+        with self._changed:
+            while not holds(self._fold.state):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(left)
+            return True
+
+    def wait_size(self, size: int, timeout_seconds: float) -> None:
+        """Wait until `size` entries were read.
+
+        Raises:
+            UnavailableError: they were not in time.
+        """
+        if not self.wait_until(lambda state: state.size >= size, timeout_seconds):
+            raise UnavailableError("the log's newest entries have not arrived")
+
+    def wake(self) -> None:
+        """Wake whoever waits, for a shutdown."""
+        with self._changed:
+            self._changed.notify_all()

@@ -1,0 +1,59 @@
+"""`sfrl init` and `sfrl up`: a new federation, and all its services on this machine.
+
+Runs in: cli.
+Trusts: whoever types.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfrl_secure.errors import UnavailableError
+
+_LOOK_SECONDS = 0.5
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    plan: Annotated[Path | None, typer.Option(help="The plan, in TOML; without it a small one to try things.")] = None,
+) -> None:
+    """Make a new federation: keys, certificates, signed documents, the log, configurations."""
+    from sfrl_secure.clock import SystemClock
+    from sfrl_secure.services.federation.create import create_federation
+    from sfrl_secure.services.federation.plan import PLAN_BYTES_MAX, default_plan, parse_plan
+    from sfrl_secure.storage.files import read_bounded
+
+    chosen = default_plan() if plan is None else parse_plan(read_bounded(plan, PLAN_BYTES_MAX))
+    made = create_federation(folder, chosen, SystemClock())
+    typer.echo(f"federation {made.federation_id.hex()}")
+    typer.echo(f"log        {made.origin}, {made.log_size} entries to begin with")
+    typer.echo(f"trust      {made.folder.trust_policy}  (give this file to whoever verifies)")
+    typer.echo(f"next       sfrl up {folder}")
+
+
+def up(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A federation's folder, from `sfrl init`.")],
+) -> None:
+    """Run all four services of a federation until SIGTERM or Ctrl-C."""
+    from sfrl_secure.services.federation.folder import FederationFolder
+    from sfrl_secure.services.federation.supervise import Supervisor
+
+    ending = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: ending.set())
+    supervisor = Supervisor(FederationFolder(folder))
+    supervisor.start()
+    try:
+        for service in supervisor.services:
+            typer.echo(f"ready {service.role:<10} {service.name}")
+        while not ending.wait(_LOOK_SECONDS):
+            dead = supervisor.dead()
+            if dead:
+                raise UnavailableError(f"{dead[0].role} {dead[0].name} has ended: see {dead[0].log_path}")
+    finally:
+        supervisor.stop()

@@ -1,0 +1,72 @@
+"""`sfrl`: one command for operators, participants and auditors.
+
+Runs in: cli.
+Trusts: whoever types.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfrl_secure.cli.federation import init, up
+from sfrl_secure.errors import SfrlError
+
+
+class Role(StrEnum):
+    """The four services."""
+
+    GATEKEEPER = "gatekeeper"
+    AGGREGATOR = "aggregator"
+    AUDIT_LOG = "audit_log"
+    VERIFIER = "verifier"
+
+
+app = typer.Typer(
+    name="sfrl",
+    help="Sparse federated learning that nobody has to trust.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+@app.command()
+def serve(
+    role: Annotated[Role, typer.Argument(help="Which service.")],
+    config: Annotated[Path, typer.Option(help="Its TOML configuration.")],
+) -> None:
+    """Run one service until SIGTERM. JSON lines go to standard error."""
+    # Only the service's own module: the audit log starts without numpy, and nobody needs torch.
+    if role is Role.GATEKEEPER:
+        from sfrl_secure.services.gatekeeper.serve import serve as run
+    elif role is Role.AGGREGATOR:
+        from sfrl_secure.services.aggregator.serve import serve as run
+    elif role is Role.AUDIT_LOG:
+        from sfrl_secure.services.audit_log.serve import serve as run
+    else:
+        from sfrl_secure.services.verifier.serve import serve as run
+    raise typer.Exit(run(config))
+
+
+app.command()(init)
+app.command()(up)
+
+
+def main() -> None:
+    """Run the command; a typed error is one line and its exit code."""
+    try:
+        app(standalone_mode=True)
+    except SfrlError as error:
+        from sfrl_secure.rpc.status import exit_code_of
+
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(exit_code_of(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""`sfrl fetch` and `sfrl submit`: a participant by hand.
+
+Arrays travel in `.npz` files that are read and written without pickle.
+
+Runs in: cli.
+Trusts: the profile. Nothing that a gatekeeper says is believed before it is proven: see `participant.sdk`.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sfrl_secure.errors import MalformedError, NotFoundError, RoundStateError
+from sfrl_secure.wire.receipts import ReceiptKind
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sfrl_secure.aggregation.models import ModelSnapshot
+    from sfrl_secure.participant.rounds import FinishedSegment, OpenRound
+
+UPDATE_FILE_BYTES_MAX = 2**30
+
+ProfileOption = Annotated[Path, typer.Option("--profile", help="The participant's profile.toml.")]
+SegmentOption = Annotated[str, typer.Option("--segment", help="Name of the segment.")]
+WaitOption = Annotated[float, typer.Option("--wait", min=0.0, help="Seconds to wait for a round.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `fetch` and `submit` to the command line."""
+    app.command("fetch")(fetch)
+    app.command("submit")(submit)
+
+
+def fetch(
+    profile: ProfileOption,
+    segment: SegmentOption,
+    out: Annotated[Path, typer.Option("--out", help="File to write the model to: .npz, float32.")],
+    wait: WaitOption = 60.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Open the segment's round and write its base model: one float32 array a tensor."""
+    from sfrl_secure.participant.sdk import Participant
+
+    with Participant.from_profile(profile) as participant:
+        opened = participant.open_round(segment, wait_seconds=wait)
+        model = participant.model(opened)
+    write_model(out, model)
+    said = {**_round_of(opened), "coordinates": model.manifest.coordinates, "out": str(out.absolute())}
+    _say(said, as_json)
+
+
+def submit(
+    profile: ProfileOption,
+    segment: SegmentOption,
+    update: Annotated[Path, typer.Option("--update", help=".npz with `indices` (int64) and `values` (float).")],
+    weight: Annotated[int, typer.Option("--weight", min=1, help="Weight in the mean, within the terms.")],
+    value_type: Annotated[str, typer.Option("--value-type", help="int8 or fp32.")] = "int8",
+    receipt: Annotated[str, typer.Option("--receipt", help="Wait for: none, witnessed or counted.")] = "witnessed",
+    wait: WaitOption = 60.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit an update for the segment's open round and keep its receipt."""
+    import numpy as np
+
+    from sfrl_secure.participant.rounds import FinishedSegment
+    from sfrl_secure.participant.sdk import Participant
+
+    if value_type not in ("int8", "fp32"):
+        raise MalformedError("a value type is int8 or fp32")
+    kinds = {"none": None, "witnessed": ReceiptKind.WITNESSED, "counted": ReceiptKind.COUNTED}
+    if receipt not in kinds:
+        raise MalformedError(f"a receipt to wait for is one of {', '.join(kinds)}")
+    indices, values = read_update(update)
+    with Participant.from_profile(profile) as participant:
+        opened = participant.open_round(segment, wait_seconds=wait)
+        if isinstance(opened, FinishedSegment):
+            raise RoundStateError("round_not_open", "the segment's rounds are used up under the terms in force")
+        sent = participant.submit(
+            opened, indices, values, weight,
+            value_type="fp32" if value_type == "fp32" else "int8", rng=np.random.default_rng(),
+        )  # fmt: skip
+        said: dict[str, Any] = {
+            **_round_of(opened),
+            "index": sent.index,
+            "statement_digest": sent.statement_digest.hex(),
+            "nonzeros": sent.update.nonzeros,
+            "update_bytes": sent.request_bytes,
+        }
+        kind = kinds[receipt]
+        if kind is not None:
+            participant.receipt(sent, kind, wait_seconds=wait)
+            said["receipt"] = str(participant.receipt_path(segment, opened.number, kind).absolute())
+    _say(said, as_json)
+
+
+def read_update(path: Path) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
+    """Read the arrays `indices` and `values` of an `.npz` file, without pickle.
+
+    Raises:
+        NotFoundError: there is no such file.
+        MalformedError: it is too long, is no such file, or holds other arrays.
+    """
+    import numpy as np
+
+    try:
+        if path.stat().st_size > UPDATE_FILE_BYTES_MAX:
+            raise MalformedError(f"an update's file has at most {UPDATE_FILE_BYTES_MAX} bytes")
+        with zipfile.ZipFile(path) as archive:
+            # Each member says how long it is when unpacked: looked at before it is unpacked.
+            if sum(member.file_size for member in archive.infolist()) > UPDATE_FILE_BYTES_MAX:
+                raise MalformedError(f"an update's arrays have at most {UPDATE_FILE_BYTES_MAX} bytes")
+        with np.load(path, allow_pickle=False) as arrays:
+            indices, values = arrays["indices"], arrays["values"]
+    except FileNotFoundError:
+        raise NotFoundError("there is no such file of an update") from None
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        raise MalformedError("an update's file is an .npz with the arrays `indices` and `values`") from None
+    if indices.ndim != 1 or indices.shape != values.shape or not np.issubdtype(indices.dtype, np.integer):
+        raise MalformedError("an update has integer `indices` and one value for each")
+    if not np.issubdtype(values.dtype, np.floating):
+        raise MalformedError("an update's values are floating point, in parameter units")
+    if indices.dtype.itemsize > 8 or (indices.dtype == np.uint64 and bool(np.any(indices >= 2**63))):
+        raise MalformedError("an update's indices fit into int64")
+    return indices.astype(np.int64), values.astype(np.float64)
+
+
+def write_model(path: Path, model: ModelSnapshot) -> None:
+    """Write a model as an `.npz` of one float32 array a tensor, in the tensor's shape.
+
+    Raises:
+        UncertainStateError, ExhaustedError: the file could not be written.
+        MalformedError: the name does not end in .npz.
+    """
+    import io
+
+    import numpy as np
+
+    from sfrl_secure.storage.files import write_atomically
+
+    if path.suffix != ".npz":
+        raise MalformedError("a model is written to a file whose name ends in .npz")
+    flat = model.to_float32()
+    offsets = model.manifest.offsets
+    arrays = {
+        tensor.name: flat[start : start + tensor.coordinates].reshape(tensor.shape)
+        for start, tensor in zip(offsets, model.manifest.tensors, strict=True)
+    }
+    buffer = io.BytesIO()
+    # Not savez(**arrays): a tensor named `file` would be taken for its first argument.
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+    write_atomically(path.absolute(), buffer.getvalue())
+
+
+def _round_of(opened: OpenRound | FinishedSegment) -> dict[str, Any]:
+    from sfrl_secure.participant.rounds import FinishedSegment
+
+    if isinstance(opened, FinishedSegment):
+        return {"segment": opened.segment, "finished": True, "model": opened.model.hex()}
+    return {"segment": opened.segment, "round": opened.number, "model": opened.base_model.hex()}
+
+
+def _say(said: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(said))
+        return
+    for key, value in said.items():
+        typer.echo(f"{key}: {value}")

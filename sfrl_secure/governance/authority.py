@@ -1,0 +1,181 @@
+"""Who may publish a document, and what it may replace: TUF's rules, with the log's order for snapshot and timestamp.
+
+Thresholds count operators, each with one key. A version follows the one in force, names its digest and has not
+expired. A key id never serves two names.
+
+Format: proto/README.md, "When a document has effect".
+
+Runs in: gatekeeper, aggregator, audit_log, participant.
+Trusts: the root document, which the federation id names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sfrl_secure.crypto.envelope import Envelope, verify_threshold
+from sfrl_secure.crypto.keys import PublicKey
+from sfrl_secure.crypto.possession import verify_possession
+from sfrl_secure.errors import DeniedError, MalformedError, SignatureError, VerificationError
+from sfrl_secure.governance.documents import (
+    Document,
+    GenesisDocument,
+    ParticipantRecord,
+    RootDocument,
+    RulesDocument,
+    SegmentTerms,
+    ServicesDocument,
+)
+from sfrl_secure.governance.origin import origin_of
+from sfrl_secure.governance.policy import check_rules
+from sfrl_secure.ids import ZERO_DIGEST, Digest
+
+Owner = tuple[str, str]
+"""Role and name that a key serves."""
+
+
+def threshold_of(document: Document, root: RootDocument) -> int:
+    """How many of root's operators must sign this document."""
+    match document:
+        case RootDocument() | GenesisDocument():
+            return root.thresholds.root
+        case ParticipantRecord(state="revoked"):
+            return root.thresholds.revocation
+        case ParticipantRecord():
+            return root.thresholds.enrolment
+        case ServicesDocument() | RulesDocument() | SegmentTerms():
+            return root.thresholds.governance
+
+
+def check_document_authority(document: Document, envelope: Envelope, root: RootDocument) -> tuple[str, ...]:
+    """Check that enough operators of `root` signed exactly this document; then what is dearer to check than that.
+
+    The caller has checked that root has not expired and that the document's federation id is root's.
+
+    Returns: names of the operators who signed, sorted.
+
+    Raises:
+        DeniedError: `threshold`, too few operators, or a signature that is not an operator's or does not hold;
+            `possession`, the participant did not sign for its key; `trust_domain`, a service or auditor of another;
+            `rules`, not Cedar that fits the schema.
+    """
+    if envelope.payload_type != document.payload_type or envelope.statement != document.raw:
+        raise DeniedError("threshold", "the envelope is another document's")
+    threshold = threshold_of(document, root)
+    try:
+        names = verify_threshold(envelope, root.operators, threshold)
+    except SignatureError:
+        raise DeniedError(
+            "threshold", f"the document needs valid signatures by {threshold} operators, and no other signature"
+        ) from None
+    _check_content(document, root)
+    return names
+
+
+def _check_content(document: Document, root: RootDocument) -> None:
+    if isinstance(document, ParticipantRecord):
+        try:
+            verify_possession(document.key, document.possession, document.federation_id, document.name)
+        except SignatureError:
+            raise DeniedError("possession", "the record lacks its key's signature over federation and name") from None
+    if isinstance(document, ServicesDocument) and any(
+        signatory.spiffe_id.trust_domain != root.trust_domain for signatory in (*document.services, *document.auditors)
+    ):
+        raise DeniedError("trust_domain", "services and auditors are of the federation's trust domain")
+    if isinstance(document, RulesDocument):
+        try:
+            check_rules(document.cedar)
+        except MalformedError:
+            raise DeniedError("rules", "the rules are not Cedar that fits the schema, each with its own @id") from None
+
+
+def check_succession(document: Document, previous: Document | None, log_time_us: int) -> None:
+    """Check that `document` may follow `previous`, the last effective version of its series, at this time.
+
+    Raises:
+        DeniedError: `revoked`, `version`, `previous`, `expired`, `model_changed`.
+    """
+    assert previous is None or previous.series == document.series, "the caller looks up the document's own series"
+    if isinstance(previous, ParticipantRecord) and previous.state == "revoked":
+        raise DeniedError("revoked", "a revoked participant stays revoked")
+    if document.version != (1 if previous is None else previous.version + 1):
+        raise DeniedError("version", "a document's version is that of the one in force plus 1, or 1")
+    if document.previous != (ZERO_DIGEST if previous is None else previous.digest):
+        raise DeniedError("previous", "a document names the digest of the one that it replaces")
+    if log_time_us >= document.expires_us:
+        raise DeniedError("expired", "the document had expired before it was logged")
+    if isinstance(document, SegmentTerms) and isinstance(previous, SegmentTerms) and document.model != previous.model:
+        raise DeniedError("model_changed", "a segment keeps its model's manifest, grid and initial digest")
+
+
+def open_genesis(
+    envelope: Envelope, document: GenesisDocument, origin: str, log_vkeys: tuple[str, str]
+) -> RootDocument:
+    """Verify a genesis against a trust policy; its root is trusted from then on.
+
+    Args:
+        envelope: what `document` was parsed from.
+        origin: the log's origin, from the trust policy.
+        log_vkeys: the origin's Ed25519 and ML-DSA-44 vkeys, from the trust policy.
+
+    Raises:
+        SignatureError: root or genesis lacks the threshold `root` of root.
+        VerificationError: the federation id is not root's digest, or origin or keys are not the trust policy's.
+    """
+    root = document.root
+    if document.federation_id != root.digest:
+        raise VerificationError("the federation id is not the digest of the root document")
+    if document.origin != origin or origin != origin_of(root.log_host, root.digest):
+        raise VerificationError("genesis is of another origin than the trust policy's")
+    if document.log_keys != log_vkeys:
+        raise VerificationError("genesis names other log keys than the trust policy")
+    if envelope.payload_type != document.payload_type or envelope.statement != document.raw:
+        raise SignatureError("the envelope is another document's")
+    verify_threshold(document.root_envelope, root.operators, root.thresholds.root)
+    verify_threshold(envelope, root.operators, root.thresholds.root)
+    return root
+
+
+class KeyOwners:
+    """Which name each key id serves. Operators, services, auditors and participants share one space."""
+
+    def __init__(self) -> None:
+        self._owners: dict[Digest, Owner] = {}
+
+    def check(self, document: Document) -> None:
+        """Check that no key of `document` serves another name, in the log or in the document; change nothing.
+
+        Raises:
+            DeniedError: `key_reused`.
+        """
+        self._merged(document)
+
+    def claim(self, document: Document) -> None:
+        """Record the keys of a document that has effect.
+
+        Raises:
+            DeniedError: `key_reused`; nothing was recorded.
+        """
+        self._owners.update(self._merged(document))
+
+    def _merged(self, document: Document) -> dict[Digest, Owner]:
+        claimed: dict[Digest, Owner] = {}
+        for owner, key in _keys_of(document):
+            if self._owners.get(key.key_id, owner) != owner or claimed.setdefault(key.key_id, owner) != owner:
+                raise DeniedError("key_reused", "a key serves one name, for ever")
+        return claimed
+
+
+def _keys_of(document: Document) -> Iterator[tuple[Owner, PublicKey]]:
+    match document:
+        case RootDocument():
+            yield from ((("operator", name), key) for name, key in document.operators.items())
+        case GenesisDocument():
+            yield from _keys_of(document.root)
+        case ServicesDocument():
+            for signatory in (*document.services, *document.auditors):
+                yield (signatory.spiffe_id.role, signatory.spiffe_id.name), signatory.key
+        case ParticipantRecord():
+            yield ("participant", document.name), document.key
+        case RulesDocument() | SegmentTerms():
+            return

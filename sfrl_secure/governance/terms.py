@@ -1,0 +1,184 @@
+"""Segment terms: one learning task with its model, limits and rounds.
+
+A round freezes the terms that are in force when it opens. A later version keeps `model` as it was.
+
+Format: proto/README.md, "Documents", segment-terms.
+
+Runs in: everything.
+Trusts: nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sfrl_secure.errors import MalformedError
+from sfrl_secure.governance.fields import SUITES, ObjectFields
+from sfrl_secure.governance.header import DocumentHeader, parse_header
+from sfrl_secure.governance.manifest import ModelManifest, parse_manifest, parse_tensor_name
+from sfrl_secure.ids import Digest, parse_name, parse_segment
+from sfrl_secure.limits import (
+    CLEARANCE_MAX,
+    COHORT_MAX,
+    GRID_EXPONENT_MAX,
+    GROUPS_MAX,
+    RETENTION_DAYS_MAX,
+    ROUND_US_MAX,
+    ROUND_US_MIN,
+    ROUNDS_MAX,
+    SUBMIT_BYTES_MAX,
+    TENSORS_MAX,
+    VALUE_MAX,
+    WEIGHT_SUM_MAX,
+)
+
+OPERATIONS = frozenset({"fetch", "submit"})
+VALUE_TYPES = frozenset({"fp32", "int8"})
+SUPPORT_MODES = frozenset({"free"})
+RULES = frozenset({"weighted_mean/v1"})
+PRIVACY_MODES = frozenset({"open"})
+NORM_MAX = 2**62
+
+_KEYS = (
+    "segment", "sensitivity", "groups", "operations", "model", "tensors", "value_types", "support_modes", "suites",
+    "limits", "round", "rule", "privacy", "evidence_days", "retention_days",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTerms:
+    """What a segment's model is: manifest, grid (one unit is 2**-grid_exponent) and the model before round 1."""
+
+    manifest: ModelManifest
+    grid_exponent: int
+    initial: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateLimits:
+    """Bounds of one update; norm and magnitude in grid units."""
+
+    payload_bytes_max: int
+    nonzeros_max: int
+    norm_max: int
+    magnitude_max: int
+    weight_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTerms:
+    """Bounds of one round, and how many rounds the segment has in all."""
+
+    duration_us: int
+    cohort_min: int
+    cohort_max: int
+    rounds_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentTerms(DocumentHeader):
+    """Terms of one segment.
+
+    Attributes:
+        sensitivity: 0 to 1,000,000; compared by the rules with a participant's clearance.
+        groups: a participant with one of them is granted.
+        operations: of `fetch` and `submit`.
+        tensors: names of the tensors that updates may touch, each in the manifest.
+        rule: aggregation rule.
+        evidence_days: how long refused payloads are kept; `retention_days`, admitted ones.
+    """
+
+    payload_type: ClassVar[str] = "application/vnd.sfrl.segment-terms.v1+json"
+
+    segment: str
+    sensitivity: int
+    groups: frozenset[str]
+    operations: frozenset[str]
+    model: ModelTerms
+    tensors: tuple[str, ...]
+    value_types: frozenset[str]
+    support_modes: frozenset[str]
+    suites: frozenset[str]
+    limits: UpdateLimits
+    round: RoundTerms
+    rule: str
+    privacy: str
+    evidence_days: int
+    retention_days: int
+    allowed_tensor_indices: frozenset[int]
+    """Positions of `tensors` in the manifest."""
+
+    @property
+    def series(self) -> tuple[str, str]:
+        """One series a segment."""
+        return ("segment-terms", self.segment)
+
+
+def parse_terms(raw: bytes) -> SegmentTerms:
+    """Parse segment terms.
+
+    Raises:
+        MalformedError: any other form.
+    """
+    fields, header = parse_header(raw, "segment-terms", _KEYS)
+    model = _parse_model(fields["model"])
+    positions = {tensor.name: position for position, tensor in enumerate(model.manifest.tensors)}
+    tensors = fields.texts("tensors", 1, TENSORS_MAX, parse_tensor_name)
+    if not positions.keys() >= set(tensors):
+        raise MalformedError("segment-terms.tensors are names of the manifest")
+    limits = _parse_limits(fields["limits"], model.manifest.coordinates)
+    rounds = _parse_round(fields["round"])
+    if rounds.cohort_max * limits.weight_max > WEIGHT_SUM_MAX:
+        raise MalformedError(f"cohort_max * weight_max is at most {WEIGHT_SUM_MAX}")
+    return SegmentTerms(
+        **header,
+        segment=parse_segment(fields.text("segment", 64)),
+        sensitivity=fields.integer("sensitivity", 0, CLEARANCE_MAX),
+        groups=fields.sorted_texts("groups", 1, GROUPS_MAX, parse_name),
+        operations=fields.sorted_choices("operations", 0, OPERATIONS),
+        model=model,
+        tensors=tensors,
+        value_types=fields.sorted_choices("value_types", 1, VALUE_TYPES),
+        support_modes=fields.sorted_choices("support_modes", 1, SUPPORT_MODES),
+        suites=fields.sorted_choices("suites", 1, SUITES),
+        limits=limits,
+        round=rounds,
+        rule=fields.choice("rule", RULES),
+        privacy=fields.choice("privacy", PRIVACY_MODES),
+        evidence_days=fields.integer("evidence_days", 1, RETENTION_DAYS_MAX),
+        retention_days=fields.integer("retention_days", 1, RETENTION_DAYS_MAX),
+        allowed_tensor_indices=frozenset(positions[name] for name in tensors),
+    )
+
+
+def _parse_model(value: object) -> ModelTerms:
+    fields = ObjectFields(value, "model", ("manifest", "grid_exponent", "initial"))
+    return ModelTerms(
+        manifest=parse_manifest(fields["manifest"]),
+        grid_exponent=fields.integer("grid_exponent", 0, GRID_EXPONENT_MAX),
+        initial=fields.digest("initial"),
+    )
+
+
+def _parse_limits(value: object, coordinates: int) -> UpdateLimits:
+    keys = ("payload_bytes_max", "nonzeros_max", "norm_max", "magnitude_max", "weight_max")
+    fields = ObjectFields(value, "limits", keys)
+    return UpdateLimits(
+        payload_bytes_max=fields.integer("payload_bytes_max", 1, SUBMIT_BYTES_MAX),
+        nonzeros_max=fields.integer("nonzeros_max", 1, coordinates),
+        norm_max=fields.integer("norm_max", 1, NORM_MAX),
+        magnitude_max=fields.integer("magnitude_max", 1, VALUE_MAX),
+        weight_max=fields.integer("weight_max", 1, WEIGHT_SUM_MAX),
+    )
+
+
+def _parse_round(value: object) -> RoundTerms:
+    fields = ObjectFields(value, "round", ("duration_us", "cohort_min", "cohort_max", "rounds_max"))
+    cohort_max = fields.integer("cohort_max", 1, COHORT_MAX)
+    return RoundTerms(
+        duration_us=fields.integer("duration_us", ROUND_US_MIN, ROUND_US_MAX),
+        cohort_min=fields.integer("cohort_min", 1, cohort_max),
+        cohort_max=cohort_max,
+        rounds_max=fields.integer("rounds_max", 1, ROUNDS_MAX),
+    )

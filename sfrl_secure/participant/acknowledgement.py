@@ -1,0 +1,51 @@
+"""Receipt A, verified: the log has signed that exactly our envelope was admitted.
+
+It holds the entry, its path and a checkpoint under every key of the log: enough to show that a log which later leaves
+the entry out has lied. Who wrote the entry, and that witnesses saw it, is shown by the receipts that come later
+(`receipts`).
+
+Format: proto/sfrl/gatekeeper/v1/gatekeeper_service.proto, `SubmitUpdateResponse`; PROTOCOL 8.
+
+Runs in: participant, cli.
+Trusts: the trust policy. Nothing in the answer.
+"""
+
+from __future__ import annotations
+
+from sfrl_secure.crypto.envelope import Envelope
+from sfrl_secure.errors import MalformedError, VerificationError
+from sfrl_secure.governance.statements import Statement, UpdateAdmitted
+from sfrl_secure.translog.entries import LogEntry
+from sfrl_secure.translog.opened import open_checkpoint
+from sfrl_secure.translog.policy import TrustPolicy
+from sfrl_secure.translog.proofs import InclusionProof, verify_inclusion
+from sfrl_secure.wire.audit_service import AppendedEntry
+from sfrl_secure.wire.content import parse_content
+from sfrl_secure.wire.entries import encode_envelope, parse_entry
+
+
+def open_acknowledgement(acknowledged: AppendedEntry, sent: Envelope, segment: str, policy: TrustPolicy) -> LogEntry:
+    """Verify that the log holds an admission of exactly the envelope that was sent; give its entry.
+
+    Raises:
+        VerificationError: the checkpoint is not under every key of the log, the entry is not in it, or it is not the
+            admission of this envelope.
+        MalformedError: something does not parse.
+    """
+    checkpoint = open_checkpoint(acknowledged.checkpoint, policy, quorum=False).checkpoint
+    logged = acknowledged.logged
+    try:
+        proof = InclusionProof(logged.index, checkpoint.size, logged.path)
+    except MalformedError as error:
+        raise VerificationError(str(error)) from None
+    verify_inclusion(logged.raw, proof, checkpoint.root)
+    entry = parse_entry(logged.raw)
+    content = parse_content(entry.envelope)
+    if (
+        not isinstance(content, Statement)
+        or not isinstance(content.body, UpdateAdmitted)
+        or content.stream != f"segment/{segment}"
+        or content.body.envelope_raw != encode_envelope(sent)
+    ):
+        raise VerificationError("the entry is not the admission of the envelope that was sent")
+    return entry

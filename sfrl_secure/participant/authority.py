@@ -1,0 +1,134 @@
+"""Authority, proven from a few entries: who the operators are, and which service may write what.
+
+A light client has no fold. It has one checkpoint under the quorum, the genesis entry whose root its origin names, and
+the services document that the operators signed; with these it checks each entry that it is shown.
+
+Format: proto/README.md, "Receipts"; PROTOCOL 2.
+
+Runs in: participant, cli.
+Trusts: the trust policy. Nothing in what it is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sfrl_secure.crypto.envelope import verify_single
+from sfrl_secure.errors import DeniedError, MalformedError, VerificationError
+from sfrl_secure.governance.authority import check_document_authority, open_genesis
+from sfrl_secure.governance.documents import GenesisDocument, RootDocument, ServicesDocument
+from sfrl_secure.governance.statements import Body, Statement
+from sfrl_secure.ids import Digest
+from sfrl_secure.translog.entries import LogEntry, LoggedEntry
+from sfrl_secure.translog.merkle import leaf_hash
+from sfrl_secure.translog.opened import OpenedCheckpoint, open_checkpoint
+from sfrl_secure.translog.policy import TrustPolicy
+from sfrl_secure.translog.proofs import InclusionProof, verify_inclusion
+from sfrl_secure.wire.content import parse_content
+from sfrl_secure.wire.entries import parse_entry
+
+B = TypeVar("B", bound=Body)
+D = TypeVar("D")
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenStatement:
+    """A statement that is in the log and signed by a service whose role may write it.
+
+    Attributes:
+        index: leaf index of its entry.
+        entry_hash: its entry hash.
+        entry: the entry, with the log's time.
+    """
+
+    index: int
+    entry_hash: Digest
+    entry: LogEntry
+    statement: Statement
+
+
+class Authority:
+    """The operators and services of a federation, as one checkpoint proves them."""
+
+    def __init__(self, raw_checkpoint: bytes, policy: TrustPolicy, genesis: LoggedEntry,
+                 services: Sequence[LoggedEntry], *, quorum: bool) -> None:
+        """Verify the checkpoint, genesis and the services documents.
+
+        Args:
+            quorum: whether the witness quorum is demanded, beside all keys of the log.
+
+        Raises:
+            VerificationError: a proof or signature does not hold.
+            MalformedError: something does not parse.
+        """
+        self.policy = policy
+        self.opened: OpenedCheckpoint = open_checkpoint(raw_checkpoint, policy, quorum=quorum)
+        origin = self.opened.checkpoint.origin
+        log = policy.log(origin)
+        assert log is not None, "open_checkpoint found the log"
+        vkeys = sorted(log.keys, key=lambda key: key.key_type)
+        if len(vkeys) != 2:
+            raise VerificationError("a federation's log has two keys in the trust policy")
+        if genesis.index != 0:
+            raise VerificationError("genesis is entry 0")
+        entry, document = self._document(genesis, GenesisDocument)
+        try:
+            open_genesis(entry.envelope, document, origin, (vkeys[0].vkey, vkeys[1].vkey))
+        except DeniedError as denial:
+            raise VerificationError(str(denial)) from None
+        self.root: RootDocument = document.root
+        self.federation_id: Digest = document.federation_id
+        self._services = [(logged.index, self.document(logged, ServicesDocument)) for logged in services]
+
+    def document(self, logged: LoggedEntry, kind: type[D]) -> D:
+        """Verify that an operators' document is in the log, of this federation, and under its threshold.
+
+        Raises:
+            VerificationError: it is not.
+        """
+        entry, document = self._document(logged, kind)
+        if document.federation_id != self.federation_id:  # type: ignore[attr-defined]
+            raise VerificationError("the document belongs to another federation")
+        try:
+            check_document_authority(document, entry.envelope, self.root)  # type: ignore[arg-type]
+        except DeniedError as denial:
+            raise VerificationError(str(denial)) from None
+        return document
+
+    def statement(self, logged: LoggedEntry, body: type[B], role: str, stream: str) -> tuple[ProvenStatement, B]:
+        """Verify that a service of `role` wrote a statement of this kind into `stream`, and that it is in the log.
+
+        Raises:
+            VerificationError: it is not so.
+        """
+        entry = self._included(logged)
+        content = parse_content(entry.envelope)
+        if not isinstance(content, Statement) or not isinstance(content.body, body) or content.stream != stream:
+            raise VerificationError("the entry is not of the kind and stream that it stands for")
+        if content.federation_id != self.federation_id:
+            raise VerificationError("the statement belongs to another federation")
+        before = [document for index, document in self._services if index < logged.index]
+        signatory = before[-1].service_by_key(content.key_id) if before else None
+        if signatory is None or signatory.spiffe_id != content.writer or content.writer.role != role:
+            raise VerificationError("no services document before the entry gives its writer this role and key")
+        verify_single(entry.envelope, signatory.key)
+        proven = ProvenStatement(logged.index, leaf_hash(logged.raw), entry, content)
+        return proven, content.body
+
+    def _document(self, logged: LoggedEntry, kind: type[D]) -> tuple[LogEntry, D]:
+        entry = self._included(logged)
+        content = parse_content(entry.envelope)
+        if not isinstance(content, kind):
+            raise VerificationError("the entry is not the document that it stands for")
+        return entry, content
+
+    def _included(self, logged: LoggedEntry) -> LogEntry:
+        checkpoint = self.opened.checkpoint
+        try:
+            proof = InclusionProof(logged.index, checkpoint.size, logged.path)
+        except MalformedError as error:
+            raise VerificationError(str(error)) from None
+        verify_inclusion(logged.raw, proof, checkpoint.root)
+        return parse_entry(logged.raw)

@@ -1,0 +1,76 @@
+"""Several gatekeepers as one: the next one answers where one does not.
+
+Any gatekeeper of a federation answers for all, because the log decides between them; so a call that one leaves
+unanswered may be made to the next, and every method of theirs is idempotent. What a gatekeeper refuses is refused:
+nobody shops for a milder one.
+
+Runs in: participant, cli.
+Trusts: the channels, for who answers. Nothing in the answers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from sfrl_secure.errors import UnavailableError
+from sfrl_secure.rpc.channel import RpcChannel, RpcStream
+
+
+class FailoverChannel(RpcChannel):
+    """A channel to whichever gatekeeper answers; stays with one until it does not. For one thread. Close it."""
+
+    def __init__(self, channels: Sequence[RpcChannel], *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Take 1 channel or more, in order of preference, and own them."""
+        # No connection of its own: the base class's `__init__` would open one.
+        assert channels
+        self._channels = tuple(channels)
+        self._preferred = 0
+        self._monotonic = monotonic
+
+    def call(self, path: str, request: bytes, *, deadline_seconds: float) -> bytes:
+        """Call a method of the first gatekeeper that answers, each tried once at most.
+
+        Each gets an equal share of the time that is left, so that one that hangs leaves time for the others.
+
+        Raises:
+            UnavailableError: none answered in time.
+            SfrlError: what the one that answered says.
+        """
+        end = self._monotonic() + deadline_seconds
+        for left in range(len(self._channels), 0, -1):
+            share = max((end - self._monotonic()) / left, 0.001)
+            try:
+                return self._channels[self._preferred].call(path, request, deadline_seconds=share)
+            except UnavailableError:
+                self.turn()
+        raise UnavailableError("no gatekeeper answers: check the addresses in the profile, then try again")
+
+    def stream(self, path: str, request: bytes, *, deadline_seconds: float) -> RpcStream:
+        """Call a method that answers with a stream; where it breaks, `UnavailableError` and the next call's gatekeeper
+        is another."""
+        channel = self._channels[self._preferred]
+        return _TurningStream(channel.stream(path, request, deadline_seconds=deadline_seconds), self.turn)
+
+    def turn(self) -> None:
+        """Prefer the next gatekeeper from now on."""
+        self._preferred = (self._preferred + 1) % len(self._channels)
+
+    def close(self) -> None:
+        """End every call and connection."""
+        for channel in self._channels:
+            channel.close()
+
+
+class _TurningStream(RpcStream):
+    def __init__(self, stream: RpcStream, turn: Callable[[], None]) -> None:
+        super().__init__(stream)
+        self._stream = stream
+        self._turn = turn
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._stream
+        except UnavailableError:
+            self._turn()
+            raise

@@ -1,0 +1,100 @@
+"""Rounds, opened: what a participant may train on.
+
+A round is believed only when its opening, its terms and its base model are proven under the witness quorum, with a
+fresh cosignature. There is no switch to skip it: a model made for one rover would read that rover's data.
+
+Format: proto/README.md, "Receipts" for the proofs; PROTOCOL 6.
+
+Runs in: participant.
+Trusts: the trust policy, and the participant's own clock for freshness.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sfrl_secure.errors import VerificationError
+from sfrl_secure.governance.statements import ModelPublished, RoundOpened
+from sfrl_secure.governance.terms import SegmentTerms
+from sfrl_secure.ids import Digest
+from sfrl_secure.participant.authority import Authority
+from sfrl_secure.translog.policy import TrustPolicy
+from sfrl_secure.wire.gatekeeper_service import RoundAnswer
+
+FRESH_SECONDS = 600
+"""Oldest witness cosignature that a participant acts on."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRound:
+    """A round that may be trained for.
+
+    Attributes:
+        opened: entry hash of round_opened, which an update signs.
+        deadline_us: log time; updates are taken until 2 s before.
+    """
+
+    federation_id: Digest
+    segment: str
+    number: int
+    opened: Digest
+    base_model: Digest
+    terms: SegmentTerms
+    deadline_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedSegment:
+    """No further round opens under the terms in force; `model` is the newest."""
+
+    segment: str
+    model: Digest
+    terms: SegmentTerms
+
+
+def open_round(
+    answer: RoundAnswer, segment: str, policy: TrustPolicy, now_us: int
+) -> OpenRound | FinishedSegment:
+    """Verify a gatekeeper's answer about a segment's open round.
+
+    Raises:
+        VerificationError: a proof does not hold, or no cosignature of the quorum is fresh.
+        MalformedError: something does not parse.
+    """
+    authority = Authority(answer.checkpoint, policy, answer.genesis, [answer.services], quorum=True)
+    check_fresh(authority, now_us)
+    stream = f"segment/{segment}"
+    terms = authority.document(answer.terms, SegmentTerms)
+    if terms.segment != segment:
+        raise VerificationError("the terms are another segment's")
+    model = terms.model.initial
+    if answer.base_model is not None:
+        model = authority.statement(answer.base_model, ModelPublished, "aggregator", stream)[1].model
+    if answer.finished or answer.round_opened is None:
+        return FinishedSegment(segment, model, terms)
+    proven, body = authority.statement(answer.round_opened, RoundOpened, "aggregator", stream)
+    if body.terms_digest != terms.digest:
+        raise VerificationError("the round was opened under other terms")
+    if body.base_model != model:
+        raise VerificationError("the round's base is not the model that was published")
+    return OpenRound(
+        federation_id=authority.federation_id,
+        segment=segment,
+        number=body.round,
+        opened=proven.entry_hash,
+        base_model=body.base_model,
+        terms=terms,
+        deadline_us=proven.entry.log_time_us + terms.round.duration_us,
+    )
+
+
+def check_fresh(authority: Authority, now_us: int) -> None:
+    """Check that the quorum is met by cosignatures of the last `FRESH_SECONDS`.
+
+    Raises:
+        VerificationError: it is not: the log may be held back from us.
+    """
+    times = authority.opened.witness_times
+    fresh = {name for name, seconds in times.items() if abs(now_us // 1_000_000 - seconds) <= FRESH_SECONDS}
+    if not authority.policy.is_quorum(fresh):
+        raise VerificationError(f"the witness quorum is older than {FRESH_SECONDS} seconds")

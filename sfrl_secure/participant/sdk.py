@@ -1,0 +1,361 @@
+"""A participant: open a round, fetch its model, submit an update, keep the receipts.
+
+Nothing that a gatekeeper says is acted on before it is proven: a round under the witness quorum, a model by its
+digest, an admission by the log's signature over exactly our envelope, a receipt by its proofs. There is no switch to
+skip any of it.
+
+Runs in: participant, cli, demo.
+Trusts: the profile, its keys and its trust policy. Nothing that arrives.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfrl_secure.aggregation.models import ModelSnapshot, model_bytes, parse_model
+from sfrl_secure.clock import Clock, SystemClock
+from sfrl_secure.crypto.envelope import Envelope, sign_envelope
+from sfrl_secure.crypto.keys import SigningKey
+from sfrl_secure.errors import (
+    ConflictError,
+    DigestError,
+    ExhaustedError,
+    MalformedError,
+    NotFoundError,
+    VerificationError,
+)
+from sfrl_secure.governance.statements import UPDATE_TYPE, PayloadFormat, UpdateStatement
+from sfrl_secure.ids import Digest, parse_segment, sha256
+from sfrl_secure.participant.acknowledgement import open_acknowledgement
+from sfrl_secure.participant.gatekeepers import FailoverChannel
+from sfrl_secure.participant.profile import Profile, read_profile
+from sfrl_secure.participant.receipts import ProvenReceipt, open_receipt
+from sfrl_secure.participant.rounds import FinishedSegment, OpenRound, open_round
+from sfrl_secure.rpc.channel import RpcChannel, call_with_retry
+from sfrl_secure.rpc.clients import GatekeeperClient
+from sfrl_secure.sparse.encode import EncodedUpdate, encode_update
+from sfrl_secure.sparse.header import ValueType
+from sfrl_secure.storage.files import SECRET_MODE, make_folder, write_atomically
+from sfrl_secure.translog.policy import TrustPolicy
+from sfrl_secure.wire import gatekeeper_service as wire
+from sfrl_secure.wire import statements
+from sfrl_secure.wire.audit_service import AppendedEntry
+from sfrl_secure.wire.receipts import ReceiptKind, encode_receipt
+
+CALL_SECONDS = 20.0
+FETCH_SECONDS = 600.0
+POLL_SECONDS = 5.0
+"""Longest wait of one GetRound call; short enough for the share of time that each gatekeeper gets."""
+RECEIPT_PAUSE_SECONDS = 0.1
+UNDECIDED_MAX = 4
+"""How often an update is sent where no decision is made."""
+UNDECIDED_PAUSE_SECONDS = 0.2
+"""Pause before the second time; doubles."""
+MODELS_KEPT = 2
+
+Progress = Callable[[int, int], None]
+"""Takes the bytes of a model that have arrived, and how many it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """An admitted update.
+
+    Attributes:
+        update: what was signed.
+        acknowledgement: receipt A, verified: the admission's entry, its path and the log's checkpoint
+            (`acknowledgement`).
+        index: leaf index of the admission.
+        request_bytes: length of the request message, the payload in it.
+        encoded: the payload and what it decodes to, where `submit` encoded it; error feedback subtracts that.
+    """
+
+    update: UpdateStatement
+    statement_digest: Digest
+    acknowledgement: bytes
+    index: int
+    request_bytes: int
+    encoded: EncodedUpdate | None = None
+
+
+class Participant:
+    """One participant of one federation. For one thread. Close it, or use it in a `with` statement."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        key: SigningKey,
+        policy: TrustPolicy,
+        channel: RpcChannel,
+        receipts: Path,
+        clock: Clock,
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take part as `name`; owns `channel`. `from_profile` is the usual way."""
+        self.name = name
+        self._key = key
+        self._policy = policy
+        self._channel = channel
+        self._gatekeeper = GatekeeperClient(channel)
+        self._receipts = receipts
+        self._clock = clock
+        self._sleep = sleep
+        self._monotonic = monotonic
+        self._models: OrderedDict[Digest, ModelSnapshot] = OrderedDict()
+
+    @classmethod
+    def from_profile(cls, profile: Path | Profile) -> Participant:
+        """Take part as a profile says. Connects when the first call is made.
+
+        Raises:
+            NotFoundError, MalformedError, DeniedError: the profile or a file that it names is missing, does not fit, or
+                is a key that others can read.
+        """
+        if isinstance(profile, Path):
+            profile = read_profile(profile)
+        key, policy, tls = profile.open_signing_key(), profile.open_trust_policy(), profile.open_tls()
+        channels = [
+            RpcChannel(address, role="gatekeeper", trust_domain=profile.trust_domain, tls=tls)
+            for address in profile.gatekeepers
+        ]
+        return cls(
+            name=profile.name,
+            key=key,
+            policy=policy,
+            channel=FailoverChannel(channels),
+            receipts=profile.receipts,
+            clock=SystemClock(),
+        )
+
+    def open_round(
+        self, segment: str, after_round: int = 0, *, wait_seconds: float = 60.0
+    ) -> OpenRound | FinishedSegment:
+        """Wait for a round with a number above `after_round` and open it, or learn that there will be none.
+
+        Raises:
+            NotFoundError: no such round opened in time.
+            VerificationError: what the gatekeeper showed does not prove it.
+            DeniedError: `unknown_segment`, `not_granted`, `participant_inactive`.
+            UnavailableError: no gatekeeper answers.
+        """
+        parse_segment(segment)
+        end = self._monotonic() + wait_seconds
+        while True:
+            left = max(end - self._monotonic(), 0.0)
+            request = wire.RoundRequest(segment, after_round, int(min(left, POLL_SECONDS) * 1000))
+            try:
+                answer = self._gatekeeper.get_round(request, deadline_seconds=CALL_SECONDS)
+            except NotFoundError:
+                if self._monotonic() >= end:
+                    raise NotFoundError(
+                        "no such round opened in time: wait longer, or ask an operator whether the segment's terms "
+                        "are in force"
+                    ) from None
+                continue
+            opened = open_round(answer, segment, self._policy, self._clock.now_us())
+            if isinstance(opened, OpenRound) and opened.number <= after_round:
+                raise VerificationError("the gatekeeper shows a round that is over: ask another gatekeeper")
+            return opened
+
+    def model(self, opened: OpenRound | FinishedSegment, *, on_progress: Progress | None = None) -> ModelSnapshot:
+        """Fetch the round's base model, or the finished segment's newest; the last two are kept in memory.
+
+        Raises:
+            DigestError: what arrived is not the model that the log names.
+            MalformedError: it is longer than the terms' manifest, or of another manifest or grid.
+            NotFoundError, DeniedError, UnavailableError: the gatekeeper does not have it, refuses, does not answer.
+        """
+        digest = opened.base_model if isinstance(opened, OpenRound) else opened.model
+        kept = self._models.get(digest)
+        if kept is not None:
+            self._models.move_to_end(digest)
+            return kept
+        terms = opened.terms.model
+        request = wire.ModelRequest(opened.segment, digest)
+        raw = call_with_retry(
+            lambda left: self._fetch(request, model_bytes(terms.manifest), left, on_progress),
+            deadline_seconds=FETCH_SECONDS,
+            monotonic=self._monotonic,
+            sleep=self._sleep,
+        )
+        if sha256(raw) != digest:
+            raise DigestError("the model that arrived is not the one that the log names: ask another gatekeeper")
+        model = parse_model(raw, terms.manifest, terms.grid_exponent)
+        self._models[digest] = model
+        while len(self._models) > MODELS_KEPT:
+            self._models.popitem(last=False)
+        return model
+
+    def _fetch(
+        self, request: wire.ModelRequest, bytes_max: int, deadline_seconds: float, on_progress: Progress | None
+    ) -> bytes:
+        raw = bytearray()
+        for chunk in self._gatekeeper.fetch_model(request, deadline_seconds=deadline_seconds):
+            if len(raw) + len(chunk) > bytes_max:
+                raise MalformedError(f"a model of these terms has {bytes_max} bytes, and more arrived")
+            raw += chunk
+            if on_progress is not None:
+                on_progress(len(raw), bytes_max)
+        return bytes(raw)
+
+    def submit(
+        self,
+        opened: OpenRound,
+        indices: NDArray[np.int64],
+        values: NDArray[np.floating],
+        weight: int,
+        *,
+        value_type: ValueType = "int8",
+        rng: np.random.Generator,
+    ) -> Submitted:
+        """Encode, sign and send an update.
+
+        Args:
+            indices: int64, shape (k,), strictly rising; numbered as the manifest does.
+            values: float32 or float64, shape (k,), parameter units: trained minus base.
+            weight: 1 to the terms' `weight_max`.
+            rng: source of the rounding noise of int8.
+
+        Raises:
+            PayloadError: indices or values break a bound of the codec; nothing was sent.
+            DeniedError, RoundStateError: refused, with the reason; `entry_index` where the refusal is in the log.
+            VerificationError: the answer does not prove the admission.
+            ConflictError, ExhaustedError, UnavailableError: nothing was decided; the same update may be sent again.
+        """
+        terms = opened.terms.model
+        encoded = encode_update(
+            terms.manifest.coordinates, indices, values,
+            value_type=value_type, grid_exponent=terms.grid_exponent, rng=rng,
+        )  # fmt: skip
+        update = self.update_of(opened, encoded.payload, encoded.update.nonzeros, weight, value_type=value_type)
+        return self.submit_update(update, encoded.payload, encoded=encoded)
+
+    def submit_payload(
+        self, opened: OpenRound, payload: bytes, nonzeros: int, weight: int, *, value_type: str = "int8"
+    ) -> Submitted:
+        """Sign and send a payload that is encoded already.
+
+        Raises:
+            DeniedError, VerificationError, ConflictError, ExhaustedError, UnavailableError: as `submit`.
+        """
+        return self.submit_update(self.update_of(opened, payload, nonzeros, weight, value_type=value_type), payload)
+
+    def update_of(
+        self, opened: OpenRound, payload: bytes, nonzeros: int, weight: int, *, value_type: str = "int8"
+    ) -> UpdateStatement:
+        """What this participant signs for `payload` in the round."""
+        return UpdateStatement(
+            federation_id=opened.federation_id,
+            segment=opened.segment,
+            participant=self.name,
+            key_id=self._key.public_key.key_id,
+            round=opened.number,
+            round_opened=opened.opened,
+            base_model=opened.base_model,
+            payload_sha256=sha256(payload),
+            payload_bytes=len(payload),
+            nonzeros=nonzeros,
+            format=PayloadFormat(codec=1, support="free", values=value_type),
+            weight=weight,
+            created_us=self._clock.now_us(),
+        )
+
+    def sign(self, update: UpdateStatement) -> Envelope:
+        """Sign an update statement with this participant's key.
+
+        Raises:
+            MalformedError: the statement has no canonical form.
+        """
+        return sign_envelope(UPDATE_TYPE, statements.encode_update(update), [self._key])
+
+    def submit_update(
+        self, update: UpdateStatement, payload: bytes, *, encoded: EncodedUpdate | None = None
+    ) -> Submitted:
+        """Sign and send exactly this statement with exactly this payload; verify receipt A.
+
+        Raises:
+            MalformedError: the statement has no canonical form, or the message is over 4 MiB.
+            DeniedError, VerificationError, ConflictError, ExhaustedError, UnavailableError: as `submit`.
+        """
+        envelope = self.sign(update)
+        request_bytes = len(wire.encode_submit_request(envelope, payload))
+        acknowledged = self._send(envelope, payload)
+        open_acknowledgement(acknowledged, envelope, update.segment, self._policy)
+        return Submitted(
+            update=update,
+            statement_digest=envelope.digest,
+            acknowledgement=wire.encode_submit_response(acknowledged),
+            index=acknowledged.logged.index,
+            request_bytes=request_bytes,
+            encoded=encoded,
+        )
+
+    def _send(self, envelope: Envelope, payload: bytes) -> AppendedEntry:
+        """Send, again where nothing was decided: a gatekeeper lost every race, or has too much in work."""
+        for attempt in range(UNDECIDED_MAX):
+            try:
+                return self._gatekeeper.submit(envelope, payload, deadline_seconds=CALL_SECONDS)
+            except (ConflictError, ExhaustedError):
+                if attempt + 1 == UNDECIDED_MAX:
+                    raise
+                self._sleep(UNDECIDED_PAUSE_SECONDS * 2**attempt)
+        raise AssertionError("UNDECIDED_MAX is at least 1")
+
+    def receipt(self, submitted: Submitted, kind: ReceiptKind, *, wait_seconds: float = 60.0) -> bytes:
+        """Wait for a receipt, WITNESSED or COUNTED, verify it and keep it in the profile's folder.
+
+        Returns: the receipt file's bytes, which prove what they prove by themselves: `receipts.open_receipt`.
+
+        Raises:
+            NotFoundError: there is none of this kind in time. A round that was aborted gives no COUNTED receipt.
+            VerificationError: the receipt does not prove this update; nothing was kept.
+            UnavailableError: no gatekeeper answers.
+        """
+        update = submitted.update
+        request = wire.ReceiptRequest(update.segment, submitted.statement_digest, kind)
+        end = self._monotonic() + wait_seconds
+        while True:
+            try:
+                raw = encode_receipt(self._gatekeeper.get_receipt(request, deadline_seconds=CALL_SECONDS))
+                break
+            except NotFoundError:
+                if self._monotonic() >= end:
+                    raise NotFoundError(
+                        f"there is no receipt of kind {kind.name} yet: wait for the round to close, or read the log"
+                    ) from None
+                self._sleep(RECEIPT_PAUSE_SECONDS)
+        self._check_receipt(open_receipt(raw, self._policy), submitted, kind)
+        make_folder(self._receipts)
+        write_atomically(self.receipt_path(update.segment, update.round, kind), raw, mode=SECRET_MODE)
+        return raw
+
+    def receipt_path(self, segment: str, round_number: int, kind: ReceiptKind) -> Path:
+        """Where a receipt is kept."""
+        return self._receipts / f"{segment}-{round_number}-{kind.name.lower()}.receipt"
+
+    @staticmethod
+    def _check_receipt(proven: ProvenReceipt, submitted: Submitted, kind: ReceiptKind) -> None:
+        if proven.kind is not kind or proven.statement_digest != submitted.statement_digest:
+            raise VerificationError("the receipt is another update's, or of another kind: ask another gatekeeper")
+        if proven.index != submitted.index:
+            # Both places are signed by the log: an update is admitted once.
+            raise VerificationError("the receipt names another admission than the one that was acknowledged")
+
+    def close(self) -> None:
+        """End every connection."""
+        self._channel.close()
+
+    def __enter__(self) -> Participant:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

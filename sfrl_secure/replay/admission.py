@@ -1,0 +1,174 @@
+"""Admission, decided again: steps 3 to 9 from the log, 9 to 14 with the payload.
+
+Each function gives the reason of the first step that fails, empty where none does.
+
+Format: proto/README.md, "Admission".
+
+Runs in: verifier.
+Trusts: the replay's state. Nothing in an update.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfrl_secure.crypto.envelope import Envelope, verify_single
+from sfrl_secure.errors import PayloadError, SignatureError
+from sfrl_secure.ids import SpiffeId, sha256
+from sfrl_secure.replay.decoder import DecodedUpdate, decode_payload
+from sfrl_secure.replay.documents import Participant
+from sfrl_secure.replay.policy import RuleSet
+from sfrl_secure.replay.state import State
+from sfrl_secure.replay.statements import Facts, Update
+from sfrl_secure.replay.terms import Terms
+
+_PREFIXED = frozenset({"format", "shape", "declared", "length", "digest"})
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadDecision:
+    """What the rules and the payload say; `facts` and `decoded` as far as the steps came."""
+
+    reason: str
+    facts: Facts | None = None
+    decoded: DecodedUpdate | None = None
+    rule_ids: tuple[str, ...] = ()
+
+
+def is_signed(state: State, envelope: Envelope, update: Update) -> bool:
+    """Whether the key in force of the participant that the update names signed it, and nobody else."""
+    participant = state.participant(update.participant)
+    if participant is None or participant.key.key_id != update.key_id:
+        return False
+    try:
+        verify_single(envelope, participant.key)
+    except SignatureError:
+        return False
+    return True
+
+
+def log_reason(state: State, peer: SpiffeId | None, envelope: Envelope, update: Update, now_us: int) -> str:
+    """Steps 3 to 8, at the log's time and without the door's margin.
+
+    Args:
+        peer: who sent the update; None for an admission, which says nothing of it.
+    """
+    is_own = peer is None or (peer.role == "participant" and peer.name == update.participant)
+    if not is_own and envelope.digest in state.admitted:
+        return "replayed"
+    if not is_signed(state, envelope, update):
+        return "bad_signature"
+    if not state.is_active(update.participant, now_us):
+        return "participant_inactive"
+    if not is_own:
+        return "wrong_peer"
+    return _round_reason(state, update, now_us)
+
+
+def _round_reason(state: State, update: Update, now_us: int) -> str:
+    participant = state.participant(update.participant)
+    assert participant is not None, "is_signed found the record"
+    if update.federation_id != state.federation_id:
+        return "wrong_federation"
+    terms = state.terms(update.segment)
+    if terms is None:
+        return "unknown_segment"
+    opened = state.segments[update.segment].open_round
+    if opened is not None:
+        terms = opened.terms  # frozen when the round opened
+    if "submit" not in terms.operations or not participant.groups & terms.groups:
+        return "not_granted"
+    if opened is None or update.round != opened.number:
+        return "round_not_open"
+    if update.round_opened != opened.opened:
+        return "wrong_prefix"
+    if update.base_model != opened.base_model:
+        return "wrong_base"
+    if now_us >= opened.deadline_us:
+        return "deadline"
+    if update.participant in opened.admissions:
+        return "duplicate"
+    if opened.is_full:
+        return "round_full"
+    return _limits_reason(terms, participant, update)
+
+
+def _limits_reason(terms: Terms, participant: Participant, update: Update) -> str:
+    if participant.key.suite not in terms.suites:
+        return "suite_not_allowed"
+    if update.codec != 1 or update.support not in terms.support_modes or update.values not in terms.value_types:
+        return "format_not_allowed"
+    if not 1 <= update.payload_bytes <= terms.payload_bytes_max:
+        return "payload_too_large"
+    if not 1 <= update.nonzeros <= terms.nonzeros_max:
+        return "too_dense"
+    if not 1 <= update.weight <= terms.weight_max:
+        return "weight_limit"
+    return ""
+
+
+def submit_decision(rules: RuleSet | None, terms: Terms, participant: Participant, update: Update) -> PayloadDecision:
+    """Step 9: the rules over the header."""
+    if rules is None:
+        return PayloadDecision("policy_denied")
+    decision = rules.decide("submit", participant, terms, update, None)
+    return PayloadDecision(decision.reason, rule_ids=decision.rule_ids)
+
+
+def payload_decision(
+    rules: RuleSet | None, terms: Terms, participant: Participant, update: Update, payload: bytes
+) -> PayloadDecision:
+    """Steps 9 and 11 to 14. The caller has passed steps 4 to 8."""
+    submit = submit_decision(rules, terms, participant, update)
+    if submit.reason or rules is None:
+        return submit
+    if len(payload) != update.payload_bytes or sha256(payload) != update.payload_sha256:
+        return PayloadDecision("digest_mismatch")
+    try:
+        decoded = decode_payload(
+            payload,
+            coordinates=terms.manifest.coordinates,
+            nonzeros=update.nonzeros,
+            value_type=update.values,
+            grid_exponent=terms.grid_exponent,
+        )
+    except PayloadError as error:
+        return PayloadDecision(f"payload_{error.reason}" if error.reason in _PREFIXED else error.reason)
+    facts = measure(decoded, terms)
+    if facts.norm > terms.norm_max:
+        return PayloadDecision("norm_limit", facts)
+    if facts.largest_magnitude > terms.magnitude_max:
+        return PayloadDecision("magnitude_limit", facts)
+    if not terms.tensors.issuperset(facts.tensors):
+        return PayloadDecision("tensor_not_allowed", facts)
+    admit = rules.decide("admit", participant, terms, update, facts)
+    return PayloadDecision(admit.reason, facts, decoded, submit.rule_ids + admit.rule_ids)
+
+
+def measure(decoded: DecodedUpdate, terms: Terms) -> Facts:
+    """Measure an update in exact integers."""
+    nonzeros = len(decoded.indices)
+    return Facts(
+        nonzeros=nonzeros,
+        density_ppm=nonzeros * 1_000_000 // terms.manifest.coordinates,
+        norm=isqrt(sum_of_squares(decoded.values)),
+        largest_magnitude=int(np.abs(decoded.values).max()) if nonzeros else 0,
+        tensors=terms.manifest.touched(decoded.indices),
+    )
+
+
+def sum_of_squares(values: NDArray[np.int64]) -> int:
+    """Add up squares that do not fit into 64 bits: each |value| <= 2**40 is cut into a high and a low half of 21 bits."""
+    total = 0
+    for at in range(0, len(values), 2**20):
+        magnitudes = np.abs(values[at : at + 2**20])
+        high, low = magnitudes >> 21, magnitudes & (2**21 - 1)
+        # Sums of 2**20 products of two numbers below 2**21 stay below 2**62.
+        total += int((high * high).sum()) << 42
+        total += int((high * low).sum()) << 22
+        total += int((low * low).sum())
+    return total

@@ -1,0 +1,155 @@
+"""What the replay has to say: findings, and evidence that is missing.
+
+A finding says that somebody wrote something that does not hold; the entry changes nothing, and the walk goes on. Missing
+evidence says neither yes nor no. Codes are words that never change their meaning; `CODES` is the list of all.
+
+Format: proto/README.md, "Verification of a log, in order".
+
+Runs in: verifier.
+Trusts: nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from sfrl_secure.ids import Digest
+
+LOG = "log"
+"""Who is blamed for what only the sequencer writes, and for entries that nobody's signature ties to a writer."""
+OPERATORS = "operators"
+"""Who is blamed for a document."""
+
+_ADMISSION_REASONS = {
+    "participant_inactive": "the participant is suspended, revoked or expired, or has no record",
+    "wrong_peer": "the peer is not the participant",
+    "replayed": "the update was admitted before, from its participant",
+    "unknown_segment": "no terms name the segment",
+    "not_granted": "no group of the participant is granted, or `submit` is no operation of the segment",
+    "round_not_open": "no round is open, or another one is",
+    "wrong_prefix": "the update was signed for another history of the log",
+    "wrong_base": "the update is relative to another model",
+    "deadline": "the round's deadline had passed",
+    "duplicate": "the participant has an admission in the round",
+    "round_full": "the cohort is full",
+    "suite_not_allowed": "the terms do not allow the signature suite",
+    "format_not_allowed": "the terms do not allow the payload format",
+    "payload_too_large": "the payload's length is beyond the terms",
+    "too_dense": "the number of nonzeros is beyond the terms",
+    "weight_limit": "the weight is beyond the terms",
+}
+
+CODES = MappingProxyType(
+    {
+        # The log as bytes.
+        "checkpoint": "the checkpoint is not signed by every log key and the quorum of the trust policy",
+        "structure": "entries, tiles and root do not belong together",
+        "equivocation": "the log signed two histories",
+        "object_altered": "an object's bytes are not those that its name says",
+        # The log as a sequence: the sequencer's part of each entry.
+        "entry_malformed": "the leaf is not an entry in canonical form",
+        "chain": "the entry does not name the entry before it",
+        "time": "log time falls",
+        "stream_position": "the entry does not continue its stream",
+        # Any statement or document.
+        "malformed": "the signed bytes do not follow their format",
+        "genesis": "index 0 is an effective genesis, and no other entry is one",
+        "wrong_federation": "another federation's",
+        "bad_signature": "the signatures are not exactly those that the rule asks for",
+        "expired": "its time, or that of what it rests on, was over",
+        "repeated": "the statement is already in the log",
+        # Documents.
+        "threshold": "not enough operators signed, or somebody else did",
+        "root_expired": "an expired root takes no document",
+        "version": "the version does not follow the one in force",
+        "previous": "the document does not name the one that it replaces",
+        "revoked": "a revoked participant stays revoked",
+        "model_changed": "later terms keep the segment's model",
+        "key_reused": "a key serves one name",
+        "possession": "the participant did not sign for its key",
+        "trust_domain": "a service or auditor of another trust domain",
+        "rules": "the rules are not Cedar that fits the schema, each with an @id of its own",
+        # Statements of services.
+        "writer": "no service with this name and key is in force",
+        "role": "the writer's role may not write this kind",
+        "stream": "the stream is not the one that the statement belongs to",
+        "stale_governance": "the writer had not read the last governance entry",
+        "stale_segment": "the writer had not read the segment's last control entry",
+        "identity_unknown": "no document in force names the SPIFFE ID",
+        "round_not_due": "a round is open or waits for its model",
+        "terms": "the round names other terms than those in force",
+        "round_number": "rounds are numbered without gaps, up to the terms' last",
+        "base_model": "another base than the segment's newest model",
+        "retention": "the payload is kept too short",
+        "defective": "the payload does not bear the admission out",
+        "peer_unknown": "no identity was issued to the peer",
+        "refusal_evidence": "evidence is claimed and none is there",
+        "refusal_reason": "the evidence gives another reason, or none",
+        "refusal_facts": "the payload measures otherwise",
+        "refusal_count": "more single refusals of a kind than are written",
+        "close_early": "the round is neither full nor past its deadline",
+        "close_cause": "the cause is not the round's",
+        "close_dropped": "the dropped updates are not those that fall out",
+        "close_counted": "the counted updates are not those that are left",
+        "close_outcome": "the outcome does not follow from the count",
+        "no_model_due": "no closed round waits for this model",
+        "rule": "another rule or arithmetic than the terms'",
+        "aggregate": "the aggregate is not the rule's result",
+        "model": "the model is not base and aggregate together",
+        "initial_model": "the initial model is not a model of the terms",
+        "fetch": "a fetch names no recorded participant, or no published model",
+        "overdue": "a round stays open long after its deadline, while its segment goes on",
+        **_ADMISSION_REASONS,
+    }
+)
+"""Every code of a finding, with what it means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something in the log that does not hold.
+
+    Attributes:
+        code: of `CODES`.
+        index: leaf index of the entry; None where it is about no entry.
+        writer: the SPIFFE ID that signed the entry, `operators`, or `log`.
+        expected, found: for people; only values that were parsed, never a stranger's bytes.
+        subject: digest of an object, or path of a file, where it is about one.
+    """
+
+    code: str
+    index: int | None
+    writer: str
+    expected: str
+    found: str
+    subject: str = ""
+
+    def __post_init__(self) -> None:
+        assert self.code in CODES, "every code is in the table"
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Evidence that is not there.
+
+    Attributes:
+        digest: the object's name; None where it is a file of the log.
+        index: leaf index of the first entry that needs it; None where it is a file of the log.
+        why: what it is needed for.
+        path: of a file of the log.
+    """
+
+    digest: Digest | None
+    index: int | None
+    why: str
+    path: str = ""
+
+
+class Void(Exception):  # noqa: N818 - not an error: it is how a rule says that an entry has no effect
+    """An entry has no effect. Never leaves replay."""
+
+    def __init__(self, code: str, expected: str, found: str = "") -> None:
+        assert code in CODES, "every code is in the table"
+        super().__init__(code)
+        self.code, self.expected, self.found = code, expected, found

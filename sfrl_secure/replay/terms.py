@@ -1,0 +1,130 @@
+"""Segment terms, as the replay reads them.
+
+Format: proto/README.md, "Documents", segment-terms.
+
+Runs in: verifier.
+Trusts: nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sfrl_secure.crypto.keys import PUBLIC_BYTES
+from sfrl_secure.errors import MalformedError
+from sfrl_secure.ids import Digest, parse_name, parse_segment
+from sfrl_secure.limits import (
+    CLEARANCE_MAX,
+    COHORT_MAX,
+    GRID_EXPONENT_MAX,
+    GROUPS_MAX,
+    RETENTION_DAYS_MAX,
+    ROUND_US_MAX,
+    ROUND_US_MIN,
+    ROUNDS_MAX,
+    SUBMIT_BYTES_MAX,
+    TENSORS_MAX,
+    VALUE_MAX,
+    WEIGHT_SUM_MAX,
+)
+from sfrl_secure.replay.json_fields import (
+    take_choice,
+    take_digest,
+    take_integer,
+    take_list,
+    take_object,
+    take_sorted,
+    take_subset,
+    take_text,
+)
+from sfrl_secure.replay.manifest import Manifest, parse_manifest, parse_tensor_name
+
+TERMS_KEYS = frozenset({
+    "segment", "sensitivity", "groups", "operations", "model", "tensors", "value_types", "support_modes", "suites", "limits",
+    "round", "rule", "privacy", "evidence_days", "retention_days",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """One segment's terms.
+
+    Attributes:
+        model: the value of `model` as it stands; later terms keep it.
+        tensors: positions in the manifest of the tensors that updates may touch.
+    """
+
+    segment: str
+    sensitivity: int
+    groups: frozenset[str]
+    operations: frozenset[str]
+    model: Any
+    manifest: Manifest
+    grid_exponent: int
+    initial: Digest
+    tensors: frozenset[int]
+    value_types: frozenset[str]
+    support_modes: frozenset[str]
+    suites: frozenset[str]
+    payload_bytes_max: int
+    nonzeros_max: int
+    norm_max: int
+    magnitude_max: int
+    weight_max: int
+    duration_us: int
+    cohort_min: int
+    cohort_max: int
+    rounds_max: int
+    rule: str
+    evidence_days: int
+    retention_days: int
+
+
+def parse_terms(fields: dict[str, Any]) -> Terms:
+    """Read the members of segment terms, beyond those that all documents have.
+
+    Raises:
+        MalformedError: any other form.
+    """
+    model = take_object(fields["model"], {"manifest", "grid_exponent", "initial"})
+    manifest = parse_manifest(model["manifest"])
+    names = [parse_tensor_name(item) for item in take_list(fields["tensors"], 1, TENSORS_MAX)]
+    positions = {tensor.name: position for position, tensor in enumerate(manifest.tensors)}
+    if len(set(names)) != len(names) or not positions.keys() >= set(names):
+        raise MalformedError("the tensors are of the manifest, none twice")
+    limits = take_object(
+        fields["limits"], {"payload_bytes_max", "nonzeros_max", "norm_max", "magnitude_max", "weight_max"}
+    )
+    rounds = take_object(fields["round"], {"duration_us", "cohort_min", "cohort_max", "rounds_max"})
+    weight_max = take_integer(limits["weight_max"], 1, WEIGHT_SUM_MAX)
+    cohort_max = take_integer(rounds["cohort_max"], 1, COHORT_MAX)
+    if cohort_max * weight_max > WEIGHT_SUM_MAX:
+        raise MalformedError(f"cohort_max * weight_max is at most {WEIGHT_SUM_MAX}")
+    take_choice(fields["privacy"], frozenset({"open"}))
+    return Terms(
+        segment=parse_segment(take_text(fields["segment"], 64)),
+        sensitivity=take_integer(fields["sensitivity"], 0, CLEARANCE_MAX),
+        groups=frozenset(take_sorted(fields["groups"], 1, GROUPS_MAX, lambda item: parse_name(take_text(item, 64)))),
+        operations=take_subset(fields["operations"], 0, frozenset({"fetch", "submit"})),
+        model=model,
+        manifest=manifest,
+        grid_exponent=take_integer(model["grid_exponent"], 0, GRID_EXPONENT_MAX),
+        initial=take_digest(model["initial"]),
+        tensors=frozenset(positions[name] for name in names),
+        value_types=take_subset(fields["value_types"], 1, frozenset({"fp32", "int8"})),
+        support_modes=take_subset(fields["support_modes"], 1, frozenset({"free"})),
+        suites=take_subset(fields["suites"], 1, PUBLIC_BYTES.keys()),
+        payload_bytes_max=take_integer(limits["payload_bytes_max"], 1, SUBMIT_BYTES_MAX),
+        nonzeros_max=take_integer(limits["nonzeros_max"], 1, manifest.coordinates),
+        norm_max=take_integer(limits["norm_max"], 1, 2**62),
+        magnitude_max=take_integer(limits["magnitude_max"], 1, VALUE_MAX),
+        weight_max=weight_max,
+        duration_us=take_integer(rounds["duration_us"], ROUND_US_MIN, ROUND_US_MAX),
+        cohort_min=take_integer(rounds["cohort_min"], 1, cohort_max),
+        cohort_max=cohort_max,
+        rounds_max=take_integer(rounds["rounds_max"], 1, ROUNDS_MAX),
+        rule=take_choice(fields["rule"], frozenset({"weighted_mean/v1"})),
+        evidence_days=take_integer(fields["evidence_days"], 1, RETENTION_DAYS_MAX),
+        retention_days=take_integer(fields["retention_days"], 1, RETENTION_DAYS_MAX),
+    )

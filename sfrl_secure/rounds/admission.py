@@ -1,0 +1,209 @@
+"""Admission, the part that needs no payload: steps 4 to 9.
+
+One function a step, in the order of the specification; the first that raises gives the reason. The gatekeeper walks
+them before it takes a payload, the fold walks them again over an `update_admitted` entry, so that both mean the same.
+
+Format: proto/README.md, "Admission".
+
+Runs in: gatekeeper, aggregator, audit_log.
+Trusts: the state of the fold. Nothing in the update.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from sfrl_secure.crypto.envelope import Envelope, verify_single
+from sfrl_secure.errors import DeniedError, RoundStateError, SignatureError
+from sfrl_secure.governance.documents import ParticipantRecord, RulesDocument
+from sfrl_secure.governance.policy import AdmissionPolicy, HeaderFacts, PolicyDecision, Subject
+from sfrl_secure.governance.statements import UPDATE_TYPE, UpdateStatement
+from sfrl_secure.governance.terms import SegmentTerms
+from sfrl_secure.ids import SpiffeId
+from sfrl_secure.limits import DEADLINE_MARGIN_US
+from sfrl_secure.rounds.state import FederationState, RoundState
+
+_NOT_SIGNED = "the update is not signed by the key on record for its participant"
+
+
+def check_signer(state: FederationState, envelope: Envelope, update: UpdateStatement, now_us: int) -> ParticipantRecord:
+    """Step 4: the participant that the update names is recorded, signed it with its key in force, and is active.
+
+    Raises:
+        DeniedError: `bad_signature`, `participant_inactive`.
+    """
+    record = state.participant(update.participant)
+    if record is None or envelope.payload_type != UPDATE_TYPE or record.key.key_id != update.key_id:
+        raise DeniedError("bad_signature", _NOT_SIGNED)
+    try:
+        verify_single(envelope, record.key)
+    except SignatureError:
+        raise DeniedError("bad_signature", _NOT_SIGNED) from None
+    if not state.is_active(update.participant, now_us):
+        raise DeniedError("participant_inactive", "the participant is suspended, revoked or expired")
+    return record
+
+
+def check_peer(peer: SpiffeId, update: UpdateStatement) -> None:
+    """Step 5: the peer is the participant itself.
+
+    Raises:
+        DeniedError: `wrong_peer`.
+    """
+    if peer.role != "participant" or peer.name != update.participant:
+        raise DeniedError("wrong_peer", "the update belongs to another participant than the one that sends it")
+
+
+def check_round(
+    state: FederationState, record: ParticipantRecord, update: UpdateStatement, now_us: int, *, margin_us: int
+) -> RoundState:
+    """Step 6: federation, segment, grant, round, prefix, base and deadline.
+
+    Args:
+        margin_us: how long before the deadline updates are no longer taken: `DEADLINE_MARGIN_US` at the door, 0 in the
+            log.
+
+    Raises:
+        DeniedError: `wrong_federation`, `unknown_segment`, `not_granted`.
+        RoundStateError: `round_not_open`, `wrong_prefix`, `wrong_base`, `deadline`.
+    """
+    if update.federation_id != state.federation_id:
+        raise DeniedError("wrong_federation", "the update was signed for another federation")
+    segment = state.segment(update.segment)
+    opened = segment.open_round
+    terms = segment.terms if opened is None else opened.terms
+    if "submit" not in terms.operations or not record.groups & terms.groups:
+        raise DeniedError("not_granted", "no group of the participant is granted updates in this segment")
+    if opened is None or update.round != opened.number:
+        raise RoundStateError("round_not_open", "the round is not open")
+    if update.round_opened != opened.opened:
+        raise RoundStateError("wrong_prefix", "the update was signed for another history of the log")
+    if update.base_model != opened.base_model:
+        raise RoundStateError("wrong_base", "the update is relative to another model than the round's")
+    if now_us >= opened.deadline_us - margin_us:
+        raise RoundStateError("deadline", f"updates are taken until {margin_us // 1000} ms before the deadline")
+    return opened
+
+
+def check_cohort(opened: RoundState, update: UpdateStatement) -> None:
+    """Step 7: one update a participant, and the cohort has room.
+
+    Raises:
+        RoundStateError: `duplicate`, `round_full`.
+    """
+    if update.participant in opened.admissions:
+        raise RoundStateError("duplicate", "the participant already has an update in this round")
+    if opened.is_full:
+        raise RoundStateError("round_full", f"the round takes {opened.terms.round.cohort_max} updates")
+
+
+def check_header_limits(terms: SegmentTerms, record: ParticipantRecord, update: UpdateStatement) -> None:
+    """Step 8: suite, format, sizes and weight are within the round's terms.
+
+    Raises:
+        DeniedError: `suite_not_allowed`, `format_not_allowed`, `payload_too_large`, `too_dense`, `weight_limit`.
+    """
+    limits = terms.limits
+    if record.key.suite not in terms.suites:
+        raise DeniedError("suite_not_allowed", "the terms do not allow this signature suite")
+    form = update.format
+    if form.codec != 1 or form.support not in terms.support_modes or form.values not in terms.value_types:
+        raise DeniedError("format_not_allowed", "the terms do not allow this payload format")
+    if not 1 <= update.payload_bytes <= limits.payload_bytes_max:
+        raise DeniedError("payload_too_large", f"a payload has 1 to {limits.payload_bytes_max} bytes")
+    if not 1 <= update.nonzeros <= limits.nonzeros_max:
+        raise DeniedError("too_dense", f"an update has 1 to {limits.nonzeros_max} nonzeros")
+    if not 1 <= update.weight <= limits.weight_max:
+        raise DeniedError("weight_limit", f"a weight is 1 to {limits.weight_max}")
+
+
+def header_facts(terms: SegmentTerms, record: ParticipantRecord, update: UpdateStatement) -> HeaderFacts:
+    """What the rules see before the payload."""
+    return HeaderFacts(
+        round=update.round,
+        weight=update.weight,
+        nonzeros=update.nonzeros,
+        payload_bytes=update.payload_bytes,
+        density_ppm=update.nonzeros * 1_000_000 // terms.model.manifest.coordinates,
+        value_type=update.format.values,
+        support_mode=update.format.support,
+        suite=record.key.suite,
+    )
+
+
+@lru_cache(maxsize=8)
+def policy_of(rules: RulesDocument) -> AdmissionPolicy:
+    """The rules, parsed once a document."""
+    return AdmissionPolicy(rules)
+
+
+def subject_of(record: ParticipantRecord) -> Subject:
+    """Who asks, as the rules see it."""
+    return Subject(record.name, record.clearance, record.groups)
+
+
+def check_decision(decision: PolicyDecision) -> tuple[str, ...]:
+    """Turn a policy decision into its rule ids.
+
+    Raises:
+        DeniedError: `policy_denied`, `policy_error`.
+    """
+    if not decision.allowed:
+        raise DeniedError(decision.reason, "the rules in force do not allow this update")
+    return decision.rule_ids
+
+
+def check_submit_policy(
+    rules: RulesDocument | None, terms: SegmentTerms, record: ParticipantRecord, update: UpdateStatement
+) -> tuple[str, ...]:
+    """Step 9: the rules allow `submit` over header facts; give the ids of the rules that do.
+
+    Raises:
+        DeniedError: `policy_denied`, `policy_error`.
+    """
+    if rules is None:
+        raise DeniedError("policy_denied", "no rules are in force")
+    facts = header_facts(terms, record, update)
+    return check_decision(
+        policy_of(rules).decide_submit(subject_of(record), (terms.segment, terms.sensitivity), facts)
+    )
+
+
+def check_log_steps(
+    state: FederationState,
+    peer: SpiffeId | None,
+    envelope: Envelope,
+    update: UpdateStatement,
+    now_us: int,
+    *,
+    margin_us: int = DEADLINE_MARGIN_US,
+) -> tuple[ParticipantRecord, RoundState]:
+    """Steps 3 to 8 in order: everything that the log alone decides, but for the rules.
+
+    Args:
+        peer: who sent the update; None in an admission, where it no longer matters.
+
+    Raises:
+        DeniedError, RoundStateError: the first step that fails.
+    """
+    if peer is not None and envelope.digest in state.admitted_updates and peer.name != update.participant:
+        raise DeniedError("replayed", "the update was admitted when its participant sent it")
+    record = check_signer(state, envelope, update, now_us)
+    if peer is not None:
+        check_peer(peer, update)
+    opened = check_round(state, record, update, now_us, margin_us=margin_us)
+    check_cohort(opened, update)
+    check_header_limits(opened.terms, record, update)
+    return record, opened
+
+
+def denial_in_log(
+    state: FederationState, peer: SpiffeId, envelope: Envelope, update: UpdateStatement, now_us: int
+) -> str | None:
+    """The reason that steps 3 to 9 give at this point of the log, or None where they pass."""
+    try:
+        record, opened = check_log_steps(state, peer, envelope, update, now_us, margin_us=0)
+        check_submit_policy(state.rules(now_us), opened.terms, record, update)
+    except DeniedError as denial:
+        return denial.reason
+    return None

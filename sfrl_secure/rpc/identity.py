@@ -1,0 +1,183 @@
+"""Who calls: step 1 of "Admission".
+
+Python cannot set a minimum TLS version or the key exchange groups, and BoringSSL does not know the SPIFFE rules, so a
+connection that stands proves only that a CA of ours signed the certificate. What the connection says of itself is
+judged here, on every call, in the order of the specification; whatever is missing is a refusal. A public key opens
+the door only from its `identity_issued` entry on, under the SPIFFE ID that the entry names: whoever steals a CA gets
+nothing by it.
+
+Format: proto/README.md, "Admission", step 1; certs/README.md.
+
+Runs in: gatekeeper, aggregator, audit_log, verifier.
+Trusts: TLS for the chain and for possession of the key; the log, through the registry. Nothing that the peer says.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+import grpc
+
+from sfrl_secure.crypto.svid import PeerCertificate, open_svid
+from sfrl_secure.errors import DeniedError
+from sfrl_secure.governance.statements import PeerClass
+from sfrl_secure.ids import Digest, SpiffeId, parse_trust_domain
+
+SERVICE_ROLES = frozenset({"gatekeeper", "aggregator", "audit_log", "verifier"})
+ROLES = SERVICE_ROLES | {"participant", "operator", "auditor"}
+
+AuthContext = Mapping[str, Sequence[bytes]]
+"""What gRPC tells of a connection: names and lists of values."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedIdentity:
+    """A TLS identity as the log has it.
+
+    Attributes:
+        spiffe_id: the ID that the public key may be used under.
+        not_after_us: end of its validity, microseconds since 1970.
+        is_revoked: whether the participant behind it has been revoked.
+    """
+
+    spiffe_id: SpiffeId
+    not_after_us: int
+    is_revoked: bool = False
+
+
+class IdentityRegistry(Protocol):
+    """Knows the TLS identities that the log has recorded. Asked by several threads at once."""
+
+    def lookup(self, spki_sha256: Digest) -> RecordedIdentity | None:
+        """Return what is recorded for a public key, or None."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """An admitted caller."""
+
+    spiffe_id: SpiffeId
+    serial: int
+    spki_sha256: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class TransportPolicy:
+    """What a connection must be.
+
+    Attributes:
+        trust_domain: of every SPIFFE ID.
+        groups: names of the key exchange groups that are allowed. The hybrid one is what two current peers agree on;
+            the other serves peers with an older TLS library; a federation that wants none of those leaves it out.
+    """
+
+    trust_domain: str
+    groups: tuple[str, ...] = ("X25519MLKEM768", "X25519")
+
+    def __post_init__(self) -> None:
+        parse_trust_domain(self.trust_domain)
+
+
+def check_transport(auth: AuthContext, policy: TransportPolicy) -> None:
+    """Check that the connection is TLS 1.3, encrypted, in an allowed group.
+
+    Raises:
+        DeniedError: `transport_version`, `transport_group`.
+    """
+    if _one(auth, "transport_security_type") not in (b"ssl", b"tls"):
+        raise DeniedError("transport_version", "the connection is not TLS")
+    if _one(auth, "security_level") != b"TSI_PRIVACY_AND_INTEGRITY":
+        raise DeniedError("transport_version", "the connection does not keep privacy and integrity")
+    if _one(auth, "ssl_tls_version") != b"TLSv1.3":
+        raise DeniedError("transport_version", "the connection is not TLS 1.3")
+    if _one(auth, "ssl_negotiated_key_exchange_group") not in {group.encode() for group in policy.groups}:
+        raise DeniedError("transport_group", f"the key exchange group is not one of {', '.join(policy.groups)}")
+
+
+def open_certificate(auth: AuthContext, policy: TransportPolicy, now_us: int) -> PeerCertificate:
+    """Read the peer's leaf certificate under the SPIFFE rules. TLS has verified its chain.
+
+    Raises:
+        DeniedError: `certificate`.
+    """
+    pem = peer_pem(auth)
+    if pem is None:
+        raise DeniedError("certificate", "the peer shows exactly one certificate")
+    certificate = open_svid(pem, policy.trust_domain)
+    # A connection may outlive the certificate that TLS accepted when it began.
+    if not certificate.not_before_us <= now_us < certificate.not_after_us:
+        raise DeniedError("certificate", "the certificate is not valid now")
+    return certificate
+
+
+def check_recorded(certificate: PeerCertificate, recorded: RecordedIdentity | None, now_us: int) -> None:
+    """Check that the log has recorded this public key for this SPIFFE ID, and that it is in force.
+
+    Raises:
+        DeniedError: `unknown_identity`.
+    """
+    if recorded is None or recorded.spiffe_id != certificate.spiffe_id:
+        raise DeniedError("unknown_identity", "the log has no entry for this identity and key")
+    if now_us >= recorded.not_after_us:
+        raise DeniedError("unknown_identity", "the identity's entry has expired")
+    if recorded.is_revoked:
+        raise DeniedError("unknown_identity", "the identity is revoked")
+
+
+def check_role(certificate: PeerCertificate, roles: Collection[str] | None) -> None:
+    """Check that the method is one that the peer's role may call; None stands for a method that nobody may.
+
+    Raises:
+        DeniedError: `role`.
+    """
+    if roles is None or certificate.spiffe_id.role not in roles:
+        raise DeniedError("role", "the role may not call this method")
+
+
+def peer_pem(auth: AuthContext) -> bytes | None:
+    """Return the peer's leaf certificate in PEM, or None where there is not exactly one."""
+    return _one(auth, "x509_pem_cert")
+
+
+def peer_class_of(spiffe_id: SpiffeId) -> PeerClass:
+    """Return the class under which refusals of an identity are counted."""
+    if spiffe_id.role in SERVICE_ROLES:
+        return PeerClass.SERVICE
+    return {
+        "participant": PeerClass.PARTICIPANT,
+        "operator": PeerClass.OPERATOR,
+        "auditor": PeerClass.AUDITOR,
+    }[spiffe_id.role]
+
+
+_peers: WeakKeyDictionary[grpc.ServicerContext, Peer] = WeakKeyDictionary()
+_peers_lock = threading.Lock()
+
+
+def record_peer(context: grpc.ServicerContext, peer: Peer) -> None:
+    """Note who calls, for `peer_of`. The interceptor calls this, and nothing else does but tests."""
+    with _peers_lock:
+        _peers[context] = peer
+
+
+def peer_of(context: grpc.ServicerContext) -> Peer:
+    """Return the caller that the interceptor admitted.
+
+    Raises:
+        DeniedError: none was, which a server made by `server` cannot show.
+    """
+    with _peers_lock:
+        peer = _peers.get(context)
+    if peer is None:
+        raise DeniedError("unknown_identity", "nobody was admitted to this call")
+    return peer
+
+
+def _one(auth: AuthContext, key: str) -> bytes | None:
+    values = auth.get(key, ())
+    return values[0] if len(values) == 1 else None

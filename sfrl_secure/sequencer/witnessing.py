@@ -1,0 +1,246 @@
+"""Witnessing: the newest checkpoint goes to every witness, and is published when the quorum has cosigned it.
+
+All witnesses are asked for the same checkpoint, the target, or their cosignatures would never meet in a growing log.
+The next target is the newest checkpoint of the moment at which the quorum is met, or at which the target is older
+than `target_seconds`. One thread a witness asks; a slow or lying one delays nobody but itself.
+
+Format: c2sp.org/tlog-witness v1.0.0. Rules: PROTOCOL R4.
+
+Runs in: audit_log.
+Trusts: the trust policy, for witnesses' keys and the quorum. Nothing that a witness answers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from sfrl_secure.errors import ExhaustedError, SfrlError, UnavailableError, UncertainStateError, VerificationError
+from sfrl_secure.sequencer.publication import Publication
+from sfrl_secure.sequencer.sequencer import LogHead, Sequencer
+from sfrl_secure.sequencer.signing import SignedHead
+from sfrl_secure.sequencer.start_check import is_level_with
+from sfrl_secure.sequencer.witness_client import Witness
+from sfrl_secure.translog.note import Note, NoteSignature, VerifierKey, add_signatures, format_note, parse_note
+from sfrl_secure.translog.policy import TrustPolicy
+from sfrl_secure.translog.tree import MerkleTree
+from sfrl_secure.translog.witness import (
+    AddCheckpointRequest,
+    format_add_checkpoint,
+    open_cosignature_lines,
+    parse_recorded_size,
+)
+
+_log = structlog.get_logger()
+
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessingSettings:
+    """How often checkpoints go out.
+
+    Attributes:
+        interval_seconds: from one publication to the next at least.
+        target_seconds: after this a newer checkpoint becomes the target, quorum or not.
+    """
+
+    interval_seconds: float = 0.02
+    target_seconds: float = 5.0
+
+
+@dataclass(slots=True)
+class _Target:
+    """A checkpoint that the witnesses are asked for, and who has cosigned it."""
+
+    size: int
+    note: Note
+    begun: float
+    lines: dict[str, tuple[NoteSignature, ...]] = field(default_factory=dict)
+
+
+class Witnessing:
+    """Carries checkpoints to the witnesses and publishes. `start`, then `stop` once."""
+
+    def __init__(
+        self,
+        sequencer: Sequencer[Any],  # Any: what the entries say is of no account here.
+        publication: Publication,
+        signed_head: SignedHead,
+        witnesses: Sequence[Witness],
+        policy: TrustPolicy,
+        origin: str,
+        settings: WitnessingSettings,
+        *,
+        on_uncertain: Callable[[UncertainStateError], None],
+    ) -> None:
+        """Carry the checkpoints of `sequencer` to `witnesses`, whose names and keys are in `policy`.
+
+        Args:
+            on_uncertain: stops the process.
+        """
+        self._sequencer = sequencer
+        self._publication = publication
+        self._signed_head = signed_head
+        self._policy = policy
+        self._origin = origin
+        self._settings = settings
+        self._on_uncertain = on_uncertain
+        self._changed = threading.Condition()
+        self._target: _Target | None = None
+        self._stopping = threading.Event()
+        keys = {witness.name: witness.key for witness in policy.witnesses}
+        self._threads = [threading.Thread(target=self._guarded, args=(self._lead,), name="witnessing", daemon=True)]
+        for witness in witnesses:
+            asker = _Asker(witness, keys[witness.name], self)
+            self._threads.append(
+                threading.Thread(target=self._guarded, args=(asker.run,), name=f"witness-{witness.name}", daemon=True)
+            )
+
+    def start(self) -> None:
+        """Begin to carry."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End; what is under the quorum by now is published. Call it before the sequencer is stopped."""
+        with self._changed:
+            self._stopping.set()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    # Of the askers
+
+    @property
+    def tree(self) -> MerkleTree:
+        """The tree that is signed for."""
+        return self._sequencer.history.tree
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether to end."""
+        return self._stopping.is_set()
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless we are stopping."""
+        self._stopping.wait(seconds)
+
+    def next_target(self, name: str) -> _Target | None:
+        """Wait for a target that this witness has not cosigned; None when we are stopping."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self.is_stopping or (self._target is not None and name not in self._target.lines)
+            )
+            return None if self.is_stopping else self._target
+
+    def check_level(self, witness: Witness) -> None:
+        """Ask a witness that does not go along what it has seen.
+
+        Raises:
+            UncertainStateError: it shows what our tree does not hold.
+        """
+        is_level_with(witness, self._origin, self._policy, self.tree)
+
+    def take_lines(self, target: _Target, name: str, lines: tuple[NoteSignature, ...]) -> None:
+        """Take a witness's verified cosignatures of a target."""
+        with self._changed:
+            target.lines[name] = lines
+            self._changed.notify_all()
+
+    # Of the leading thread
+
+    def _lead(self) -> None:
+        head = LogHead()
+        while not self.is_stopping:
+            try:
+                head = self._sequencer.wait_for_change(head, 0.2)
+            except UnavailableError:
+                return  # The sequencer ended before us: there is nothing more to carry.
+            if head.size > head.witnessed_size:
+                try:
+                    self._signed_head.keep(head.note)
+                    self._carry(head)
+                except ExhaustedError:
+                    _log.error("disk_full", tree_size=head.size)
+                    self.pause(LONGEST_PAUSE_SECONDS)
+                head = self._sequencer.head
+
+    def _carry(self, head: LogHead) -> None:
+        begun = time.monotonic()
+        target = _Target(head.size, parse_note(head.note), begun)
+        with self._changed:
+            self._target = target
+            self._changed.notify_all()
+            self._changed.wait_for(
+                lambda: self.is_stopping or self._policy.is_quorum(target.lines), self._settings.target_seconds
+            )
+            lines = dict(target.lines)
+        if not self._policy.is_quorum(lines):
+            if not self.is_stopping:
+                _log.warning("quorum_not_met", tree_size=target.size, count=len(lines))
+            return
+        note = format_note(add_signatures(target.note, [line for each in lines.values() for line in each]))
+        self._publication.publish(target.size, note)
+        self._sequencer.set_witnessed(target.size, note)
+        self.pause(max(0.0, self._settings.interval_seconds - (time.monotonic() - begun)))
+
+    def _guarded(self, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except UncertainStateError as failure:
+            self._on_uncertain(failure)
+        except Exception as error:  # noqa: BLE001 - a fault of ours: a log that silently stops publishing would be worse
+            fault = UncertainStateError("witnessing failed")
+            fault.__cause__ = error
+            self._on_uncertain(fault)
+
+
+class _Asker:
+    """Asks one witness for each target."""
+
+    def __init__(self, witness: Witness, key: VerifierKey, witnessing: Witnessing) -> None:
+        self._witness = witness
+        self._key = key
+        self._witnessing = witnessing
+        self._recorded_size = 0
+
+    def run(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while (target := self._witnessing.next_target(self._witness.name)) is not None:
+            try:
+                self._ask(target)
+                pause = FIRST_PAUSE_SECONDS
+            except UncertainStateError:
+                raise
+            except SfrlError as error:
+                _log.warning("witness_failed", witness=self._witness.name, error=type(error).__name__)
+                self._witnessing.pause(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _ask(self, target: _Target) -> None:
+        # Twice: the first 409 tells the size that the proof must start from.
+        for _ in range(2):
+            if self._recorded_size > target.size:
+                break
+            path = self._witnessing.tree.consistency_proof(self._recorded_size, target.size).path
+            request = AddCheckpointRequest(self._recorded_size, path, format_note(target.note))
+            reply = self._witness.add_checkpoint(format_add_checkpoint(request))
+            if reply.status == 200:
+                lines = open_cosignature_lines(reply.body, target.note.text, [self._key])
+                self._recorded_size = target.size
+                self._witnessing.take_lines(target, self._witness.name, lines)
+                return
+            if reply.status != 409:
+                break
+            self._recorded_size = parse_recorded_size(reply.body)
+        # It does not go along. If it has seen another history of ours, or more of it, it can show it.
+        self._recorded_size = 0
+        self._witnessing.check_level(self._witness)
+        raise VerificationError("a witness refuses our checkpoint")

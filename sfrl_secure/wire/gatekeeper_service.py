@@ -1,0 +1,306 @@
+"""Requests and answers of the gatekeeper's service.
+
+What the gatekeeper takes is canonical as a whole, so the participant's envelope in a request has the bytes that are
+later quoted in the log. What a participant takes back may carry fields that it does not know; receipts inside are
+canonical again.
+
+Format: proto/sfrl/gatekeeper/v1/gatekeeper_service.proto.
+
+Runs in: gatekeeper (one side), participant (the other).
+Trusts: nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sfrl_secure.crypto.envelope import Envelope
+from sfrl_secure.errors import MalformedError
+from sfrl_secure.governance.statements import UpdateStatement
+from sfrl_secure.ids import Digest, parse_segment
+from sfrl_secure.limits import (
+    CHUNK_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    NOTE_BYTES_MAX,
+    SUBMIT_BYTES_MAX,
+    UPDATE_HEADER_BYTES_MAX,
+)
+from sfrl_secure.translog.entries import LoggedEntry
+from sfrl_secure.wire.audit_service import AppendedEntry
+from sfrl_secure.wire.bodies import take_enum
+from sfrl_secure.wire.canonical import (
+    build_message,
+    encode_canonical,
+    parse_canonical,
+    parse_message,
+    take_bytes,
+    take_digest,
+)
+from sfrl_secure.wire.entries import envelope_message, logged_entry_message, logged_entry_of
+from sfrl_secure.wire.gen.sfrl.audit.v1 import audit_service_pb2
+from sfrl_secure.wire.gen.sfrl.gatekeeper.v1 import gatekeeper_service_pb2 as messages
+from sfrl_secure.wire.gen.sfrl.receipt.v1 import receipt_pb2
+from sfrl_secure.wire.receipts import Receipt, ReceiptKind, parse_receipt, receipt_message
+from sfrl_secure.wire.statements import parse_update_envelope
+
+SERVICE = messages.DESCRIPTOR.services_by_name["GatekeeperService"].full_name
+GET_ROUND = f"/{SERVICE}/GetRound"
+FETCH_MODEL = f"/{SERVICE}/FetchModel"
+SUBMIT_UPDATE = f"/{SERVICE}/SubmitUpdate"
+GET_RECEIPT = f"/{SERVICE}/GetReceipt"
+
+WAIT_MS_MAX = 30_000
+_SMALL_REQUEST_BYTES_MAX = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRequest:
+    """Asks for an open round with a number above `after_round`, and waits for one at most `wait_ms`, 0 to 30,000."""
+
+    segment: str
+    after_round: int
+    wait_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundAnswer:
+    """An open round and its proofs, all leading to one checkpoint under the quorum. Not verified.
+
+    Attributes:
+        round_opened: None only where `finished`.
+        base_model: the model's entry; None where the terms name the base.
+        finished: no further round will open under the terms in force.
+    """
+
+    checkpoint: bytes
+    genesis: LoggedEntry
+    services: LoggedEntry
+    terms: LoggedEntry
+    round_opened: LoggedEntry | None
+    base_model: LoggedEntry | None
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """Asks for a model of a segment by its digest."""
+
+    segment: str
+    model: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class SubmittedUpdate:
+    """An update as it arrived; neither its signature nor its payload was looked at.
+
+    Attributes:
+        envelope_raw: the envelope's canonical bytes, at most 16 KiB.
+        update: the statement in it.
+        payload: what the statement claims to name.
+    """
+
+    envelope_raw: bytes
+    envelope: Envelope
+    update: UpdateStatement
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptRequest:
+    """Asks for a receipt, WITNESSED or COUNTED, for the update with a statement digest."""
+
+    segment: str
+    statement_digest: Digest
+    kind: ReceiptKind
+
+
+def encode_round_request(request: RoundRequest) -> bytes:
+    """Write a GetRound request."""
+    return encode_canonical(
+        build_message(
+            lambda: messages.GetRoundRequest(
+                segment=request.segment, after_round=request.after_round, wait_ms=request.wait_ms
+            )
+        )
+    )
+
+
+def parse_round_request(raw: bytes) -> RoundRequest:
+    """Take a GetRound request.
+
+    Raises:
+        MalformedError: not canonical, or a wait of more than 30 seconds.
+    """
+    message = parse_canonical(messages.GetRoundRequest, raw, _SMALL_REQUEST_BYTES_MAX)
+    if message.wait_ms > WAIT_MS_MAX:
+        raise MalformedError(f"a wait is at most {WAIT_MS_MAX} milliseconds")
+    return RoundRequest(parse_segment(message.segment), message.after_round, message.wait_ms)
+
+
+def encode_round_response(answer: RoundAnswer) -> bytes:
+    """Write a GetRound answer."""
+
+    def optional(logged: LoggedEntry | None) -> audit_service_pb2.LoggedEntry | None:
+        return None if logged is None else logged_entry_message(logged)
+
+    return encode_canonical(
+        build_message(
+            lambda: messages.GetRoundResponse(
+                checkpoint=answer.checkpoint,
+                genesis=logged_entry_message(answer.genesis),
+                services=logged_entry_message(answer.services),
+                terms=logged_entry_message(answer.terms),
+                round_opened=optional(answer.round_opened),
+                base_model=optional(answer.base_model),
+                finished=answer.finished,
+            )
+        )
+    )
+
+
+def parse_round_response(raw: bytes) -> RoundAnswer:
+    """Take a GetRound answer; the caller verifies its proofs.
+
+    Raises:
+        MalformedError: not an answer of that form, or without a round and not finished.
+    """
+    message = parse_message(messages.GetRoundResponse, raw, MESSAGE_BYTES_MAX)
+    if not message.finished and not message.HasField("round_opened"):
+        raise MalformedError("an answer has a round, or says that there will be none")
+    return RoundAnswer(
+        checkpoint=take_bytes(message.checkpoint, "a checkpoint", NOTE_BYTES_MAX),
+        genesis=logged_entry_of(message.genesis, "genesis"),
+        services=logged_entry_of(message.services, "the services document"),
+        terms=logged_entry_of(message.terms, "the terms"),
+        round_opened=logged_entry_of(message.round_opened, "the round") if message.HasField("round_opened") else None,
+        base_model=logged_entry_of(message.base_model, "the base") if message.HasField("base_model") else None,
+        finished=message.finished,
+    )
+
+
+def encode_model_request(request: ModelRequest) -> bytes:
+    """Write a FetchModel request."""
+    return encode_canonical(
+        build_message(lambda: messages.FetchModelRequest(segment=request.segment, model=request.model))
+    )
+
+
+def parse_model_request(raw: bytes) -> ModelRequest:
+    """Take a FetchModel request.
+
+    Raises:
+        MalformedError: not a request in canonical form.
+    """
+    message = parse_canonical(messages.FetchModelRequest, raw, _SMALL_REQUEST_BYTES_MAX)
+    return ModelRequest(parse_segment(message.segment), take_digest(message.model, "model"))
+
+
+def encode_model_chunk(chunk: bytes) -> bytes:
+    """Write one chunk of a model, 1 byte to 1 MiB."""
+    take_bytes(chunk, "a chunk", CHUNK_BYTES_MAX)
+    return encode_canonical(messages.FetchModelResponse(chunk=chunk))
+
+
+def parse_model_chunk(raw: bytes) -> bytes:
+    """Take one chunk of a model; the caller bounds and hashes the whole.
+
+    Raises:
+        MalformedError: not an answer of that form, or an empty chunk.
+    """
+    message = parse_message(messages.FetchModelResponse, raw, MESSAGE_BYTES_MAX)
+    return take_bytes(message.chunk, "a chunk", CHUNK_BYTES_MAX)
+
+
+def encode_submit_request(envelope: Envelope, payload: bytes) -> bytes:
+    """Write a SubmitUpdate request.
+
+    Raises:
+        MalformedError: more than 4 MiB.
+    """
+    raw = encode_canonical(
+        build_message(lambda: messages.SubmitUpdateRequest(envelope=envelope_message(envelope), payload=payload))
+    )
+    if len(raw) > SUBMIT_BYTES_MAX:
+        raise MalformedError(f"a submit is at most {SUBMIT_BYTES_MAX} bytes")
+    return raw
+
+
+def parse_submit_request(raw: bytes) -> SubmittedUpdate:
+    """Take a SubmitUpdate request, step 2 of "Admission".
+
+    Raises:
+        MalformedError: over 4 MiB, a header over 16 KiB, or not an update in canonical form.
+    """
+    message = parse_canonical(messages.SubmitUpdateRequest, raw, SUBMIT_BYTES_MAX)
+    if message.envelope.ByteSize() > UPDATE_HEADER_BYTES_MAX:
+        raise MalformedError(f"the header of an update is at most {UPDATE_HEADER_BYTES_MAX} bytes")
+    # The request is canonical, so writing the part again gives the bytes that arrived.
+    envelope_raw = encode_canonical(message.envelope)
+    envelope, update = parse_update_envelope(envelope_raw)
+    return SubmittedUpdate(envelope_raw, envelope, update, message.payload)
+
+
+def encode_submit_response(admitted: AppendedEntry) -> bytes:
+    """Write receipt A of an update."""
+    return encode_canonical(
+        build_message(
+            lambda: messages.SubmitUpdateResponse(
+                admitted=logged_entry_message(admitted.logged), checkpoint=admitted.checkpoint
+            )
+        )
+    )
+
+
+def parse_submit_response(raw: bytes) -> AppendedEntry:
+    """Take receipt A of an update; the caller verifies it.
+
+    Raises:
+        MalformedError: not an answer of that form.
+    """
+    message = parse_message(messages.SubmitUpdateResponse, raw, MESSAGE_BYTES_MAX)
+    return AppendedEntry(
+        logged=logged_entry_of(message.admitted, "the admission"),
+        checkpoint=take_bytes(message.checkpoint, "a checkpoint", NOTE_BYTES_MAX),
+    )
+
+
+def encode_receipt_request(request: ReceiptRequest) -> bytes:
+    """Write a GetReceipt request."""
+    return encode_canonical(
+        build_message(
+            lambda: messages.GetReceiptRequest(
+                segment=request.segment,
+                statement_digest=request.statement_digest,
+                kind=receipt_pb2.ReceiptKind.ValueType(request.kind),
+            )
+        )
+    )
+
+
+def parse_receipt_request(raw: bytes) -> ReceiptRequest:
+    """Take a GetReceipt request.
+
+    Raises:
+        MalformedError: not canonical, or a kind that is not asked for.
+    """
+    message = parse_canonical(messages.GetReceiptRequest, raw, _SMALL_REQUEST_BYTES_MAX)
+    kind = take_enum(ReceiptKind, message.kind, "the kind of a receipt")
+    if kind is ReceiptKind.ACKNOWLEDGED:
+        raise MalformedError("receipts to ask for are WITNESSED and COUNTED")
+    digest = take_digest(message.statement_digest, "statement_digest")
+    return ReceiptRequest(parse_segment(message.segment), digest, kind)
+
+
+def encode_receipt_response(receipt: Receipt) -> bytes:
+    """Write a GetReceipt answer."""
+    return encode_canonical(messages.GetReceiptResponse(receipt=receipt_message(receipt)))
+
+
+def parse_receipt_response(raw: bytes) -> Receipt:
+    """Take a GetReceipt answer; the caller verifies the receipt.
+
+    Raises:
+        MalformedError: not an answer of that form, or not a receipt.
+    """
+    message = parse_message(messages.GetReceiptResponse, raw, MESSAGE_BYTES_MAX)
+    return parse_receipt(encode_canonical(message.receipt))

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sfrl_secure.crypto.envelope import Envelope, Signature
+from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError, UnavailableError
+from sfrl_secure.governance.statements import UPDATE_TYPE, PayloadFormat, UpdateStatement
+from sfrl_secure.ids import Digest
+from sfrl_secure.rpc.clients import AuditLogClient, GatekeeperClient
+from sfrl_secure.rpc.server import Method
+from sfrl_secure.translog.entries import LoggedEntry
+from sfrl_secure.wire import audit_service, gatekeeper_service
+from sfrl_secure.wire.audit_service import AppendedEntry, FollowBatch
+from sfrl_secure.wire.gatekeeper_service import ModelRequest, ReceiptRequest, RoundAnswer, RoundRequest
+from sfrl_secure.wire.receipts import Receipt, ReceiptKind
+from sfrl_secure.wire.statements import encode_update
+
+ROLES = frozenset({"participant"})
+DIGEST = Digest(bytes(range(32)))
+LOGGED = LoggedEntry(3, b"entry", (DIGEST,))
+GENESIS = LoggedEntry(0, b"genesis", ())
+APPENDED = AppendedEntry(LOGGED, b"note")
+
+
+def update_envelope() -> Envelope:
+    update = UpdateStatement(
+        federation_id=DIGEST,
+        segment="north",
+        participant="rover-7",
+        key_id=DIGEST,
+        round=1,
+        round_opened=DIGEST,
+        base_model=DIGEST,
+        payload_sha256=DIGEST,
+        payload_bytes=7,
+        nonzeros=1,
+        format=PayloadFormat(1, "free", "int8"),
+        weight=1,
+        created_us=0,
+    )
+    return Envelope(UPDATE_TYPE, encode_update(update), (Signature(DIGEST, "ed25519", bytes(64)),))
+
+
+def test_the_audit_logs_methods_go_there_and_back(site: Any) -> None:
+    seen: list[object] = []
+
+    def append(request: bytes, context: object) -> bytes:
+        seen.append(audit_service.parse_append_request(request))
+        if len(seen) < 3:
+            raise UnavailableError("starting")
+        return audit_service.encode_append_response(APPENDED)
+
+    def follow(request: bytes, context: object) -> Iterator[bytes]:
+        first = audit_service.parse_follow_request(request)
+        yield audit_service.encode_follow_response(FollowBatch(first, (b"one",), b"note"))
+        yield audit_service.encode_follow_response(FollowBatch(0, (), b"witnessed"))
+
+    site.tls = site.server_tls("service/audit_log/l1")
+    server = site.serve(
+        Method(audit_service.APPEND_ENTRY, append, ROLES), Method(audit_service.FOLLOW_LOG, follow, ROLES, True)
+    )
+    client = AuditLogClient(site.channel(server, site.known("participant/rover-7"), role="audit_log"))
+    assert client.append(update_envelope()) == APPENDED
+    assert seen == [update_envelope()] * 3
+    assert list(client.follow(9)) == [FollowBatch(9, (b"one",), b"note"), FollowBatch(0, (), b"witnessed")]
+
+
+def test_the_gatekeepers_methods_go_there_and_back(site: Any) -> None:
+    answer = RoundAnswer(b"note", GENESIS, LOGGED, LOGGED, LOGGED, None, finished=False)
+    receipt = Receipt(ReceiptKind.WITNESSED, b"note", GENESIS, (LOGGED,), LOGGED, LOGGED)
+    asked: list[object] = []
+
+    def get_round(request: bytes, context: object) -> bytes:
+        asked.append(gatekeeper_service.parse_round_request(request))
+        return gatekeeper_service.encode_round_response(answer)
+
+    def fetch(request: bytes, context: object) -> Iterator[bytes]:
+        asked.append(gatekeeper_service.parse_model_request(request))
+        yield gatekeeper_service.encode_model_chunk(b"one")
+        yield gatekeeper_service.encode_model_chunk(b"two")
+
+    def submit(request: bytes, context: object) -> bytes:
+        submitted = gatekeeper_service.parse_submit_request(request)
+        asked.append((submitted.envelope, submitted.payload))
+        if submitted.payload == b"refused":
+            raise DeniedError("norm_limit", "at most 7", entry_index=4)
+        return gatekeeper_service.encode_submit_response(APPENDED)
+
+    def get_receipt(request: bytes, context: object) -> bytes:
+        wanted = gatekeeper_service.parse_receipt_request(request)
+        asked.append(wanted)
+        if wanted.kind is ReceiptKind.COUNTED:
+            raise NotFoundError("not counted yet")
+        return gatekeeper_service.encode_receipt_response(receipt)
+
+    server = site.serve(
+        Method(gatekeeper_service.GET_ROUND, get_round, ROLES),
+        Method(gatekeeper_service.FETCH_MODEL, fetch, ROLES, True),
+        Method(gatekeeper_service.SUBMIT_UPDATE, submit, ROLES),
+        Method(gatekeeper_service.GET_RECEIPT, get_receipt, ROLES),
+    )
+    client = GatekeeperClient(site.channel(server, site.known("participant/rover-7")))
+    assert client.get_round(RoundRequest("north", 4, 100)) == answer
+    assert b"".join(client.fetch_model(ModelRequest("north", DIGEST))) == b"onetwo"
+    assert client.submit(update_envelope(), b"payload") == APPENDED
+    with pytest.raises(DeniedError) as caught:
+        client.submit(update_envelope(), b"refused")
+    assert (caught.value.reason, caught.value.entry_index) == ("norm_limit", 4)
+    assert client.get_receipt(ReceiptRequest("north", DIGEST, ReceiptKind.WITNESSED)) == receipt
+    with pytest.raises(NotFoundError):
+        client.get_receipt(ReceiptRequest("north", DIGEST, ReceiptKind.COUNTED))
+    assert asked == [
+        RoundRequest("north", 4, 100),
+        ModelRequest("north", DIGEST),
+        (update_envelope(), b"payload"),
+        (update_envelope(), b"refused"),
+        ReceiptRequest("north", DIGEST, ReceiptKind.WITNESSED),
+        ReceiptRequest("north", DIGEST, ReceiptKind.COUNTED),
+    ]
+
+
+def test_an_answer_that_is_not_one_is_an_error_of_ours(site: Any) -> None:
+    server = site.serve(Method(gatekeeper_service.GET_ROUND, lambda request, context: b"\xff", ROLES))
+    client = GatekeeperClient(site.channel(server, site.known("participant/rover-7")))
+    with pytest.raises(MalformedError):
+        client.get_round(RoundRequest("north", 4, 100))

@@ -1,0 +1,80 @@
+"""Objects bear the digest of their bytes, whatever happens on the disk."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from sfrl_secure.errors import DigestError, MalformedError, NotFoundError
+from sfrl_secure.ids import sha256
+from sfrl_secure.storage.objects import ObjectStore
+
+
+def test_what_was_put_is_got_under_its_digest(tmp_path: Path) -> None:
+    store = ObjectStore(tmp_path / "objects")
+    digest = store.put(b"payload")
+    assert digest == sha256(b"payload")
+    assert store.get(digest, 7) == b"payload"
+    assert store.is_stored(digest)
+    assert store.path(digest) == tmp_path / "objects" / digest.hex()[:2] / digest.hex()
+
+
+def test_an_object_is_put_twice_and_written_once(tmp_path: Path) -> None:
+    store = ObjectStore(tmp_path)
+    digest = store.put(b"payload")
+    before = store.path(digest).stat().st_ino
+    assert store.put(b"payload") == digest
+    assert store.path(digest).stat().st_ino == before
+
+
+def test_a_second_put_makes_the_name_durable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ObjectStore(tmp_path)
+    store.put(b"payload")
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    store.put(b"payload")
+    assert len(synced) == 1
+
+
+def test_an_object_is_durable_before_put_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ObjectStore(tmp_path)
+    data_synced: list[int] = []
+    folders_synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", data_synced.append)
+    monkeypatch.setattr(os, "fsync", folders_synced.append)
+    store.put(b"payload")
+    # The file's bytes; the folder's name in the store; the file's name in the folder.
+    assert (len(data_synced), len(folders_synced)) == (1, 2)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"payloaD", b"payload and more"])
+def test_damaged_bytes_are_not_given_out_and_the_right_ones_replace_them(tmp_path: Path, damaged: bytes) -> None:
+    store = ObjectStore(tmp_path)
+    digest = store.put(b"payload")
+    store.path(digest).write_bytes(damaged)
+    with pytest.raises(DigestError):
+        store.get(digest, 100)
+    store.put(b"payload")
+    assert store.get(digest, 100) == b"payload"
+
+
+def test_an_object_over_the_bound_or_missing_is_refused(tmp_path: Path) -> None:
+    store = ObjectStore(tmp_path)
+    digest = store.put(b"payload")
+    with pytest.raises(MalformedError):
+        store.get(digest, 6)
+    with pytest.raises(NotFoundError):
+        store.get(sha256(b"other"), 100)
+    assert not store.is_stored(sha256(b"other"))
+
+
+def test_many_may_put_the_same_object_at_once(tmp_path: Path) -> None:
+    stores = [ObjectStore(tmp_path) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        digests = list(pool.map(lambda i: stores[i % 8].put(b"object %d" % (i // 8)), range(64)))
+    assert len(set(digests)) == 8
+    assert all(stores[0].get(digest, 100) for digest in digests)
+    assert not list(tmp_path.rglob("*.tmp"))
