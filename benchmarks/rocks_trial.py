@@ -150,8 +150,8 @@ def main() -> int:
         trials.append(trial)
         seconds = " ".join(f"{part:.1f}" for part in trial.seconds)
         print(
-            f"{seed:4}  {trial.held_out:8}  {trial.alone:.3f}  {trial.dense:.3f}   {trial.sparse:.3f}  {trial.gain:+.3f}"
-            f"  {trial.gap:+.3f}  {trial.update_bytes_max:5}  {trial.bytes_ratio:5.0f}  {seconds}",
+            f"{seed:4}  {trial.held_out:8}  {trial.alone:.3f}  {trial.dense:.3f}   {trial.sparse:.3f}"
+            f"  {trial.gain:+.3f}  {trial.gap:+.3f}  {trial.update_bytes_max:5}  {trial.bytes_ratio:5.0f}  {seconds}",
             flush=True,
         )
     missed = [trial.seed for trial in trials if not trial.meets_bars]

@@ -247,13 +247,14 @@ class _Creation:
 
     def _write_services(self, origin: str, addresses: Addresses) -> None:
         folder, plan = self._folder, self._plan
-        log = {"log_dir": folder.log_dir, "journal_dir": folder.journal_dir, "log_key": "log.key"}
+        counted = {"refusals_seconds": plan.refusals_seconds}
+        log = {"log_dir": folder.log_dir, "journal_dir": folder.journal_dir, "log_key": "log.key", **counted}
         client = {"log_address": addresses.audit_log, "objects_dir": folder.objects_dir}
         url = f"http://{addresses.witness}/witness"
         witnesses = [{"name": "verifier-witness", "submission_url": url, "monitoring_url": url}]
         self._write_service("audit_log", plan.audit_log, addresses.audit_log, origin, {**log, "witnesses": witnesses})
         for name, address in addresses.gatekeepers.items():
-            self._write_service("gatekeeper", name, address, origin, client)
+            self._write_service("gatekeeper", name, address, origin, {**client, **counted})
         self._write_service("aggregator", plan.aggregator, addresses.aggregator, origin, client)
         verifier = {
             "witness_listen": addresses.witness,

@@ -22,7 +22,7 @@ from sfrl_secure.errors import ConflictError, DeniedError, ExhaustedError
 from sfrl_secure.governance.documents import ParticipantRecord, RulesDocument
 from sfrl_secure.governance.statements import UpdateAdmitted, UpdateStatement
 from sfrl_secure.ids import Digest, SpiffeId
-from sfrl_secure.rounds.admission import check_log_steps, check_signer
+from sfrl_secure.rounds.admission import check_log_steps, check_signer, is_owner
 from sfrl_secure.rounds.payloads import MeasuredDenial, MeasuredUpdate, check_payload
 from sfrl_secure.rounds.state import FederationState, RoundState
 from sfrl_secure.services.gatekeeper.refuse import (
@@ -30,6 +30,7 @@ from sfrl_secure.services.gatekeeper.refuse import (
     DecisionChangedError,
     RefusedRequest,
     Refuser,
+    gets_entry,
 )
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.services.writer import Proposal, StatementWriter
@@ -92,6 +93,16 @@ class _Judged:
     opened: RoundState
     rules: RulesDocument | None
 
+    def holds(self, state: FederationState, now_us: int) -> bool:
+        """Whether a payload that was decided on this state would be decided so again."""
+        opened = state.segment(self.opened.terms.segment).open_round
+        return (
+            state.participant(self.record.name) == self.record
+            and state.rules(now_us) == self.rules
+            and opened is not None
+            and opened.opened == self.opened.opened
+        )
+
 
 class Admitter:
     """Decides submitted updates."""
@@ -133,13 +144,13 @@ class Admitter:
             known = self._known(request)
             if known is not None:
                 return known
-            signature_held, kept = False, False
+            judged, signature_held, kept = None, False, False
             try:
-                judged, signature_held = self._judge_header(request)
+                judged, signature_held = self._judge_header(request), True
                 measured = self._judge_payload(request, judged)
                 return self._admit(request, judged, measured)
             except ConflictError:
-                continue  # The log moved on three times while we signed: decide from the start.
+                continue  # What was decided on has changed: decide from the start.
             except _HeaderDenied as denied:
                 denial, signature_held = denied.denial, denied.signature_held
             except DeniedError as denied_payload:
@@ -150,7 +161,9 @@ class Admitter:
                 signature_held,
             )
             try:
-                raise self._refuser.refuse(refused, denial, payload_kept=kept)
+                raise self._refuser.refuse(
+                    refused, denial, payload_kept=kept, holds=None if judged is None else judged.holds
+                )
             except (DecisionChangedError, ConflictError):
                 continue
         raise ConflictError("the log moved on each time that the update was decided: try again")
@@ -160,25 +173,21 @@ class Admitter:
         with self._view.reading() as state:
             digest = request.envelope.digest
             admission = state.admitted_updates.get(digest)
-            if admission is not None and self._is_owner(request):
+            if admission is not None and is_owner(request.peer, request.update):
                 return admission.index
             refused = state.refused_updates.get((digest, request.peer))
             if refused is not None:
                 raise DeniedError(refused.reason, "the update was refused before", entry_index=refused.index)
         return None
 
-    @staticmethod
-    def _is_owner(request: Submission) -> bool:
-        return request.peer.role == "participant" and request.peer.name == request.update.participant
-
-    def _judge_header(self, request: Submission) -> tuple[_Judged, bool]:
+    def _judge_header(self, request: Submission) -> _Judged:
         now_us = self._clock.now_us()
         with self._view.reading() as state:
             try:
                 record, opened = check_log_steps(state, request.peer, request.envelope, request.update, now_us)
             except DeniedError as denial:
                 raise _HeaderDenied(denial, self._signature_held(state, request, now_us)) from None
-            return _Judged(record, opened, state.rules(now_us)), True
+            return _Judged(record, opened, state.rules(now_us))
 
     @staticmethod
     def _signature_held(state: FederationState, request: Submission, now_us: int) -> bool:
@@ -200,9 +209,13 @@ class Admitter:
         self._objects.put(request.payload)
 
         def decide(state: FederationState, now_us: int) -> Proposal:
-            record, opened = check_log_steps(state, request.peer, request.envelope, request.update, now_us)
-            if record != judged.record or state.rules(now_us) != judged.rules or opened.opened != judged.opened.opened:
+            try:
+                _, opened = check_log_steps(state, request.peer, request.envelope, request.update, now_us)
+            except DeniedError as denial:
+                raise _HeaderDenied(denial, self._signature_held(state, request, now_us)) from None
+            if not judged.holds(state, now_us):
                 raise ConflictError("participant, rules or round changed while the payload was decided")
+            assert judged.rules is not None, "without rules the payload was denied"
             body = UpdateAdmitted(
                 envelope_raw=request.envelope_raw,
                 envelope=request.envelope,
@@ -212,14 +225,17 @@ class Admitter:
                 # A day more than asked: the log's clock may be ahead of ours.
                 retain_until_us=now_us + (opened.terms.retention_days + 1) * _DAY_US,
             )
-            return Proposal(
-                f"segment/{request.update.segment}", body, min(opened.deadline_us, opened.terms.expires_us)
-            )
+            # The admission is judged by the rules in force at its own index: it must not come after their end.
+            valid_until_us = min(opened.deadline_us, opened.terms.expires_us, judged.rules.expires_us)
+            return Proposal(f"segment/{request.update.segment}", body, valid_until_us)
 
         try:
             acknowledged = self._writer.write(decide)
-        except DeniedError as denial:
-            raise _HeaderDenied(denial, True) from None
+        except DeniedError as refused:
+            # Our state allows it and the log does not: its clock is ahead of ours, or no services document is in force.
+            # Neither is the update's fault.
+            _log.warning("admission_not_taken", reason=refused.reason)
+            raise ConflictError("the log does not take the admission yet", reason=refused.reason) from None
         _log.info(
             "update_admitted",
             segment=request.update.segment,
@@ -234,6 +250,9 @@ class Admitter:
         """Keep a payload that was refused for its content, as long as the budget for evidence lasts."""
         if denial.reason not in PAYLOAD_REASONS and not isinstance(denial, MeasuredDenial):
             return False
+        with self._view.reading() as state:
+            if not gets_entry(state, request.peer, request.update, denial.reason):
+                return False  # Nobody can name a payload whose refusal is only counted.
         try:
             self._evidence_budget.take(len(request.payload))
         except ExhaustedError:

@@ -131,14 +131,16 @@ class ProofBuilder:
             closed = current.closed if kind is ReceiptKind.COUNTED else None
             counted = counted_of(current, closed) if closed is not None else ()
             last = current.model_index if kind is ReceiptKind.COUNTED else admission.index
-            services = sorted({admission.services_index, state.index_of_document(("services", ""))})
+            services = {admission.services_index}
+            if kind is ReceiptKind.COUNTED:
+                services |= {current.closed_services_index, current.model_services_index}
         if not 0 <= last < size or (kind is ReceiptKind.COUNTED and admission not in counted):
             raise NotFoundError("there is no receipt of this kind for the update yet")
         return Receipt(
             kind=kind,
             checkpoint=note,
             genesis=self._log.logged_entry(0, size),
-            services=tuple(self._log.logged_entry(index, size) for index in services if index < size),
+            services=tuple(self._log.logged_entry(index, size) for index in sorted(services)),
             participant=self._log.logged_entry(admission.participant_index, size),
             admitted=self._log.logged_entry(admission.index, size),
             counted=self._counted(current, counted, admission, size) if kind is ReceiptKind.COUNTED else None,

@@ -11,17 +11,19 @@ Trusts: the view. Nothing in the request.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
-from sfrl_secure.rounds.refusals import RefusalCounter
 
 from sfrl_secure.crypto.envelope import Envelope
-from sfrl_secure.errors import ConflictError, DeniedError, SfrlError
+from sfrl_secure.errors import ConflictError, DeniedError, SfrlError, UnavailableError
 from sfrl_secure.governance.statements import Evidence, PeerClass, UpdateRefused, UpdateStatement
 from sfrl_secure.ids import Digest, SpiffeId
 from sfrl_secure.limits import SINGLE_REFUSALS_MAX
+from sfrl_secure.rounds.admission import PolicyDenial
 from sfrl_secure.rounds.payloads import MeasuredDenial
+from sfrl_secure.rounds.refusals import RefusalCounter
 from sfrl_secure.rounds.state import FederationState
 from sfrl_secure.services.writer import Proposal, StatementWriter
 
@@ -62,6 +64,18 @@ class RefusedRequest:
     signature_held: bool = False
 
 
+def stream_of_refusal(state: FederationState, update: UpdateStatement | None) -> str:
+    """The stream of the segment that the update names, or `log` where it names none that we know."""
+    known = update is not None and update.segment in state.segments
+    return f"segment/{update.segment}" if update is not None and known else "log"
+
+
+def gets_entry(state: FederationState, peer: SpiffeId, update: UpdateStatement | None, reason: str) -> bool:
+    """Whether the peer's next refusal of this kind is an entry of its own."""
+    key = state.refusal_key(peer, stream_of_refusal(state, update), reason)
+    return state.single_refusals.get(key, 0) < SINGLE_REFUSALS_MAX
+
+
 class Refuser:
     """Writes refusals down."""
 
@@ -69,14 +83,23 @@ class Refuser:
         self._writer = writer
         self._counter = counter
 
-    def refuse(self, request: RefusedRequest, denial: DeniedError, *, payload_kept: bool) -> DeniedError:
+    def refuse(
+        self,
+        request: RefusedRequest,
+        denial: DeniedError,
+        *,
+        payload_kept: bool,
+        holds: Callable[[FederationState, int], bool] | None = None,
+    ) -> DeniedError:
         """Record the refusal; give the error to answer with.
 
         Args:
             payload_kept: whether the payload is stored under its digest.
+            holds: whether a state decides the payload as the one did on which it was refused; the log cannot tell.
 
         Raises:
             DecisionChangedError: the log gives another reason by now: decide again.
+            UnavailableError: the log does not take the refusal.
         """
         evidence = self._evidence(request, denial, payload_kept)
         held = request.signature_held
@@ -88,17 +111,16 @@ class Refuser:
             request_digest=request.request_digest,
             reason=denial.reason,
             facts=denial.facts if isinstance(denial, MeasuredDenial) else None,
-            rule_ids=(),
+            rule_ids=denial.rule_ids if isinstance(denial, PolicyDenial | MeasuredDenial) else (),
             evidence=evidence,
         )
 
         def decide(state: FederationState, now_us: int) -> Proposal:
-            segment = None if request.update is None else state.segments.get(request.update.segment)
-            stream = "log" if segment is None else f"segment/{segment.terms.segment}"
-            key = state.refusal_key(request.peer, stream, denial.reason)
-            if state.single_refusals.get(key, 0) >= SINGLE_REFUSALS_MAX:
+            if evidence is Evidence.OBJECT and holds is not None and not holds(state, now_us):
+                raise DecisionChangedError("the payload was refused on a state that the log has left")
+            if not gets_entry(state, request.peer, request.update, denial.reason):
                 raise _CountedInsteadError
-            return Proposal(stream, body)
+            return Proposal(stream_of_refusal(state, request.update), body)
 
         try:
             index: int | None = self._writer.write(decide).logged.index
@@ -109,6 +131,9 @@ class Refuser:
             if conflict.reason == "refusal":
                 raise DecisionChangedError("the log gives another reason by now") from None
             raise
+        except DeniedError as refused:
+            _log.warning("refusal_not_taken", reason=refused.reason)
+            raise UnavailableError("the refusal could not be logged: nothing was decided, try again") from None
         _log.info("update_refused", peer=request.peer, reason=denial.reason, index=index)
         return DeniedError(denial.reason, str(denial), entry_index=index)
 

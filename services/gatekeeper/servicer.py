@@ -9,6 +9,7 @@ Trusts: the interceptor, for who calls. Nothing in a request.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import BoundedSemaphore
 
 import grpc
 
@@ -44,7 +45,15 @@ class GatekeeperServicer:
         fetches: FetchLog,
         objects: ObjectStore,
         clock: Clock,
+        *,
+        waiters_max: int = 8,
     ) -> None:
+        """Bind the parts together.
+
+        Args:
+            waiters_max: calls that wait for a round at once, each on a thread of the server; the others are answered
+                at once, and ask again.
+        """
         self._view = view
         self._admitter = admitter
         self._refuser = refuser
@@ -52,6 +61,7 @@ class GatekeeperServicer:
         self._fetches = fetches
         self._objects = objects
         self._clock = clock
+        self._waiters = BoundedSemaphore(waiters_max)
 
     def methods(self) -> list[Method]:
         """What the server serves, and to whom."""
@@ -67,7 +77,13 @@ class GatekeeperServicer:
         asked = wire.parse_round_request(raw)
         with self._view.reading() as state:
             self._check_granted(state, peer_of(context).spiffe_id, asked.segment)
-        answer = self._proofs.open_round(asked.segment, asked.after_round, asked.wait_ms / 1000)
+        may_wait = self._waiters.acquire(blocking=False)
+        try:
+            wait_seconds = asked.wait_ms / 1000 if may_wait else 0.0
+            answer = self._proofs.open_round(asked.segment, asked.after_round, wait_seconds)
+        finally:
+            if may_wait:
+                self._waiters.release()
         return wire.encode_round_response(answer)
 
     def fetch_model(self, raw: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -99,7 +115,7 @@ class GatekeeperServicer:
             try:
                 raise self._refuser.refuse(refused, denial, payload_kept=False) from None
             except DecisionChangedError:
-                raise AssertionError("a malformed request stays malformed") from None
+                raise AssertionError("a malformed request quotes nothing that could be decided again") from None
         submission = Submission(peer, sent.envelope_raw, sent.envelope, sent.update, sent.payload, digest)
         answer = self._admitter.submit(submission)
         admitted = self._proofs.acknowledged(answer) if isinstance(answer, int) else answer

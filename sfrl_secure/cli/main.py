@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from sfrl_secure.cli.demo import demo
 from sfrl_secure.cli.federation import init, up
 from sfrl_secure.errors import SfrlError
 
@@ -55,6 +56,7 @@ def serve(
 
 app.command()(init)
 app.command()(up)
+app.command()(demo)
 
 
 def main() -> None:

@@ -261,7 +261,8 @@ def _write_cache(path: Path, rocks: Rocks) -> None:
 
 def _read_cache(path: Path) -> Rocks:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here: np.load leaves a file open that it cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             names = tuple(str(name) for name in stored["publication_names"])
             return Rocks(stored["features"], stored["eon"], stored["region"], stored["publication"], names)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

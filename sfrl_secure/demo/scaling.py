@@ -1,8 +1,8 @@
 """Rock contents to model inputs, with constants that nobody's rocks went into.
 
-An input is ln(content / typical) / ln(fold), cut to [-4, 4], followed by one mark a feature: 1 where there is no content.
-A content of zero or less (below detection, or left blank as a zero) has no logarithm and counts as missing. A missing
-content gives input 0: the typical rock.
+An input is ln(content / typical) / ln(fold), cut to [-4, 4], followed by one mark a feature: 1 where there is no
+content. A content of zero or less (below detection, or left blank as a zero) has no logarithm and counts as missing. A
+missing content gives input 0: the typical rock.
 
 The constants stand in the signed model manifest as integers in units of 2**-16, so that every rover scales alike and
 none has to show its own mean or spread. They come from BASALT below: contents of a common basalt, rounded to one or two

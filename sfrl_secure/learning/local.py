@@ -65,9 +65,10 @@ def train_locally(
     optimiser = torch.optim.SGD(net.parameters(), lr=training.learning_rate, momentum=training.momentum)
     order = draw_order(len(samples.labels), training.steps * training.batch, seed)
     inputs, labels = torch.tensor(samples.inputs[order]), torch.tensor(samples.labels[order])
-    for batch_inputs, batch_labels in zip(inputs.split(training.batch), labels.split(training.batch), strict=True):
+    for start in range(0, len(order), training.batch):
+        batch = slice(start, start + training.batch)
         optimiser.zero_grad()
-        functional.cross_entropy(net(batch_inputs), batch_labels).backward()
+        functional.cross_entropy(net(inputs[batch]), labels[batch]).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     # A diverged model is infinite or NaN, and so is its difference; numpy need not warn of it as well.
     with np.errstate(invalid="ignore", over="ignore"):

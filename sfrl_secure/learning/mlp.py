@@ -41,8 +41,8 @@ def build_mlp(weights: npt.NDArray[np.float32], manifest: ModelManifest) -> nn.S
         raise MalformedError("a model's weights are finite")
     layers: list[nn.Module] = []
     for (width_in, width_out), weight, bias in zip(pairwise(widths), values[::2], values[1::2], strict=True):
-        # skip_init: torch's own random draw would cost time and move a global generator.
-        linear = nn.utils.skip_init(nn.Linear, width_in, width_out)
+        # Made empty: torch's own random draw would cost time and move a global generator.
+        linear = nn.Linear(width_in, width_out, device="meta").to_empty(device="cpu")
         with torch.no_grad():
             linear.weight.copy_(torch.tensor(weight))
             linear.bias.copy_(torch.tensor(bias))

@@ -53,6 +53,7 @@ CALL_SECONDS = 20.0
 FETCH_SECONDS = 600.0
 POLL_SECONDS = 5.0
 """Longest wait of one GetRound call; short enough for the share of time that each gatekeeper gets."""
+POLL_PAUSE_SECONDS = 0.1
 RECEIPT_PAUSE_SECONDS = 0.1
 UNDECIDED_MAX = 4
 """How often an update is sent where no decision is made."""
@@ -155,11 +156,14 @@ class Participant:
             try:
                 answer = self._gatekeeper.get_round(request, deadline_seconds=CALL_SECONDS)
             except NotFoundError:
-                if self._monotonic() >= end:
+                left = end - self._monotonic()
+                if left <= 0:
                     raise NotFoundError(
                         "no such round opened in time: wait longer, or ask an operator whether the segment's terms "
                         "are in force"
                     ) from None
+                # A gatekeeper with many who wait answers at once.
+                self._sleep(min(left, POLL_PAUSE_SECONDS))
                 continue
             opened = open_round(answer, segment, self._policy, self._clock.now_us())
             if isinstance(opened, OpenRound) and opened.number <= after_round:

@@ -22,7 +22,7 @@ from sfrl_secure.ids import SpiffeId, sha256
 from sfrl_secure.replay.decoder import DecodedUpdate, decode_payload
 from sfrl_secure.replay.documents import Participant
 from sfrl_secure.replay.policy import RuleSet
-from sfrl_secure.replay.state import State
+from sfrl_secure.replay.state import Round, State
 from sfrl_secure.replay.statements import Facts, Update
 from sfrl_secure.replay.terms import Terms
 
@@ -111,6 +111,14 @@ def _limits_reason(terms: Terms, participant: Participant, update: Update) -> st
     return ""
 
 
+def passed(state: State, update: Update) -> tuple[Round, Participant]:
+    """The open round and the record of an update that has passed steps 4 to 8."""
+    opened, participant = state.segments[update.segment].open_round, state.participant(update.participant)
+    assert opened is not None, "step 6 holds"
+    assert participant is not None, "step 4 holds"
+    return opened, participant
+
+
 def submit_decision(rules: RuleSet | None, terms: Terms, participant: Participant, update: Update) -> PayloadDecision:
     """Step 9: the rules over the header."""
     if rules is None:
@@ -162,7 +170,7 @@ def measure(decoded: DecodedUpdate, terms: Terms) -> Facts:
 
 
 def sum_of_squares(values: NDArray[np.int64]) -> int:
-    """Add up squares that do not fit into 64 bits: each |value| <= 2**40 is cut into a high and a low half of 21 bits."""
+    """Add up squares beyond 64 bits: each |value| <= 2**40 is cut into a high and a low half of 21 bits."""
     total = 0
     for at in range(0, len(values), 2**20):
         magnitudes = np.abs(values[at : at + 2**20])

@@ -1,7 +1,7 @@
 """Aggregation in exact integers, and models as objects.
 
-What the round's rule gives for its counted updates, to the last bit: sums of weight times value, one division with ties to the
-even neighbour, base plus aggregate, cut to each tensor's range. No floating point.
+What the round's rule gives for its counted updates, to the last bit: sums of weight times value, one division with ties
+to the even neighbour, base plus aggregate, cut to each tensor's range. No floating point.
 
 Bounds: |value| <= 2**40 and weights of a round add up to at most 2**22, so every sum is at most 2**62.
 
@@ -69,7 +69,8 @@ def divide_half_even(numerator: Integers, denominator: int) -> Integers:
     quotient = numerator // denominator  # rounds down, also below zero
     remainder = numerator - quotient * denominator  # 0 to denominator - 1
     up = (2 * remainder > denominator) | ((2 * remainder == denominator) & (quotient % 2 == 1))
-    return quotient + up
+    result: Integers = quotient + up
+    return result
 
 
 def add_to_model(manifest: Manifest, base: Integers, aggregate: Integers) -> Integers:

@@ -65,9 +65,8 @@ def take_document(state: State, document: Document, leaf: Digest) -> None:
     if isinstance(content, Genesis):
         state.root, state.federation_id = content.root, content.federation_id
         # Root stands inside genesis; its versions would be counted from here.
-        state.in_force["root", ""] = Document(
-            content.root_digest, content.federation_id, ("root", ""), 1, ZERO_DIGEST, content.root.expires_us, content.root
-        )
+        root, digest = content.root, content.root_digest
+        state.in_force["root", ""] = Document(digest, digest, ("root", ""), 1, ZERO_DIGEST, root.expires_us, root)
     if isinstance(content, Rules):
         state.rule_set = RuleSet(content.cedar)
     state.in_force[document.series] = document
@@ -117,7 +116,7 @@ def _check_content(document: Document, root: Root) -> None:
         try:
             verify_possession(content.key, content.possession, document.federation_id, content.name)
         except SignatureError:
-            raise Void("possession", "the participant's signature over federation, name and key", "it does not hold") from None
+            raise Void("possession", "the participant's signature over federation, name and key", "another") from None
     if isinstance(content, Services):
         for spiffe_id in (*content.services, *content.auditors):
             if spiffe_id.trust_domain != root.trust_domain:

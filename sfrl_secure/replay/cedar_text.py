@@ -1,6 +1,7 @@
 """The text of a rules document, cut into its policies and bounded before Cedar's parser meets it.
 
-Cedar recurses on the machine's stack, so what can be deep is bounded: two readers must not differ by how much stack they have.
+Cedar recurses on the machine's stack, so what can be deep is bounded: two readers must not differ by how much stack
+they have.
 
 Format: proto/README.md, "Documents", rules.
 
@@ -23,24 +24,24 @@ def cut_policies(cedar: str) -> tuple[str, ...]:
     """Cut the text behind each `;` that is in no string and no comment.
 
     Raises:
-        MalformedError: a character other than printable ASCII, tab and line feed; a string that does not end on its line; text
-            behind the last `;`; too many policies; a policy with too many steps or too deep brackets.
+        MalformedError: a character other than printable ASCII, tab and line feed; a string that does not end on its
+            line; text behind the last `;`; too many policies; a policy with too many steps or too deep brackets.
     """
     if any(not (" " <= character <= "~" or character in "\t\n") for character in cedar):
         raise MalformedError("rules are printable ASCII, tabs and line feeds")
     policies: list[str] = []
     start = steps = depth = 0
     is_begun = False
-    for token, end in _tokens(cedar):
+    for word, end in _tokens(cedar):
         is_begun = True
-        steps += token in _STEPS or token == "if"
-        if token in ("(", "[", "{"):
+        steps += word in _STEPS or word == "if"
+        if word in ("(", "[", "{"):
             depth += 1
-        elif token in (")", "]", "}"):
+        elif word in (")", "]", "}"):
             depth = max(0, depth - 1)
         if steps > POLICY_STEPS_MAX or depth > POLICY_NESTING_MAX:
-            raise MalformedError(f"a policy has at most {POLICY_STEPS_MAX} steps and {POLICY_NESTING_MAX} nested brackets")
-        if token == ";":
+            raise MalformedError(f"a policy has at most {POLICY_STEPS_MAX} steps, nested {POLICY_NESTING_MAX} deep")
+        if word == ";":
             policies.append(cedar[start:end])
             start, steps, depth, is_begun = end, 0, 0, False
     if is_begun:

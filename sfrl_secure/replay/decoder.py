@@ -1,7 +1,7 @@
-"""The payload codec, read: from bytes to coordinates and grid integers, or to the reason of the first rule that is broken.
+"""The payload codec, read: coordinates and grid integers, or the reason of the first rule that is broken.
 
-The rules bear their names in the specification (P1 to V4) and stand in its order. Whole arrays where a leaf has thousands of
-nonzeros, nothing cleverer.
+The rules bear their names in the specification (P1 to V4) and stand in its order. Whole arrays where a leaf has
+thousands of nonzeros, nothing cleverer.
 
 Format: proto/README.md, "Codec".
 

@@ -137,7 +137,11 @@ def parse_document(payload_type: str, raw: bytes) -> Document:
     digest = sha256(raw)
     if isinstance(content, Genesis):
         return Document(digest, content.federation_id, ("genesis", ""), 1, ZERO_DIGEST, INTEGER_MAX, content)
-    subject = content.segment if isinstance(content, Terms) else content.name if isinstance(content, Participant) else ""
+    subject = ""
+    if isinstance(content, Terms):
+        subject = content.segment
+    elif isinstance(content, Participant):
+        subject = content.name
     return Document(
         digest=digest,
         federation_id=digest if isinstance(content, Root) else take_digest(fields["federation_id"]),

@@ -1,7 +1,7 @@
 """What the replay has to say: findings, and evidence that is missing.
 
-A finding says that somebody wrote something that does not hold; the entry changes nothing, and the walk goes on. Missing
-evidence says neither yes nor no. Codes are words that never change their meaning; `CODES` is the list of all.
+A finding says that somebody wrote something that does not hold; the entry changes nothing, and the walk goes on.
+Missing evidence says neither yes nor no. Codes are words that never change their meaning; `CODES` is the list of all.
 
 Format: proto/README.md, "Verification of a log, in order".
 
@@ -56,7 +56,7 @@ CODES = MappingProxyType(
         "malformed": "the signed bytes do not follow their format",
         "genesis": "index 0 is an effective genesis, and no other entry is one",
         "wrong_federation": "another federation's",
-        "bad_signature": "the signatures are not exactly those that the rule asks for",
+        "bad_signature": "the quoted update is not signed by its participant's key in force",
         "expired": "its time, or that of what it rests on, was over",
         "repeated": "the statement is already in the log",
         # Documents.
@@ -72,6 +72,7 @@ CODES = MappingProxyType(
         "rules": "the rules are not Cedar that fits the schema, each with an @id of its own",
         # Statements of services.
         "writer": "no service with this name and key is in force",
+        "writer_signature": "not exactly one signature, by the writer's key",
         "role": "the writer's role may not write this kind",
         "stream": "the stream is not the one that the statement belongs to",
         "stale_governance": "the writer had not read the last governance entry",
@@ -146,8 +147,8 @@ class Missing:
     path: str = ""
 
 
-class Void(Exception):  # noqa: N818 - not an error: it is how a rule says that an entry has no effect
-    """An entry has no effect. Never leaves replay."""
+class Void(Exception):
+    """An entry has no effect: how a rule says so. Never leaves replay."""
 
     def __init__(self, code: str, expected: str, found: str = "") -> None:
         assert code in CODES, "every code is in the table"

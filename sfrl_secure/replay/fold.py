@@ -1,7 +1,7 @@
 """The replay: every entry of a log in order, each effective or void, and what cannot be told.
 
-Entries come as bytes, already tied to a checkpoint (`audit`). Everything is decided here again: signatures, documents, rounds,
-admissions from their payloads, models from their updates. A void entry changes nothing, and is a finding.
+Entries come as bytes, already tied to a checkpoint (`audit`). Everything is decided here again: signatures, documents,
+rounds, admissions from their payloads, models from their updates. A void entry changes nothing, and is a finding.
 
 Format: proto/README.md, "Verification of a log, in order", 3 to 7.
 
@@ -11,22 +11,20 @@ Trusts: the trust policy's origin and log keys; the objects' store for bytes, ne
 
 from __future__ import annotations
 
-from collections import Counter
-
 from sfrl_secure.crypto.envelope import Envelope
-from sfrl_secure.errors import DigestError, MalformedError
-from sfrl_secure.ids import ZERO_DIGEST, Digest
-from sfrl_secure.replay import authority, refusals, service, training
-from sfrl_secure.replay.arithmetic import RunningSum, model_bytes, parse_model
+from sfrl_secure.errors import MalformedError
+from sfrl_secure.ids import ZERO_DIGEST
+from sfrl_secure.replay import authority, closing, refusals, rounds, service
+from sfrl_secure.replay.docket import Docket, Position
 from sfrl_secure.replay.documents import Document, parse_document
-from sfrl_secure.replay.evidence import Evidence
 from sfrl_secure.replay.findings import LOG, OPERATORS, Finding, Missing, Void
 from sfrl_secure.replay.objects import Objects
-from sfrl_secure.replay.state import Round, Segment, State
+from sfrl_secure.replay.state import Segment, State
 from sfrl_secure.replay.statements import (
     STATEMENT_TYPE,
     IdentityIssued,
     ModelPublished,
+    ModelsFetched,
     RefusalsCounted,
     RoundClosed,
     RoundOpened,
@@ -42,4 +40,158 @@ from sfrl_secure.translog.merkle import leaf_hash
 from sfrl_secure.translog.policy import TrustedLog
 
 OVERDUE_US = 120_000_000
-"""An open round is overdue when its segment still gets entries this long after the deadline: the tolerance of log time."""
+"""An open round is overdue when its segment still gets entries this long after the deadline: log time's tolerance."""
+
+_UNSIGNED = frozenset({"wrong_federation", "writer", "writer_signature", "threshold", "genesis"})
+"""Codes of what no key in force has signed: nobody but the log answers for such an entry."""
+
+
+class Replay:
+    """Takes entries in order. An ineffective genesis ends it: `is_ended`, and nothing that follows is looked at."""
+
+    def __init__(self, log: TrustedLog, objects: Objects) -> None:
+        """Begin before entry 0 of the trust policy's log."""
+        self.state = State()
+        self.docket = Docket(objects)
+        self.is_ended = False
+        self._log = log
+        self._size = 0
+        self._last_hash = ZERO_DIGEST
+        self._last_time_us = 0
+
+    @property
+    def missing(self) -> tuple[Missing, ...]:
+        """Objects that are not there; complete after `finish`."""
+        return self.docket.missing
+
+    def step(self, raw: bytes) -> list[Finding]:
+        """Take the next entry in, and give what does not hold in it.
+
+        The caller has tied `raw` to the checkpoint.
+        """
+        before = len(self.docket.findings)
+        at = Position(self._size, leaf_hash(raw), self._last_time_us, LOG)
+        try:
+            entry = parse_entry(raw)
+        except MalformedError as error:
+            self.docket.find("entry_malformed", at, str(error))
+            self.is_ended = self.is_ended or at.index == 0
+        else:
+            at = Position(at.index, at.leaf, entry.log_time_us, LOG)
+            self._check_chain(entry, at)
+            if not self.is_ended:
+                self._take(entry, at)
+            self._last_time_us = entry.log_time_us
+        self._size, self._last_hash = at.index + 1, at.leaf
+        return self.docket.findings[before:]
+
+    def finish(self) -> list[Finding]:
+        """After the last entry: overdue rounds, and which refused payloads should still be there."""
+        before = len(self.docket.findings)
+        for segment in self.state.segments.values():
+            opened = segment.open_round
+            if opened is not None and opened.overdue_index is not None:
+                at = Position(opened.overdue_index, ZERO_DIGEST, self._last_time_us, LOG)
+                self.docket.find("overdue", at, f"round {opened.number} closed after {opened.deadline_us}", "open")
+        self.docket.settle(self._last_time_us)
+        return self.docket.findings[before:]
+
+    def _check_chain(self, entry: LogEntry, at: Position) -> None:
+        if entry.prev != self._last_hash:
+            self.docket.find("chain", at, self._last_hash.hex(), entry.prev.hex())
+        if entry.log_time_us < self._last_time_us:
+            self.docket.find("time", at, f"{self._last_time_us} or later", str(entry.log_time_us))
+
+    def _take(self, entry: LogEntry, at: Position) -> None:
+        envelope = entry.envelope
+        content: Statement | Document
+        try:
+            if envelope.payload_type == STATEMENT_TYPE:
+                content = parse_statement(envelope.statement)
+            else:
+                content = parse_document(envelope.payload_type, envelope.statement)
+        except MalformedError as error:
+            # It names no stream that could be believed, and moves none.
+            self.docket.find("malformed", at, str(error))
+            self.is_ended = at.index == 0
+            return
+        self._check_stream(entry, content.stream if isinstance(content, Statement) else "governance", at)
+        writer = content.writer if isinstance(content, Statement) else OPERATORS
+        try:
+            self._apply(content, envelope, Position(at.index, at.leaf, at.log_time_us, writer))
+        except Void as void:
+            blamed = LOG if void.code in _UNSIGNED else writer
+            self.docket.find(void.code, Position(at.index, at.leaf, at.log_time_us, blamed), void.expected, void.found)
+            self.is_ended = at.index == 0
+        self.state.statements.add(envelope.digest)
+
+    def _check_stream(self, entry: LogEntry, stream: str, at: Position) -> None:
+        position, last = self.state.streams.get(stream, (0, ZERO_DIGEST))
+        if (entry.stream_seq, entry.stream_prev) != (position, last):
+            self.docket.find(
+                "stream_position",
+                at,
+                f"{position} of {stream} after {last.hex()}",
+                f"{entry.stream_seq} after {entry.stream_prev.hex()}",
+            )
+        self.state.streams[stream] = (position + 1, at.leaf)
+
+    def _apply(self, content: Statement | Document, envelope: Envelope, at: Position) -> None:
+        if at.index == 0:
+            if not isinstance(content, Document):
+                raise Void("genesis", "a genesis document at index 0", "a statement")
+            authority.check_genesis(content, envelope, self._log)
+            authority.take_document(self.state, content, at.leaf)
+        elif isinstance(content, Document):
+            self._apply_document(content, envelope, at)
+        else:
+            segment = service.check_header(self.state, content, envelope, at.log_time_us)
+            self._note_overdue(segment, content, at)
+            self._apply_body(content, segment, at)
+
+    def _apply_document(self, document: Document, envelope: Envelope, at: Position) -> None:
+        authority.check_document(self.state, document, envelope, at.log_time_us)
+        authority.take_document(self.state, document, at.leaf)
+        terms = document.content
+        if isinstance(terms, Terms) and terms.segment not in self.state.segments:
+            self.state.segments[terms.segment] = rounds.begin_segment(self.docket, terms, at)
+
+    def _apply_body(self, statement: Statement, segment: Segment | None, at: Position) -> None:
+        state, docket = self.state, self.docket
+        body = statement.body
+        match body:
+            case IdentityIssued():
+                service.apply_identity(state, body, at)
+            case RefusalsCounted():
+                service.apply_counts(docket, body)
+            case UpdateRefused():
+                refusals.apply_refusal(state, docket, statement, body, at)
+            case _:
+                assert segment is not None, "every other kind has a segment's stream"
+                self._apply_round(body, segment, statement.stream.removeprefix("segment/"), at)
+
+    def _apply_round(
+        self,
+        body: RoundOpened | UpdateAdmitted | RoundClosed | ModelPublished | ModelsFetched,
+        segment: Segment,
+        name: str,
+        at: Position,
+    ) -> None:
+        state, docket = self.state, self.docket
+        match body:
+            case RoundOpened():
+                rounds.apply_opened(state, docket, segment, name, body, at)
+            case UpdateAdmitted():
+                rounds.apply_admitted(state, docket, name, body, at)
+            case RoundClosed():
+                closing.apply_closed(state, docket, segment, body, at)
+            case ModelPublished():
+                closing.apply_model(docket, segment, body, at)
+            case ModelsFetched():
+                service.apply_fetches(state, segment, body)
+
+    def _note_overdue(self, segment: Segment | None, statement: Statement, at: Position) -> None:
+        opened = None if segment is None else segment.open_round
+        late = opened is not None and at.log_time_us >= opened.deadline_us + OVERDUE_US
+        if opened is not None and late and not isinstance(statement.body, RoundClosed) and opened.overdue_index is None:
+            opened.overdue_index = at.index

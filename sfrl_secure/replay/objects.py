@@ -17,7 +17,7 @@ class Objects(Protocol):
     """A store that is read under digests. It checks that what it gives has the digest."""
 
     def read(self, digest: Digest, bytes_max: int) -> bytes | None:
-        """Give an object's first `bytes_max` + 1 bytes, so that a longer one is seen to be longer; None where it is missing.
+        """Give an object's first `bytes_max` + 1 bytes, so that a longer one is seen; None where it is missing.
 
         Raises:
             DigestError: the whole object has another SHA-256 than its name.

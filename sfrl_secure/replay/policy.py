@@ -1,7 +1,7 @@
 """What the rules decide, asked of Cedar again.
 
-Cedar's evaluator is shared with the services, and so is nothing else: schema, requests and entities are written from the
-specification. Default deny; a forbid wins; any error denies.
+Cedar's evaluator is shared with the services, and so is nothing else: schema, requests and entities are written from
+the specification. Default deny; a forbid wins; any error denies.
 
 Format: proto/README.md, "Policy".
 

@@ -1,8 +1,8 @@
 """The restricted canonical form of protobuf, read by hand.
 
-A message is read from a table of its fields, which says everything that may stand in it: fields in ascending order, each once
-unless it is repeated, minimal varints, no default value, no unknown field or enum number, no byte left over. What is read here
-has one encoding, so nothing is encoded again to compare.
+A message is read from a table of its fields, which says everything that may stand in it: fields in ascending order,
+each once unless it is repeated, minimal varints, no default value, no unknown field or enum number, no byte left over.
+What is read here has one encoding, so nothing is encoded again to compare.
 
 Format: proto/README.md, "Canonical form"; protobuf.dev, "Encoding".
 
@@ -108,7 +108,7 @@ def _value(raw: bytes, at: int, wire_type: int, this: Field) -> tuple[Any, int]:
     content = raw[start:end]
     if this.kind is Kind.MESSAGE:
         return parse_message(content, this.table), end
-    # In a repeated field an empty element is written; elsewhere it is the default. A packed field without numbers is absent.
+    # In a repeated field an empty element is written; elsewhere it is the default. Packed numbers are one or more.
     if not content and not this.repeated:
         raise MalformedError("a default value is absent")
     if this.kind is Kind.PACKED:

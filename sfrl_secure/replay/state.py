@@ -13,7 +13,7 @@ from enum import Enum
 
 from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId
 from sfrl_secure.replay.arithmetic import Integers, RunningSum
-from sfrl_secure.replay.documents import Content, Document, Participant, Root, Rules, Services
+from sfrl_secure.replay.documents import Document, Participant, Root, Services
 from sfrl_secure.replay.policy import RuleSet
 from sfrl_secure.replay.statements import CLOSED, RoundClosed, Update
 from sfrl_secure.replay.terms import Terms
@@ -45,7 +45,8 @@ class Round:
         opened: entry hash of round_opened.
         terms: frozen at the opening.
         admissions: by participant.
-        total: sum over the sound admissions, and after the close over the counted ones; None where one is unknown.
+        total: sum over the sound admissions, after the close over those that are counted.
+        is_summed: false once an update is counted whose payload is not there.
         closed: the close, and its entry hash.
         has_model: its model is published.
         overdue_index: first entry of the segment long after the deadline, while the round was open.
@@ -57,12 +58,17 @@ class Round:
     deadline_us: int
     terms: Terms
     base_model: Digest
-    total: RunningSum | None
+    total: RunningSum
+    is_summed: bool = True
     admissions: dict[str, Admission] = field(default_factory=dict)
     closed: RoundClosed | None = None
     closed_hash: Digest = ZERO_DIGEST
     has_model: bool = False
     overdue_index: int | None = None
+
+    def release(self) -> None:
+        """Let the sum go: it is as large as the model."""
+        self.total = RunningSum(0)
 
     @property
     def is_full(self) -> bool:
@@ -110,7 +116,7 @@ class State:
         in_force: last effective version by series.
         owners: role and name that each key id serves.
         rule_set: the rules in force, parsed.
-        identities: SPIFFE ID by public key of every identity that was ever issued.
+        identities: SPIFFE ID by public key of every identity that was ever issued; `peers`, those SPIFFE IDs.
         streams: next position and last entry hash by stream.
         statements: digests of all statements and documents so far.
         admitted: participant by statement digest of its admitted update.
@@ -124,37 +130,38 @@ class State:
     rule_set: RuleSet | None = None
     governance_head: Digest = ZERO_DIGEST
     identities: dict[Digest, SpiffeId] = field(default_factory=dict)
+    peers: set[SpiffeId] = field(default_factory=set)
     segments: dict[str, Segment] = field(default_factory=dict)
     streams: dict[str, tuple[int, Digest]] = field(default_factory=dict)
     statements: set[Digest] = field(default_factory=set)
     admitted: dict[Digest, str] = field(default_factory=dict)
     refusals: dict[tuple[str, str, str, int], int] = field(default_factory=dict)
 
-    def _content(self, kind: str, subject: str = "") -> tuple[Content, int] | None:
-        document = self.in_force.get((kind, subject))
-        return None if document is None else (document.content, document.expires_us)
-
     def services(self) -> tuple[Services, int] | None:
         """The services document in force and its expiry."""
-        found = self._content("services")
-        return found if found is not None and isinstance(found[0], Services) else None  # type: ignore[return-value] # narrowed
+        document = self.in_force.get(("services", ""))
+        if document is None or not isinstance(document.content, Services):
+            return None
+        return document.content, document.expires_us
 
     def rules(self, now_us: int) -> RuleSet | None:
         """The rules in force, unless they have expired."""
-        found = self._content("rules")
-        return self.rule_set if found is not None and isinstance(found[0], Rules) and now_us < found[1] else None
+        document = self.in_force.get(("rules", ""))
+        return self.rule_set if document is not None and now_us < document.expires_us else None
 
     def terms(self, segment: str) -> Terms | None:
         """The segment's terms in force, expired or not."""
-        found = self._content("segment-terms", segment)
-        return found[0] if found is not None and isinstance(found[0], Terms) else None
+        document = self.in_force.get(("segment-terms", segment))
+        return document.content if document is not None and isinstance(document.content, Terms) else None
 
     def participant(self, name: str) -> Participant | None:
         """The participant's record in force, active or not."""
-        found = self._content("participant", name)
-        return found[0] if found is not None and isinstance(found[0], Participant) else None
+        document = self.in_force.get(("participant", name))
+        return document.content if document is not None and isinstance(document.content, Participant) else None
 
     def is_active(self, name: str, now_us: int) -> bool:
         """Whether the participant may take part."""
-        found = self._content("participant", name)
-        return found is not None and isinstance(found[0], Participant) and found[0].state == "active" and now_us < found[1]
+        record = self.participant(name)
+        if record is None or record.state != "active":
+            return False
+        return now_us < self.in_force["participant", name].expires_us

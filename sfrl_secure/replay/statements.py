@@ -1,7 +1,7 @@
 """Entries, envelopes, statements and updates, as the replay reads them.
 
-Types of its own, small and without behaviour. Each `parse_*` wants canonical bytes and checks every length, range and order
-that the schema states; no signature is looked at.
+Types of its own, small and without behaviour. Each `parse_*` wants canonical bytes and checks every length, range and
+order that the schema states; no signature is looked at.
 
 Format: proto/README.md, "Canonical form", "Entry", "Statements"; the schemas beside it.
 
@@ -160,7 +160,14 @@ class ModelsFetched:
 
 
 Body = (
-    IdentityIssued | RoundOpened | UpdateAdmitted | UpdateRefused | RefusalsCounted | RoundClosed | ModelPublished | ModelsFetched
+    IdentityIssued
+    | RoundOpened
+    | UpdateAdmitted
+    | UpdateRefused
+    | RefusalsCounted
+    | RoundClosed
+    | ModelPublished
+    | ModelsFetched
 )
 
 

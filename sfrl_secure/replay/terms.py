@@ -41,8 +41,8 @@ from sfrl_secure.replay.json_fields import (
 from sfrl_secure.replay.manifest import Manifest, parse_manifest, parse_tensor_name
 
 TERMS_KEYS = frozenset({
-    "segment", "sensitivity", "groups", "operations", "model", "tensors", "value_types", "support_modes", "suites", "limits",
-    "round", "rule", "privacy", "evidence_days", "retention_days",
+    "segment", "sensitivity", "groups", "operations", "model", "tensors", "value_types", "support_modes", "suites",
+    "limits", "round", "rule", "privacy", "evidence_days", "retention_days",
 })  # fmt: skip
 
 

@@ -26,6 +26,14 @@ from sfrl_secure.rounds.state import FederationState, RoundState
 _NOT_SIGNED = "the update is not signed by the key on record for its participant"
 
 
+class PolicyDenial(DeniedError):
+    """The rules do not allow the update. Carries the ids of those that forbid it; none where no rule permits it."""
+
+    def __init__(self, decision: PolicyDecision) -> None:
+        super().__init__(decision.reason, "the rules in force do not allow this update")
+        self.rule_ids = decision.rule_ids
+
+
 def check_signer(state: FederationState, envelope: Envelope, update: UpdateStatement, now_us: int) -> ParticipantRecord:
     """Step 4: the participant that the update names is recorded, signed it with its key in force, and is active.
 
@@ -44,13 +52,18 @@ def check_signer(state: FederationState, envelope: Envelope, update: UpdateState
     return record
 
 
+def is_owner(peer: SpiffeId, update: UpdateStatement) -> bool:
+    """Whether the peer is the participant that the update names."""
+    return peer.role == "participant" and peer.name == update.participant
+
+
 def check_peer(peer: SpiffeId, update: UpdateStatement) -> None:
     """Step 5: the peer is the participant itself.
 
     Raises:
         DeniedError: `wrong_peer`.
     """
-    if peer.role != "participant" or peer.name != update.participant:
+    if not is_owner(peer, update):
         raise DeniedError("wrong_peer", "the update belongs to another participant than the one that sends it")
 
 
@@ -146,10 +159,10 @@ def check_decision(decision: PolicyDecision) -> tuple[str, ...]:
     """Turn a policy decision into its rule ids.
 
     Raises:
-        DeniedError: `policy_denied`, `policy_error`.
+        PolicyDenial: `policy_denied`, `policy_error`.
     """
     if not decision.allowed:
-        raise DeniedError(decision.reason, "the rules in force do not allow this update")
+        raise PolicyDenial(decision)
     return decision.rule_ids
 
 
@@ -186,7 +199,7 @@ def check_log_steps(
     Raises:
         DeniedError, RoundStateError: the first step that fails.
     """
-    if peer is not None and envelope.digest in state.admitted_updates and peer.name != update.participant:
+    if peer is not None and envelope.digest in state.admitted_updates and not is_owner(peer, update):
         raise DeniedError("replayed", "the update was admitted when its participant sent it")
     record = check_signer(state, envelope, update, now_us)
     if peer is not None:

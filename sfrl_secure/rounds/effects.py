@@ -108,6 +108,8 @@ def take_statement(state: FederationState, index: int, leaf: Digest, entry: LogE
             state.identities[body.spki_sha256] = RecordedIdentity(
                 body.spiffe_id, body.spki_sha256, body.serial, body.not_after_us
             )
+            state.issued[body.spki_sha256] = body.spiffe_id
+            state.recorded_peers.add(body.spiffe_id)
         case UpdateRefused():
             key = state.refusal_key(body.peer, statement.stream, body.reason)
             state.single_refusals[key] = state.single_refusals.get(key, 0) + 1
@@ -164,7 +166,9 @@ def _take_round_body(
             state.admitted_updates[admission.statement_digest] = admission
         case RoundClosed():
             current.closed, current.closed_hash, current.closed_index = body, leaf, index
+            current.closed_services_index = state.index_of_document(("services", ""))
         case ModelPublished():
             current.model, current.model_index = body.model, index
+            current.model_services_index = state.index_of_document(("services", ""))
             segment.model, segment.model_index = body.model, index
             segment.models.add(body.model)

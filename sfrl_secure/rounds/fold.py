@@ -80,7 +80,8 @@ class FederationFold:
         """
         self.state = FederationState(origin)
         self._log_vkeys = log_vkeys
-        self._checked: tuple[Digest, int, int] | None = None
+        # The whole envelope, not its digest: that does not cover the signatures.
+        self._checked: tuple[Envelope, int, int] | None = None
 
     def index_of(self, statement_digest: Digest) -> int | None:
         """Leaf index of the entry with this statement digest."""
@@ -105,7 +106,7 @@ class FederationFold:
             self._check_statement(log_time_us, envelope, content)
         else:
             self._check_document(log_time_us, envelope, content)
-        self._checked = (envelope.digest, log_time_us, self.state.size)
+        self._checked = (envelope, log_time_us, self.state.size)
 
     def apply(self, index: int, leaf: Digest, entry: LogEntry, content: Content | None) -> str | None:
         """Take the entry at `index` in.
@@ -121,7 +122,7 @@ class FederationFold:
         digest = entry.envelope.digest
         if content is None:
             void = "malformed"
-        elif self._checked != (digest, entry.log_time_us, index):
+        elif self._checked != (entry.envelope, entry.log_time_us, index):
             try:
                 self.check(entry.log_time_us, entry.envelope, content)
             except (ConflictError, DeniedError) as refusal:
@@ -199,9 +200,15 @@ class FederationFold:
         """Check that the stream is the kind's; give the segment where it is one's."""
         kind, stream = statement.kind, statement.stream
         fixed = {EntryKind.IDENTITY_ISSUED: "identity", EntryKind.REFUSALS_COUNTED: "log"}.get(kind)
+        name = stream.removeprefix("segment/")
+        body = statement.body
+        if isinstance(body, UpdateRefused) and body.update is not None:
+            # A refusal that quotes an update stands where the update belongs, so that it is counted there.
+            known = body.update.segment in self.state.segments
+            if stream != (f"segment/{body.update.segment}" if known else "log"):
+                raise DeniedError("stream", "the stream is not that of the update that was refused")
         if stream == fixed or (kind is EntryKind.UPDATE_REFUSED and stream == "log"):
             return None
-        name = stream.removeprefix("segment/")
         if fixed is not None or name == stream:
             raise DeniedError("stream", "the stream is not this kind's")
         return self.state.segment(name)
@@ -252,8 +259,7 @@ class FederationFold:
         )
         if not known:
             raise DeniedError("unknown_name", "no document in force names this SPIFFE ID")
-        before = state.identities.get(body.spki_sha256)
-        if before is not None and before.spiffe_id != body.spiffe_id:
+        if state.issued.get(body.spki_sha256, body.spiffe_id) != body.spiffe_id:
             raise DeniedError("key_reused", "the public key was issued to another name")
         if log_time_us >= body.not_after_us:
             raise DeniedError("expired", "the identity has expired")
@@ -270,7 +276,7 @@ class FederationFold:
 
     def _check_refused(self, log_time_us: int, stream: str, body: UpdateRefused) -> None:
         state = self.state
-        if not any(identity.spiffe_id == body.peer for identity in state.identities.values()):
+        if body.peer not in state.recorded_peers:
             raise DeniedError("unknown_peer", "only a recorded peer's refusal is an entry")
         if body.envelope is not None and body.update is not None:
             record = state.participant(body.update.participant)

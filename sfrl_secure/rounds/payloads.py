@@ -22,7 +22,14 @@ from sfrl_secure.governance.policy import MeasuredPolicyFacts
 from sfrl_secure.governance.statements import MeasuredFacts, UpdateStatement
 from sfrl_secure.governance.terms import SegmentTerms
 from sfrl_secure.ids import sha256
-from sfrl_secure.rounds.admission import check_decision, check_submit_policy, header_facts, policy_of, subject_of
+from sfrl_secure.rounds.admission import (
+    PolicyDenial,
+    check_decision,
+    check_submit_policy,
+    header_facts,
+    policy_of,
+    subject_of,
+)
 from sfrl_secure.rounds.state import Admission
 from sfrl_secure.sparse.decode import decode_update
 from sfrl_secure.sparse.update import SparseUpdate
@@ -40,11 +47,12 @@ class MeasuredUpdate:
 
 
 class MeasuredDenial(DeniedError):
-    """A denial that came after measuring. Carries the facts."""
+    """A denial that came after measuring. Carries the facts, and the ids of the rules that forbid the update."""
 
     def __init__(self, denial: DeniedError, facts: MeasuredFacts) -> None:
         super().__init__(denial.reason, str(denial))
         self.facts = facts
+        self.rule_ids = denial.rule_ids if isinstance(denial, PolicyDenial) else ()
 
 
 def measure(update: SparseUpdate, terms: SegmentTerms) -> MeasuredFacts:

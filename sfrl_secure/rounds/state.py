@@ -81,6 +81,8 @@ class RoundState:
         admissions: by participant's name.
         closed: the effective round_closed, its entry hash and index, once there is one.
         model: digest of the published model, its leaf index, once there is one.
+        closed_services_index: leaf index of the services document in force at the closing; `model_services_index`, at
+            the model.
     """
 
     number: int
@@ -97,6 +99,8 @@ class RoundState:
     closed_index: int = -1
     model: Digest | None = None
     model_index: int = -1
+    closed_services_index: int = -1
+    model_services_index: int = -1
 
     @property
     def is_open(self) -> bool:
@@ -165,6 +169,9 @@ class FederationState:
 
     Attributes:
         placed: documents in force by series.
+        identities: TLS public keys that open the door; those of a revoked participant are gone.
+        issued: every TLS public key that was ever issued, and to whom: a key serves one name, for ever.
+        recorded_peers: everybody to whom one was.
         statements: statement digest of each entry to its leaf index.
         admitted_updates: each effective admission by the statement digest of its update.
         refused_updates: the first refusal of an update, by its statement digest and the peer.
@@ -178,6 +185,8 @@ class FederationState:
     owners: KeyOwners = field(default_factory=KeyOwners)
     governance_head: Digest = ZERO_DIGEST
     identities: dict[Digest, RecordedIdentity] = field(default_factory=dict)
+    issued: dict[Digest, SpiffeId] = field(default_factory=dict)
+    recorded_peers: set[SpiffeId] = field(default_factory=set)
     segments: dict[str, SegmentState] = field(default_factory=dict)
     streams: dict[str, StreamState] = field(default_factory=dict)
     statements: dict[Digest, int] = field(default_factory=dict)

@@ -85,19 +85,22 @@ class HttpWitness:
         kind = http.client.HTTPSConnection if prefix.scheme == "https" else http.client.HTTPConnection
         assert prefix.hostname is not None
         connection = kind(prefix.hostname, prefix.port, timeout=self._timeout_seconds)
-        # The connection's own timeout begins anew with each byte.
         is_over = threading.Event()
-        last_word = threading.Timer(self._timeout_seconds, _hang_up, [connection, is_over])
-        last_word.daemon = True
-        last_word.start()
+        last_word: threading.Timer | None = None
         try:
+            connection.connect()
+            # The connection's own timeout begins anew with each byte.
+            last_word = threading.Timer(self._timeout_seconds, _hang_up, [connection.sock, is_over])
+            last_word.daemon = True
+            last_word.start()
             connection.request(method, f"{prefix.path.rstrip('/')}/{name}", body, {"Connection": "close"})
             answer = connection.getresponse()
             data = answer.read(ANSWER_BYTES_MAX + 1)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise UnavailableError("a witness does not answer") from error
         finally:
-            last_word.cancel()
+            if last_word is not None:
+                last_word.cancel()
             connection.close()
         if len(data) > ANSWER_BYTES_MAX:
             raise UnavailableError(f"a witness's answer is longer than {ANSWER_BYTES_MAX} bytes")
@@ -107,10 +110,10 @@ class HttpWitness:
         return WitnessReply(answer.status, data)
 
 
-def _hang_up(connection: http.client.HTTPConnection, is_over: threading.Event) -> None:
+def _hang_up(connected: socket.socket, is_over: threading.Event) -> None:
     is_over.set()
-    with suppress(OSError, AttributeError):  # Not connected yet, or not any more.
-        connection.sock.shutdown(socket.SHUT_RDWR)
+    with suppress(OSError):  # It may be closed by now.
+        connected.shutdown(socket.SHUT_RDWR)
 
 
 def _parse_prefix(url: str) -> SplitResult:

@@ -122,8 +122,8 @@ def parse_signature_lines(lines: str) -> tuple[NoteSignature, ...]:
 
 
 def _parse_signature_line(line: str) -> NoteSignature:
-    name, separator, encoded = line.removeprefix(_LINE_START).partition(" ")
-    if not line.startswith(_LINE_START) or not separator:
+    name, _, encoded = line.removeprefix(_LINE_START).partition(" ")
+    if not line.startswith(_LINE_START):
         raise MalformedError("a signature line is an em dash, a key name and base64, with one space between")
     signature = parse_base64(encoded, bytes_max=NOTE_BYTES_MAX)
     return NoteSignature(name, signature[:4], signature[4:])

@@ -179,9 +179,8 @@ def _decide_growth(
         return WitnessAnswer(409, TLOG_SIZE, b"%d\n" % old_size, equivocation=equivocation)
     if equivocation:
         return _refusal(422, "another root for the recorded size", equivocation)
-    if checkpoint.size == 0 and checkpoint.root != EMPTY_ROOT:
-        return _refusal(422, "size 0 with another root than the empty tree's")
     try:
+        # At size 0 this also demands the empty tree's root: the older tree is then the empty one too.
         verify_consistency(ConsistencyProof(old_size, checkpoint.size, request.path), old_root, checkpoint.root)
     except ConsistencyError:
         return _refusal(422, "the consistency proof does not hold")

@@ -158,8 +158,6 @@ def parse_update(raw: bytes) -> UpdateStatement:
         MalformedError: not an update statement in canonical form.
     """
     message = parse_canonical(update_pb2.UpdateStatement, raw, UPDATE_HEADER_BYTES_MAX)
-    if not message.HasField("format"):
-        raise MalformedError("format is required")
     support = _SUPPORT_MODES.get(message.format.support)
     values = _VALUE_TYPES.get(message.format.values)
     if support is None or values is None:

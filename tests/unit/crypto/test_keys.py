@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from dilithium_py.ml_dsa import ML_DSA_44
 
-from sfrl_secure.crypto.ed25519 import verify_ed25519_strict
 from sfrl_secure.crypto.keys import (
     ED25519,
     HYBRID,
@@ -186,18 +185,3 @@ def test_a_key_file_holds_exactly_the_keys_of_its_suite(ed25519_key: SigningKey,
         # The library's own error may quote the file.
         assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__ or caught.value.__context__ is None
-
-
-def test_a_part_signs_alone_what_the_whole_key_does_not_take(hybrid_key: SigningKey) -> None:
-    key = hybrid_key.public_key
-    first, second = hybrid_key.sign_ed25519(MESSAGE), hybrid_key.sign_ml_dsa_44(MESSAGE)
-    verify_ed25519_strict(key.parts[0], MESSAGE, first)
-    verify_ml_dsa_44(key.parts[1], MESSAGE, second)
-    for alone in (first, second):
-        with pytest.raises(SignatureError):
-            verify_signature(key, MESSAGE, alone)
-
-
-def test_a_suite_without_ml_dsa_signs_no_ml_dsa(ed25519_key: SigningKey) -> None:
-    with pytest.raises(MalformedError):
-        ed25519_key.sign_ml_dsa_44(MESSAGE)

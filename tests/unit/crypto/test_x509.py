@@ -34,6 +34,9 @@ OTHER_CA = CertificateAuthority.create("sfrl service CA", START, CA_END)
 KEY, SPKI = generate_tls_key()
 
 
+RSA_PEM = rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
 def issue(**given: object) -> bytes:
     arguments: dict[str, object] = {"not_before_us": START, "not_after_us": END} | given
     spiffe_id = arguments.pop("spiffe_id", ROVER)
@@ -157,8 +160,8 @@ def test_only_services_have_dns_names() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "", "*.mars.example", "Gate", "gate.", ".gate", "gate..x", "g\u00e4te", "-gate", "a" * 64, "gate\n", "a.b/c", "audit_log",
-        ".".join(["a" * 60] * 5),
+        "", "*.mars.example", "Gate", "gate.", ".gate", "gate..x", "g\u00e4te", "-gate", "a" * 64, "gate\n", "a.b/c",
+        "audit_log", ".".join(["a" * 60] * 5),
     ],
 )
 def test_a_dns_name_that_is_none_is_refused(name: str) -> None:
@@ -268,10 +271,12 @@ def test_a_crafted_ca_of_the_profile_is_taken() -> None:
         crafted_ca(ca=False, path_length=None, signs=False),
         crafted_ca(signs=False, leaf_usage=True),
         crafted_ca(leaf_usage=True),
+        crafted_ca(signs=False),
         crafted_ca(curve=ec.SECP384R1()),
         crafted_ca(without=x509.BasicConstraints),
         crafted_ca(without=x509.KeyUsage),
         (CA.certificate_pem, OTHER_CA.key_pem),
+        (CA.certificate_pem, SecretBytes(RSA_PEM)),
         (issue(), KEY),
         (b"", CA.key_pem),
         (CA.certificate_pem, SecretBytes(b"")),

@@ -389,6 +389,8 @@ def test_a_root_that_is_not_our_trees_ends_the_following_with_the_evidence(
     assert isinstance(failure, ConsistencyError)
     assert (failure.older, failure.newer) == (before, false_note)
     assert run.follower.size == 8
+    with pytest.raises(NotFoundError):
+        run.follower.logged_entry(8, 10)
     # What was reached before is not acted upon any more, and nothing is asked again.
     with pytest.raises(ConsistencyError):
         run.follower.wait_for(1, SECONDS)

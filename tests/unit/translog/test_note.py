@@ -24,7 +24,8 @@ from sfrl_secure.translog.note import (
     verify_note_signature,
 )
 
-PUBLIC = b"\xfb" * 31 + b"\x0b"
+# Its base64 behind a type byte has a '+', which is also what separates the parts of a vkey.
+PUBLIC = bytes.fromhex("1398f62c6d1a457c51ba6a4b5f3dbd2f69fca93216218dc8997e416bd17d93ca")
 LINE = "— k " + base64.b64encode(b"idididid").decode() + "\n"
 
 
@@ -56,6 +57,7 @@ def test_a_line_separator_of_unicode_separates_nothing() -> None:
         LINE.encode(),
         b"text\n" + LINE.encode(),
         b"text\n\n" + LINE.encode()[:-1],
+        b"text\n\n" + LINE.encode()[:-1] + b"x",
         b"text\n\n" + LINE.encode() + b"\n",
         b"text\n\n" + LINE.encode() + b"more\n",
         b"\xfftext\n\n" + LINE.encode(),
@@ -224,6 +226,11 @@ def test_a_key_id_is_derived_for_our_types_only() -> None:
         verifier_key("k", 2, bytes(32))
     with pytest.raises(MalformedError):
         VerifierKey("k", b"idid", 256, bytes(32))
+    for name in ("", "a b", "a+b", "\ud800"):
+        with pytest.raises(MalformedError):
+            VerifierKey(name, b"idid", 2, bytes(32))
+        with pytest.raises(MalformedError):
+            verifier_key(name, ED25519, PUBLIC)
     with pytest.raises(MalformedError):
         VerifierKey("k", b"ididi", 2, bytes(32))
     with pytest.raises(MalformedError):

@@ -178,6 +178,14 @@ def test_a_deep_chain_of_groups_counts() -> None:
     assert (policy.is_quorum(["w0"]), policy.is_quorum(["w1"])) == (True, False)
 
 
+def test_two_keys_that_one_line_could_mean_are_refused() -> None:
+    """A key id has 32 bits: these two ML-DSA keys were found to share one, under one name."""
+    one, two = (TrustedWitness(f"w{seed}", key("w.example", ML_DSA_44_COSIGNATURE, seed)) for seed in (38277, 59835))
+    assert one.key.key_id == two.key.key_id
+    with pytest.raises(MalformedError):
+        TrustPolicy((), (one, two), (), "none")
+
+
 def test_values_check_themselves() -> None:
     log, witness = key("log.example", ED25519, 1), key("w.example", ED25519_COSIGNATURE, 2)
     good = TrustedLog("log.example", (log,))
@@ -189,6 +197,7 @@ def test_values_check_themselves() -> None:
         lambda: TrustedLog("log.example", (log,), ""),
         lambda: TrustedWitness("w", log),
         lambda: TrustedWitness("two words", witness),
+        lambda: TrustedWitness("\ud800", witness),
         lambda: TrustedWitness("w", witness, "a\nquorum none"),
         lambda: WitnessGroup("g", 0, ("w",)),
         lambda: WitnessGroup("g\n", 1, ("w",)),

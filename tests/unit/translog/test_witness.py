@@ -217,6 +217,12 @@ def test_a_request_of_another_form_is_malformed(head: str) -> None:
         parse_add_checkpoint(head.encode() + b"\n\nnote\n")
 
 
+def test_a_request_needs_its_empty_line() -> None:
+    for raw in (b"old 0", b"old 0\n", b"old 0\no\n1\n"):
+        with pytest.raises(MalformedError):
+            parse_add_checkpoint(raw)
+
+
 def test_the_largest_request_is_taken_and_a_larger_one_is_not() -> None:
     largest = AddCheckpointRequest(2**63 - 1, (Digest(bytes(32)),) * 63, bytes(NOTE_BYTES_MAX))
     raw = format_add_checkpoint(largest)
@@ -240,7 +246,7 @@ def test_a_request_checks_itself(old_size: int, path: tuple[Digest, ...], note: 
         AddCheckpointRequest(old_size, path, note)
 
 
-@pytest.mark.parametrize("body", [b"", b"\n", b"5", b"05\n", b"5\n\n", b"-5\n", b"5" * 40 + b"\n", b"\xff\n"])
+@pytest.mark.parametrize("body", [b"", b"\n", b"5", b"05\n", b"5\n\n", b"-5\n", b"5" * 40 + b"\n", b"\xff\n", b"5x"])
 def test_a_recorded_size_is_one_decimal_and_a_newline(body: bytes) -> None:
     with pytest.raises(MalformedError):
         parse_recorded_size(body)

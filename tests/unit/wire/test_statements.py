@@ -308,6 +308,10 @@ def test_what_the_parser_would_refuse_is_never_written(by_hand: SimpleNamespace)
             encode_statement(_changed(good, body=bad))
     with pytest.raises(MalformedError):
         encode_statement(_changed(good, stream="governance"))
+    identity = parse_statement(by_hand.statement("identity_issued").encode())
+    for serial in (-1, 0, 2**160):
+        with pytest.raises(MalformedError):
+            encode_statement(_changed(identity, body=_changed(identity.body, serial=serial)))
     with pytest.raises(MalformedError):
         encode_update(_changed(body.update, round=0))
     with pytest.raises(MalformedError):

@@ -1,0 +1,72 @@
+"""Refusals, decided again where there is evidence, and booked as on word where there is none.
+
+Format: proto/README.md, "Statements", update_refused; "Admission".
+
+Runs in: verifier.
+Trusts: the replay's state. The gatekeeper's word where the log says that nothing else is there.
+"""
+
+from __future__ import annotations
+
+from sfrl_secure.crypto.envelope import Envelope
+from sfrl_secure.ids import SpiffeId
+from sfrl_secure.replay.admission import is_signed, log_reason, passed, payload_decision, submit_decision
+from sfrl_secure.replay.docket import Docket, Position
+from sfrl_secure.replay.findings import Void
+from sfrl_secure.replay.state import State
+from sfrl_secure.replay.statements import LOG_EVIDENCE, NO_EVIDENCE, OBJECT_EVIDENCE, Statement, Update, UpdateRefused
+
+_SINGLE_REFUSALS_MAX = 3
+_DAY_US = 86_400_000_000
+
+
+def apply_refusal(state: State, docket: Docket, statement: Statement, body: UpdateRefused, at: Position) -> None:
+    """update_refused: a recorded peer's request was refused, for the reason that the evidence gives."""
+    if body.peer not in state.peers:
+        raise Void("peer_unknown", "a peer to which an identity was issued", body.peer)
+    if body.envelope is None or body.update is None:
+        if body.evidence != NO_EVIDENCE:
+            raise Void("refusal_evidence", "no evidence where no envelope is", "evidence")
+    else:
+        if not is_signed(state, body.envelope, body.update):
+            raise Void("bad_signature", "a quoted update is signed by its participant's key in force", "it is not")
+        if body.evidence != NO_EVIDENCE:
+            reason = _reason_in_log(state, body.peer, body.envelope, body.update, at.log_time_us)
+            expected = body.reason if body.evidence == LOG_EVIDENCE else ""
+            if reason != expected:
+                raise Void("refusal_reason", reason or "no reason before the payload", body.reason)
+    segment = None if statement.segment is None else state.segments[statement.segment]
+    kind = (str(body.peer), statement.stream, body.reason, 0 if segment is None else segment.last_round)
+    if state.refusals.get(kind, 0) >= _SINGLE_REFUSALS_MAX:
+        raise Void("refusal_count", f"{_SINGLE_REFUSALS_MAX} single refusals of a kind", "one more")
+    state.refusals[kind] = state.refusals.get(kind, 0) + 1
+    docket.refused[body.reason] += 1
+    if body.evidence == NO_EVIDENCE:
+        docket.refusals_on_word += 1
+    elif body.evidence == OBJECT_EVIDENCE:
+        assert body.update is not None, "evidence needs an envelope"
+        _decide_payload(state, docket, body, body.update, at)
+
+
+def _reason_in_log(state: State, peer: SpiffeId, envelope: Envelope, update: Update, now_us: int) -> str:
+    """Steps 3 to 9."""
+    reason = log_reason(state, peer, envelope, update, now_us)
+    if reason:
+        return reason
+    opened, participant = passed(state, update)
+    return submit_decision(state.rules(now_us), opened.terms, participant, update).reason
+
+
+def _decide_payload(state: State, docket: Docket, body: UpdateRefused, update: Update, at: Position) -> None:
+    """Steps 11 to 14 over the payload that was kept: the log cannot check this, so a false reason voids nothing."""
+    opened, participant = passed(state, update)
+    payload = docket.try_read(update.payload_sha256, at, update.payload_bytes)
+    if payload is None:
+        kept_until_us = at.log_time_us + opened.terms.evidence_days * _DAY_US
+        docket.miss_until(update.payload_sha256, at.index, kept_until_us)
+        return
+    decision = payload_decision(state.rules(at.log_time_us), opened.terms, participant, update, payload)
+    if decision.reason != body.reason:
+        docket.find("refusal_reason", at, decision.reason or "admission", body.reason)
+    elif body.facts is not None and body.facts != decision.facts:
+        docket.find("refusal_facts", at, str(decision.facts), str(body.facts))
