@@ -84,8 +84,8 @@ def parse_trust_domain(text: str) -> str:
     Raises:
         MalformedError: any other form.
     """
-    if not _TRUST_DOMAIN.fullmatch(text):
-        raise MalformedError("a trust domain is 1 to 128 of a-z, 0-9, '.', '-' and '_'")
+    if not _TRUST_DOMAIN.fullmatch(text) or ".." in text:
+        raise MalformedError("a trust domain is 1 to 128 of a-z, 0-9, '.', '-' and '_', and never two dots in a row")
     return text
 
 

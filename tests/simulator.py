@@ -2,8 +2,8 @@
 
 `Simulator` makes a federation with one segment and its log. The log orders by the real `FederationFold`, signs real
 checkpoints and has three witnesses, of whom two are the quorum. Services that are given a view read what it orders, at
-once, or when a test lets them (`LaggingView`). Nothing here is a mock: a statement that would be void is refused, a proof
-that is wrong does not verify.
+once, or when a test lets them (`LaggingView`). Nothing here is a mock: a statement that would be void is refused, a
+proof that is wrong does not verify.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class SimulatedLog:
             return AppendedEntry(self.logged_entry(known, signed.tree_size), signed.note)
 
     def force(self, envelope: Envelope) -> int:
-        """Order an envelope whatever it is, as a log that lies would; give its index. `voids` says what became of it."""
+        """Order an envelope whatever it is, as a log that lies would; give its index. `voids` has what is void."""
         with self._lock:
             content = None
             with suppress(MalformedError):
@@ -260,8 +260,8 @@ class SimulatedLog:
 class Simulator:
     """A federation with its log; the segment's first terms, rules, services and participants are in force.
 
-    `terms` and `rules` change what is built: see `build_terms` and Cedar. Documents come in the order genesis, services,
-    rules, terms, participants; identities of the participants follow.
+    `terms` and `rules` change what is built: see `build_terms` and Cedar. Documents come in the order genesis,
+    services, rules, terms; then each participant's record and identity.
     """
 
     def __init__(
@@ -296,7 +296,9 @@ class Simulator:
         self.initial = ModelSnapshot(MANIFEST, GRID, np.arange(MANIFEST.coordinates, dtype=np.int64))
         cosigners = [make_witness(name) for name in WITNESSES]
         self.policy = TrustPolicy(
-            logs=(TrustedLog(self.origin, (log_keys.note_signer(self.origin).key, log_keys.cosigner(self.origin).key)),),
+            logs=(
+                TrustedLog(self.origin, (log_keys.note_signer(self.origin).key, log_keys.cosigner(self.origin).key)),
+            ),
             witnesses=tuple(TrustedWitness(name, w.key) for name, w in zip(WITNESSES, cosigners, strict=True)),
             groups=(WitnessGroup("quorum", 2, WITNESSES),),
             quorum="quorum",

@@ -51,8 +51,8 @@ class IssuingAuthorities:
         self._trust_domain = trust_domain
         self._not_before_us = now_us - _SKEW_US
         self._leaf_not_after_us = min(now_us + certificate_hours * _HOUR_US, not_after_us)
-        self.service = CertificateAuthority.create(f"{trust_domain} service CA", self._not_before_us, not_after_us)
-        self.client = CertificateAuthority.create(f"{trust_domain} client CA", self._not_before_us, not_after_us)
+        self.service = CertificateAuthority.create("sfrl service CA", self._not_before_us, not_after_us)
+        self.client = CertificateAuthority.create("sfrl client CA", self._not_before_us, not_after_us)
 
     def issue(self, spiffe_id: SpiffeId) -> TlsIdentity:
         """Make a key and a certificate; a service's has the DNS name of its role."""

@@ -97,8 +97,15 @@ class Authority:
             raise VerificationError(str(denial)) from None
         return document
 
-    def statement(self, logged: LoggedEntry, body: type[B], role: str, stream: str) -> tuple[ProvenStatement, B]:
+    def statement(
+        self, logged: LoggedEntry, body: type[B], role: str, stream: str, *, in_force_now: bool = False
+    ) -> tuple[ProvenStatement, B]:
         """Verify that a service of `role` wrote a statement of this kind into `stream`, and that it is in the log.
+
+        Args:
+            in_force_now: whether the newest services document that was shown decides who has the role, instead of the
+                newest before the entry: for what is acted on now, such as a round that was opened before the operators
+                renewed their document.
 
         Raises:
             VerificationError: it is not so.
@@ -109,10 +116,12 @@ class Authority:
             raise VerificationError("the entry is not of the kind and stream that it stands for")
         if content.federation_id != self.federation_id:
             raise VerificationError("the statement belongs to another federation")
-        before = [document for index, document in self._services if index < logged.index]
-        signatory = before[-1].service_by_key(content.key_id) if before else None
+        shown = [document for index, document in self._services if in_force_now or index < logged.index]
+        signatory = shown[-1].service_by_key(content.key_id) if shown else None
         if signatory is None or signatory.spiffe_id != content.writer or content.writer.role != role:
-            raise VerificationError("no services document before the entry gives its writer this role and key")
+            raise VerificationError("the services document does not give the entry's writer this role and key")
+        if entry.log_time_us >= shown[-1].expires_us:
+            raise VerificationError("the services document had expired when the entry was written")
         verify_single(entry.envelope, signatory.key)
         proven = ProvenStatement(logged.index, leaf_hash(logged.raw), entry, content)
         return proven, content.body

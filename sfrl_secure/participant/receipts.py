@@ -1,9 +1,8 @@
 """Receipts, verified: from the file and the trust policy alone, offline and years later.
 
 ACKNOWLEDGED: the log signed that the update was admitted. WITNESSED: and the witness quorum saw it. COUNTED: and a
-    model that
-names a closing that names the update was published. None of them says that the entries had effect: that is the
-verifier's.
+model was published that names a closing that names the update. None of them says that the entries had effect: that is
+the verifier's.
 
 Format: proto/README.md, "Receipts".
 
@@ -126,6 +125,8 @@ def _open_counted(
         raise VerificationError("the closing is not that of the update's round, or the round was aborted")
     if model.round_closed != closing.entry_hash or model.round != closed.round:
         raise VerificationError("the model does not name this closing")
+    if update.weight >= 2**32:
+        raise VerificationError("no update that is counted has such a weight")
     leaf = leaf_hash(
         update.participant.encode("ascii") + b"\0" + body.envelope.digest + update.weight.to_bytes(4, "big")
     )

@@ -69,10 +69,10 @@ def open_round(
         raise VerificationError("the terms are another segment's")
     model = terms.model.initial
     if answer.base_model is not None:
-        model = authority.statement(answer.base_model, ModelPublished, "aggregator", stream)[1].model
+        model = authority.statement(answer.base_model, ModelPublished, "aggregator", stream, in_force_now=True)[1].model
     if answer.finished or answer.round_opened is None:
         return FinishedSegment(segment, model, terms)
-    proven, body = authority.statement(answer.round_opened, RoundOpened, "aggregator", stream)
+    proven, body = authority.statement(answer.round_opened, RoundOpened, "aggregator", stream, in_force_now=True)
     if body.terms_digest != terms.digest:
         raise VerificationError("the round was opened under other terms")
     if body.base_model != model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -123,8 +124,6 @@ def test_a_start_makes_again_what_is_missing_or_short(world) -> None:
 
 
 def test_a_start_without_any_published_file_publishes_anew(world) -> None:
-    import shutil
-
     published_log(world)
     shutil.rmtree(world.log_dir)
     log = world.open().start()

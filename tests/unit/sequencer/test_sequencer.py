@@ -28,7 +28,7 @@ from sfrl_secure.storage.journal import Journal
 from sfrl_secure.translog.merkle import leaf_hash, root_of
 from sfrl_secure.translog.opened import open_checkpoint
 from sfrl_secure.translog.proofs import InclusionProof, verify_inclusion
-from sfrl_secure.wire.entries import parse_entry
+from sfrl_secure.wire.entries import encode_entry, parse_entry
 
 
 def verify_receipt(world, appended) -> None:
@@ -465,8 +465,6 @@ def test_entries_that_do_not_follow_one_another_do_not_open(world, change) -> No
 
 @pytest.mark.parametrize("field", ["log_time_us", "stream_seq", "stream_prev"])
 def test_an_entry_with_another_time_or_place_does_not_open(world, field: str) -> None:
-    from sfrl_secure.wire.entries import encode_entry
-
     log = world.open().start()
     log.append("alpha one")
     log.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sfrl_secure.clock import SystemClock
-from sfrl_secure.crypto.envelope import Envelope, sign_envelope
+from sfrl_secure.crypto.envelope import Envelope, parse_envelope_json, sign_envelope
 from sfrl_secure.crypto.keys import signing_key_from_pem
 from sfrl_secure.errors import (
     DeniedError,
@@ -30,6 +30,7 @@ from sfrl_secure.rpc.channel import ClientTls, RpcChannel
 from sfrl_secure.rpc.clients import AuditLogClient
 from sfrl_secure.rpc.follower import LogFollower
 from sfrl_secure.sequencer.log_keys import LogKeys
+from sfrl_secure.services.audit_log.identities import LogIdentities
 from sfrl_secure.services.audit_log.servicer import FOLLOWS_OF_ONE_MAX
 from sfrl_secure.services.audit_log.wiring import AuditLog, open_audit_log
 from sfrl_secure.services.config import AuditLogConfig, VerifierConfig, read_config
@@ -37,7 +38,7 @@ from sfrl_secure.services.federation.create import Federation, create_federation
 from sfrl_secure.services.federation.plan import default_plan
 from sfrl_secure.services.verifier.wiring import open_verifier
 from sfrl_secure.storage.files import read_bounded
-from sfrl_secure.storage.secrets import read_secret
+from sfrl_secure.storage.secrets import read_secret, write_secret
 from sfrl_secure.translog.opened import open_checkpoint
 from sfrl_secure.translog.policy import TrustPolicy, parse_trust_policy
 from sfrl_secure.translog.proofs import InclusionProof, verify_inclusion
@@ -80,8 +81,6 @@ class Site:
         folder = self.federation.folder
         if not self.rules:
             (first,) = (folder.root / "documents").glob("*-rules.json")
-            from sfrl_secure.crypto.envelope import parse_envelope_json
-
             self.rules.append(sha256(parse_envelope_json(first.read_bytes()).statement))
         raw = build_rules(
             federation_id=self.federation.federation_id,
@@ -99,12 +98,6 @@ class Site:
         appended = self.client(who).append(envelope)
         self.rules.append(sha256(envelope.statement))
         return envelope, appended
-
-
-@dataclass
-class Witness:
-    service: object
-    stopping: threading.Event = field(default_factory=threading.Event)
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +132,6 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], S
 
 def log_config(federation: Federation) -> AuditLogConfig:
     return read_config(federation.folder.service("audit_log", "audit-log-1") / "config.toml", AuditLogConfig)
-
-
-_running: list[Site] = []
 
 
 @pytest.fixture(scope="module")
@@ -380,8 +370,6 @@ def test_a_configuration_that_does_not_fit_its_trust_policy_is_refused(
 
 
 def test_keys_that_the_trust_policy_does_not_name_are_refused(tmp_path: Path, site: Site) -> None:
-    from sfrl_secure.storage.secrets import write_secret
-
     write_secret(tmp_path / "log.key", LogKeys.generate().to_pem())
     config = log_config(site.federation).model_copy(update={"log_key": tmp_path / "log.key"})
     with pytest.raises(MalformedError, match="exactly the keys"):
@@ -400,8 +388,6 @@ def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path, site: Site) 
 
 
 def test_identities_are_those_of_the_log(site: Site) -> None:
-    from sfrl_secure.services.audit_log.identities import LogIdentities
-
     history, state = site.log.sequencer.history, site.log.sequencer.history._fold.state
     registry = LogIdentities(state, history.lock)
     (spki, recorded), *_ = state.identities.items()
