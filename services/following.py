@@ -27,8 +27,6 @@ from sfrl_secure.translog.policy import TrustPolicy
 CATCH_UP_SECONDS = 60.0
 """How long a start waits for the entries that the log has."""
 
-_LOOK_SECONDS = 0.5
-
 
 @dataclass(slots=True)
 class FollowedFederation:
@@ -38,9 +36,7 @@ class FollowedFederation:
     follower: LogFollower
     view: FederationView
     writer: StatementWriter
-    on_uncertain: Callable[[UncertainStateError], None]
     stopping: threading.Event
-    _watch: threading.Thread | None = None
 
     def start(self) -> None:
         """Follow the log, and return once genesis and what is witnessed has been read.
@@ -51,8 +47,6 @@ class FollowedFederation:
         """
         self.follower.start()
         self.follower.wait_witnessed(1, CATCH_UP_SECONDS)
-        self._watch = threading.Thread(target=self._watch_follower, name="watch", daemon=True)
-        self._watch.start()
 
     def stop(self) -> None:
         """End the following and the channel."""
@@ -60,14 +54,6 @@ class FollowedFederation:
         self.view.wake()
         self.follower.stop()
         self.channel.close()
-
-    def _watch_follower(self) -> None:
-        # A log that contradicts itself leaves nothing to decide on: the process ends rather than serve an old view.
-        while not self.stopping.wait(_LOOK_SECONDS):
-            failure: SfrlError | None = self.follower.failure
-            if failure is not None:
-                self.on_uncertain(UncertainStateError("the log that we follow contradicts itself"))
-                return
 
 
 def follow_federation(
@@ -92,12 +78,24 @@ def follow_federation(
         tls=ClientTls(config.read_tls_key(), config.read_certificate(), config.read_service_roots()),
     )
     log = AuditLogClient(channel)
+
+    def contradicted(failure: SfrlError) -> None:
+        # It leaves nothing to decide on: the process ends rather than serve an old view.
+        error = UncertainStateError("the log that we follow contradicts itself")
+        error.__cause__ = failure
+        on_uncertain(error)
+
     follower = LogFollower(
-        log, origin=config.origin, policy=policy, on_entry=view.on_entry, on_witnessed=view.on_witnessed
+        log,
+        origin=config.origin,
+        policy=policy,
+        on_entry=view.on_entry,
+        on_witnessed=view.on_witnessed,
+        on_failed=contradicted,
     )
     name = parse_spiffe_id(f"spiffe://{config.trust_domain}/service/{role}/{config.name}")
     writer = StatementWriter(log, view, config.signing.open(), name, clock)
-    return FollowedFederation(channel, follower, view, writer, on_uncertain, stopping)
+    return FollowedFederation(channel, follower, view, writer, stopping)
 
 
 def server_tls_of(config: GatekeeperConfig | AggregatorConfig) -> ServerTls:

@@ -59,7 +59,7 @@ class DeniedError(SfrlError):
     """A rule of the federation does not allow the request.
 
     Attributes:
-        reason: the reason code of proto/README.md, "Reasons": lower case, words joined by underscores.
+        reason: the reason code of proto/README.md, "Admission": lower case, words joined by underscores.
         entry_index: leaf index of the refusal's own entry; None where it has none or none is known.
     """
 

@@ -37,8 +37,8 @@ COORDINATES_MAX = 2**31
 TENSORS_MAX = 4_096
 """Tensors of one model."""
 
-COHORT_MAX = 65_536
-"""Participants of one round."""
+COHORT_MAX = 500
+"""Participants of one round: its closing entry has room to name each of them as dropped."""
 
 WEIGHT_SUM_MAX = 2**22
 """cohort_max * weight_max, checked when terms are built (PROTOCOL 7)."""

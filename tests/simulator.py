@@ -253,6 +253,16 @@ class SimulatedLog:
         """Entry hash at an index."""
         return self._entries[index][0]
 
+    def envelope_at(self, index: int) -> Envelope:
+        """The envelope of an entry."""
+        return self._entries[index][1].envelope
+
+    def statement_at(self, index: int) -> Statement:
+        """The statement of an entry."""
+        content = parse_content(self.envelope_at(index))
+        assert isinstance(content, Statement)
+        return content
+
     def _time_us(self) -> int:
         return max(self.clock.now_us(), self._entries[-1][1].log_time_us if self._entries else 0)
 

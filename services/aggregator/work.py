@@ -39,6 +39,8 @@ _log = structlog.get_logger()
 _POSTPONING = (ConflictError, DeniedError, ExhaustedError, NotFoundError, UnavailableError, VerificationError)
 """What may hold on a newer state, or once an object or a service is there."""
 
+_EVENTS = {OpenRound: "round_opened", CloseRound: "round_closed", PublishModel: "model_published"}
+
 _IDLE_SECONDS = 0.25
 """Longest pause between two looks at the deadlines; a change of the view ends it at once."""
 
@@ -87,9 +89,9 @@ class Aggregator:
                     self._publish(action)
         except _POSTPONING as error:
             reason = error.reason if isinstance(error, ConflictError | DeniedError) else str(error)
-            _log.warning("postponed", action=type(action).__name__, segment=action.segment, reason=reason)
+            _log.warning(f"{_EVENTS[type(action)]}_later", segment=action.segment, reason=reason)
             return False
-        _log.info("done", action=type(action).__name__, segment=action.segment)
+        _log.info(_EVENTS[type(action)], segment=action.segment)
         return True
 
     def _open(self, action: OpenRound) -> None:

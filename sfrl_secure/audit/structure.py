@@ -35,8 +35,6 @@ from sfrl_secure.translog.tree import MerkleTree
 MISSING_FILES_MAX = 100
 """After so many missing files the audit stops looking: a size that a log claims costs nobody time without end."""
 
-_TILE_BYTES_MAX = 32 * TILE_WIDTH
-
 Progress = Callable[[str, int, int], None]
 """Told a stage, how far it is, and of how much."""
 
@@ -57,12 +55,20 @@ class Structure:
     missing: list[Missing] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Leaves:
-    """Leaf hashes by index, as far as files gave them; `whole` where none is lacking."""
+    """Leaf hashes as far as files gave them.
 
-    by_index: dict[int, Digest]
+    Attributes:
+        by_index: the hashes.
+        absent: numbers of the bundles or tiles that are missing.
+        broken: first number of one whose file has a wrong length; None where there is none.
+    """
+
     size: int
+    by_index: dict[int, Digest] = field(default_factory=dict)
+    absent: set[int] = field(default_factory=set)
+    broken: int | None = None
 
     @property
     def whole(self) -> bool:
@@ -76,32 +82,31 @@ class _Leaves:
 def check_structure(source: LogSource, checkpoint: Checkpoint, progress: Progress) -> Structure:
     """Hold a log's files against an opened checkpoint."""
     found = Structure()
-    entries, left_over = _read_entries(source, checkpoint.size, found, progress)
-    tiles = _read_leaf_tiles(source, checkpoint.size, found)
+    size = checkpoint.size
+    entries = _read_entries(source, size, found, progress)
+    tiles = _read_leaf_tiles(source, size, found)
     if len(found.missing) > MISSING_FILES_MAX:
         return found
     from_entries, from_tiles = entries.tree(), tiles.tree()
-    entries_hold = from_entries is not None and from_entries.root() == checkpoint.root
-    tiles_hold = from_tiles is not None and from_tiles.root() == checkpoint.root
-    different = _first_difference(entries, tiles)
-    if left_over is not None:
-        _find(found, left_over * TILE_WIDTH, Bundle(left_over, _width(left_over, checkpoint.size)).path, "no bytes behind")
-    elif entries_hold:
+    if from_entries is not None and from_entries.root() == checkpoint.root:
         found.tree = from_entries
-        if different is not None:
-            _blame_tile(found, 0, different // TILE_WIDTH, checkpoint.size)
-    elif tiles_hold:
+    elif from_tiles is not None and from_tiles.root() == checkpoint.root:
         found.tree = from_tiles
-        if different is not None:
-            _blame_entry(found, different, entries, tiles)
+    different = _first_difference(entries, tiles)
+    if tiles.broken is not None:
+        _blame_tile(found, Tile(0, tiles.broken, _width(tiles.broken, size)), "a tile of another length")
+    elif entries.broken is not None:
+        _blame_left_over(found, entries.broken, size)
+    elif different is not None and found.tree is from_entries is not None:
+        _blame_tile(found, Tile(0, different // TILE_WIDTH, _width(different // TILE_WIDTH, size)), "other hashes")
     elif different is not None:
-        _blame_entry(found, different, entries, tiles)
+        _blame_entry(found, different, entries, tiles, size)
+    elif found.tree is not None:
+        _check_upper(found, source, size, found.tree)
     elif entries.whole or tiles.whole:
-        _blame_upper(found, source, checkpoint, from_entries or from_tiles)
-    if found.tree is not None and not found.findings:
-        _check_upper(found, source, checkpoint.size, found.tree)
+        _blame_root(found, source, checkpoint, from_entries or from_tiles)
     if found.tree is not None:
-        found.readable = next((i for i in range(checkpoint.size) if i not in entries.by_index), checkpoint.size)
+        found.readable = next((index for index in range(size) if index not in entries.by_index), size)
     return found
 
 
@@ -112,36 +117,142 @@ def entries_of(source: LogSource, tree: MerkleTree, count: int) -> Iterator[byte
         MalformedError: an entry is not the one that was there before.
     """
     for bundle in bundles_of(tree.size):
-        if bundle.index * TILE_WIDTH >= count:
+        begin = bundle.index * TILE_WIDTH
+        if begin >= count:
             return
         raw = _read_wide(source, bundle)
-        for position, entry in enumerate(_cut_entries(raw or b"", bundle.width)):
-            index = bundle.index * TILE_WIDTH + position
-            if index >= count:
-                return
-            if entry is None or leaf_hash(entry) != tree.leaf(index):
+        entries = [] if raw is None else _cut_entries(raw, bundle.width)[0]
+        for index in range(begin, min(count, begin + bundle.width)):
+            if index - begin >= len(entries) or leaf_hash(entries[index - begin]) != tree.leaf(index):
                 raise MalformedError("the log's files changed while they were read")
-            yield entry
+            yield entries[index - begin]
 
 
-def _read_entries(
-    source: LogSource, size: int, found: Structure, progress: Progress
-) -> tuple[_Leaves, int | None]:
-    """Hash every entry. Also the first bundle that has bytes behind its last entry."""
-    leaves: dict[int, Digest] = {}
-    left_over = None
+def _read_entries(source: LogSource, size: int, found: Structure, progress: Progress) -> _Leaves:
+    leaves = _Leaves(size)
     for bundle in bundles_of(size):
         raw = _read_wide(source, bundle)
         if raw is None:
-            found.missing.append(Missing(None, None, "entries", bundle.path))
+            leaves.absent.add(bundle.index)
+            found.missing.append(Missing(None, None, f"entries from {bundle.index * TILE_WIDTH} on", bundle.path))
             if len(found.missing) > MISSING_FILES_MAX:
                 break
             continue
-        cut = list(_cut_entries(raw, bundle.width))
-        for position, entry in enumerate(cut[: bundle.width]):
-            if entry is not None:
-                leaves[bundle.index * TILE_WIDTH + position] = leaf_hash(entry)
-        if len(cut) > bundle.width and left_over is None:
-            left_over = bundle.index
+        entries, end = _cut_entries(raw, bundle.width)
+        for position, entry in enumerate(entries):
+            leaves.by_index[bundle.index * TILE_WIDTH + position] = leaf_hash(entry)
+        if len(entries) == bundle.width and end != len(raw) and leaves.broken is None:
+            leaves.broken = bundle.index
         progress("structure", min(size, (bundle.index + 1) * TILE_WIDTH), size)
-    return _Leaves(leaves, size), left_over
+    return leaves
+
+
+def _read_leaf_tiles(source: LogSource, size: int, found: Structure) -> _Leaves:
+    leaves = _Leaves(size)
+    for tile in tiles_of(size):
+        if tile.level > 0 or len(found.missing) > MISSING_FILES_MAX:
+            break
+        raw = _read_wide(source, tile)
+        if raw is None:
+            leaves.absent.add(tile.index)
+            found.missing.append(_missing_tile(tile))
+            continue
+        try:
+            hashes = parse_tile(raw, tile.width)
+        except MalformedError:
+            leaves.broken = tile.index if leaves.broken is None else leaves.broken
+            continue
+        for position, leaf in enumerate(hashes):
+            leaves.by_index[tile.index * TILE_WIDTH + position] = leaf
+    return leaves
+
+
+def _read_wide(source: LogSource, place: Tile | Bundle) -> bytes | None:
+    """Read a tile or bundle; of a partial one that has gone, the beginning of the full one that took its place."""
+    bytes_max = 32 * place.width if isinstance(place, Tile) else place.width * (BUNDLE_BYTES_MAX // TILE_WIDTH)
+    raw = source.read(place.path, bytes_max)
+    if raw is not None or place.width == TILE_WIDTH:
+        return raw
+    if isinstance(place, Tile):
+        raw = source.read(Tile(place.level, place.index, TILE_WIDTH).path, 32 * TILE_WIDTH)
+        return None if raw is None else raw[: 32 * place.width]
+    raw = source.read(Bundle(place.index, TILE_WIDTH).path, BUNDLE_BYTES_MAX)
+    return None if raw is None else raw[: _cut_entries(raw, place.width)[1]]
+
+
+def _cut_entries(raw: bytes, width: int) -> tuple[list[bytes], int]:
+    """Cut a bundle into at most `width` entries, as far as they are whole; also where the last of them ends."""
+    entries: list[bytes] = []
+    at = 0
+    while len(entries) < width and at + 2 <= len(raw):
+        end = at + 2 + int.from_bytes(raw[at : at + 2], "big")
+        if end > len(raw):
+            break
+        entries.append(raw[at + 2 : end])
+        at = end
+    return entries, at
+
+
+def _first_difference(entries: _Leaves, tiles: _Leaves) -> int | None:
+    """First index at which a bundle that is there does not say what the level-0 tile says, or ends too early."""
+    for index in range(entries.size):
+        number = index // TILE_WIDTH
+        if number in entries.absent:
+            continue
+        entry, leaf = entries.by_index.get(index), tiles.by_index.get(index)
+        if entry is None or (leaf is not None and entry != leaf):
+            return index
+    return None
+
+
+def _check_upper(found: Structure, source: LogSource, size: int, tree: MerkleTree) -> None:
+    for tile in tiles_of(size):
+        if tile.level == 0:
+            continue
+        raw = _read_wide(source, tile)
+        if raw is None:
+            found.missing.append(_missing_tile(tile))
+        elif raw != tile_of_tree(tree, tile):
+            _blame_tile(found, tile, "other hashes than the entries give")
+            return
+
+
+def _blame_root(found: Structure, source: LogSource, checkpoint: Checkpoint, tree: MerkleTree | None) -> None:
+    """Entries and tiles agree with each other and not with the root: the tiles above say how far that goes."""
+    assert tree is not None, "one of the two is whole"
+    _check_upper(found, source, checkpoint.size, tree)
+    if not found.findings:
+        found.findings.append(
+            Finding("structure", None, LOG, f"root {checkpoint.root.hex()}", f"root {tree.root().hex()}", "checkpoint")
+        )
+
+
+def _blame_entry(found: Structure, index: int, entries: _Leaves, tiles: _Leaves, size: int) -> None:
+    number = index // TILE_WIDTH
+    leaf, entry = tiles.by_index.get(index), entries.by_index.get(index)
+    expected = "an entry as the root has it" if leaf is None else f"entry hash {leaf.hex()}"
+    said = "no whole entry" if entry is None else f"entry hash {entry.hex()}"
+    found.findings.append(
+        Finding("structure", index, LOG, expected, said, Bundle(number, _width(number, size)).path)
+    )
+
+
+def _blame_tile(found: Structure, tile: Tile, said: str) -> None:
+    span = TILE_WIDTH**tile.level
+    first = tile.index * TILE_WIDTH * span
+    covered = f"entries {first} to {first + tile.width * span - 1}"
+    found.findings.append(Finding("structure", None, LOG, f"the hashes over {covered}", said, tile.path))
+
+
+def _blame_left_over(found: Structure, number: int, size: int) -> None:
+    path = Bundle(number, _width(number, size)).path
+    last = min(size, (number + 1) * TILE_WIDTH) - 1
+    found.findings.append(Finding("structure", last, LOG, "the last entry of the bundle", "bytes behind it", path))
+
+
+def _missing_tile(tile: Tile) -> Missing:
+    return Missing(None, None, f"hashes of level {tile.level}", tile.path)
+
+
+def _width(number: int, size: int) -> int:
+    return min(TILE_WIDTH, size - number * TILE_WIDTH)

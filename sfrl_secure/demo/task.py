@@ -32,7 +32,7 @@ GRID_EXPONENT = 24
 DENSITY_PPM = 10_000
 """Share of the coordinates that a rover sends."""
 
-HELD_OUT_FRACTION = 0.25
+HELD_OUT_FRACTION = 0.5
 """Share of the publications that nobody trains on."""
 
 WEIGHT_MAX = 8_192

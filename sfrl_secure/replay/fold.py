@@ -60,6 +60,16 @@ class Replay:
         self._last_time_us = 0
 
     @property
+    def size(self) -> int:
+        """Entries taken in."""
+        return self._size
+
+    @property
+    def last_time_us(self) -> int:
+        """Log time of the last of them."""
+        return self._last_time_us
+
+    @property
     def missing(self) -> tuple[Missing, ...]:
         """Objects that are not there; complete after `finish`."""
         return self.docket.missing

@@ -219,8 +219,6 @@ class _PolicyReader:
                 self._quorum = name
             case _:
                 raise MalformedError("a policy line is log, witness or group in its form, and one quorum")
-        if max(len(self._witnesses), len(self._groups)) > POLICY_MEMBERS_MAX:
-            raise MalformedError(f"a policy has at most {POLICY_MEMBERS_MAX} witnesses and groups each")
 
     def _take_log(self, key: VerifierKey, url: str | None = None) -> None:
         self._keys.setdefault(key.name, []).append(key)

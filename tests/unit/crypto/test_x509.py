@@ -211,6 +211,7 @@ def test_a_common_name_out_of_range_is_refused(name: str) -> None:
         spki_of(ed25519.Ed25519PrivateKey.generate()),
         spki_of(rsa.generate_private_key(65537, 2048)),
     ],
+    ids=["empty", "zeros", "cut", "longer", "private-key", "p-384", "k-256", "ed25519", "rsa"],
 )
 def test_a_tls_key_is_ecdsa_p_256_and_nothing_else(spki: bytes) -> None:
     with pytest.raises(MalformedError):

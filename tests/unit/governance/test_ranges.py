@@ -135,7 +135,7 @@ def test_a_field_takes_its_range_and_nothing_beyond(federation, change: Change, 
 
 def test_a_cohort_is_bounded_by_itself_too(federation, change: Change) -> None:
     raw = change(federation.raw["segment-terms"], ("limits", "weight_max"), 1)
-    federation.parse("segment-terms", change(raw, ("round", "cohort_max"), 65_536))
+    federation.parse("segment-terms", change(raw, ("round", "cohort_max"), 500))
     with pytest.raises(MalformedError):
         federation.parse("segment-terms", change(raw, ("round", "cohort_max"), 65_537))
 

@@ -600,7 +600,7 @@ class UpdateRefused(_message.Message):
     request_digest: _builtins.bytes
     """SHA-256 of the request message as it arrived, 32 bytes."""
     reason: _builtins.str
-    """Reason code, proto/README.md, "Reasons"."""
+    """Reason code, proto/README.md, "Admission"."""
     evidence: Global___Evidence.ValueType
     """Where the grounds can be found."""
     @_builtins.property

@@ -274,7 +274,7 @@ class ErrorDetail(_message.Message):
     ENTRY_INDEX_PLUS_ONE_FIELD_NUMBER: _builtins.int
     LOG_SIZE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Reason code, proto/README.md, "Reasons"."""
+    """Reason code, proto/README.md, "Admission"."""
     message: _builtins.str
     """One sentence that quotes our limit."""
     entry_index_plus_one: _builtins.int

@@ -1,0 +1,177 @@
+"""The verdict of an audit, for machines and for people.
+
+`false` over `missing` over `verified`: one thing that does not hold outweighs whatever else is lacking. The text says first what
+is false and where.
+
+Format: PROTOCOL 9 and 10.
+
+Runs in: verifier, auditors' machines.
+Trusts: nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sfrl_secure.replay.findings import CODES, Finding, Missing
+
+FALSE, MISSING, VERIFIED = "false", "missing", "verified"
+_EXIT_CODES = {VERIFIED: 0, FALSE: 1, MISSING: 2}
+_LINES_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Witnessed:
+    """Who cosigned the checkpoint.
+
+    Attributes:
+        times: seconds since 1970 by the trust policy's name of each witness whose cosignature holds.
+        quorum: the trust policy's quorum, and whether it is met.
+        same_operator: those of them that the log's own operator runs, as far as the caller said so.
+    """
+
+    times: Mapping[str, int] = field(default_factory=dict)
+    quorum: str = ""
+    quorum_met: bool = False
+    same_operator: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What an audit found out about one log at one size.
+
+    Attributes:
+        origin, size, root: of the checkpoint; empty and 0 where none could be opened.
+        log_time_us: of the last entry that was replayed.
+        replayed: entries whose meaning was checked.
+        rounds, models, admitted: effective ones.
+        refused: effective refusals by reason; `refusals_counted` those without an entry of their own.
+        refusals_on_word: refusals for which there is nothing but the gatekeeper's word.
+        results_sound: every published model was computed again and is right.
+        conduct_clean: nobody wrote anything that does not hold.
+    """
+
+    origin: str = ""
+    size: int = 0
+    root: str = ""
+    witnessed: Witnessed = field(default_factory=Witnessed)
+    log_time_us: int = 0
+    replayed: int = 0
+    rounds: int = 0
+    models: int = 0
+    admitted: int = 0
+    refused: Mapping[str, int] = field(default_factory=dict)
+    refusals_counted: int = 0
+    refusals_on_word: int = 0
+    results_sound: bool = False
+    conduct_clean: bool = False
+    findings: tuple[Finding, ...] = ()
+    missing: tuple[Missing, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """`false`, `missing` or `verified`."""
+        if self.findings:
+            return FALSE
+        return MISSING if self.missing else VERIFIED
+
+    @property
+    def exit_code(self) -> int:
+        """1 for false, 2 for missing, 0 for verified."""
+        return _EXIT_CODES[self.verdict]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as one JSON object."""
+        return {
+            "verdict": self.verdict,
+            "origin": self.origin,
+            "size": self.size,
+            "root": self.root,
+            "log_time_us": self.log_time_us,
+            "quorum": self.witnessed.quorum,
+            "quorum_met": self.witnessed.quorum_met,
+            "witnesses": dict(self.witnessed.times),
+            "witnesses_same_operator": list(self.witnessed.same_operator),
+            "replayed": self.replayed,
+            "rounds": self.rounds,
+            "models": self.models,
+            "admitted": self.admitted,
+            "refused": dict(sorted(self.refused.items())),
+            "refusals_counted": self.refusals_counted,
+            "refusals_on_word": self.refusals_on_word,
+            "results_sound": self.results_sound,
+            "conduct_clean": self.conduct_clean,
+            "findings": [asdict(each) for each in self.findings],
+            "missing": [_missing_json(each) for each in self.missing],
+        }
+
+    def to_text(self) -> str:
+        """The report for people."""
+        lines = [self._headline()]
+        lines += _first(self.findings, _finding_line, "findings")
+        lines += _first(self.missing, _missing_line, "missing")
+        if self.root:
+            lines += ["", f"log         {self.origin}", f"size, root  {self.size}, {self.root}"]
+            lines += [f"witnesses   {self._witness_line()}"]
+        if self.replayed:
+            refused = ", ".join(f"{count} {reason}" for reason, count in sorted(self.refused.items())) or "none"
+            lines += [
+                f"replayed    {self.replayed} entries up to {_time(self.log_time_us)}",
+                f"rounds      {self.rounds}, with {self.models} models and {self.admitted} admitted updates",
+                f"refused     {refused}; {self.refusals_counted} more were counted, {self.refusals_on_word} are on word",
+                f"results     {'sound' if self.results_sound else 'not shown to be sound'}",
+                f"conduct     {'clean' if self.conduct_clean else 'not clean'}",
+            ]
+        return "\n".join(lines) + "\n"
+
+    def _headline(self) -> str:
+        if self.verdict == FALSE:
+            return f"FALSE: {len(self.findings)} finding{'s' * (len(self.findings) != 1)}"
+        if self.verdict == MISSING:
+            return f"MISSING: nothing is false, and {len(self.missing)} piece{'s' * (len(self.missing) != 1)} of evidence lacking"
+        return f"VERIFIED: all {self.size} entries, every admission and every model"
+
+    def _witness_line(self) -> str:
+        met = "met" if self.witnessed.quorum_met else "NOT met"
+        names = []
+        for name, seconds in self.witnessed.times.items():
+            own = " (same operator as the log)" if name in self.witnessed.same_operator else ""
+            names.append(f"{name}{own} at {_time(seconds * 1_000_000)}")
+        return f"quorum {self.witnessed.quorum} {met}: {'; '.join(names) or 'nobody'}"
+
+
+def _first(items: tuple[Any, ...], line: Any, what: str) -> list[str]:
+    lines = [line(item) for item in items[:_LINES_MAX]]
+    if len(items) > _LINES_MAX:
+        lines.append(f"  and {len(items) - _LINES_MAX} more {what}")
+    return lines
+
+
+def _finding_line(finding: Finding) -> str:
+    where = "the log" if finding.index is None else f"entry {finding.index}"
+    subject = f", {finding.subject}" if finding.subject else ""
+    return (
+        f"  {where}{subject}: {finding.code}: {CODES[finding.code]}\n"
+        f"    by {finding.writer}; expected {finding.expected}; found {finding.found or 'otherwise'}"
+    )
+
+
+def _missing_line(missing: Missing) -> str:
+    if missing.digest is None:
+        return f"  {missing.path}: {missing.why}"
+    return f"  object {missing.digest.hex()}: {missing.why}, for entry {missing.index}"
+
+
+def _missing_json(missing: Missing) -> dict[str, Any]:
+    digest = None if missing.digest is None else missing.digest.hex()
+    return {"digest": digest, "index": missing.index, "path": missing.path, "why": missing.why}
+
+
+def _time(microseconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(microseconds // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"{microseconds} us"

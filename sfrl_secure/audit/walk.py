@@ -1,0 +1,157 @@
+"""The walk: from a trust policy and a log's files to a report.
+
+In order: the checkpoint under every log key and the quorum; older checkpoints that the caller has; structure; meaning, entry by
+entry; and objects that no entry names. The first difference in structure ends it: what the entries mean is then not asked.
+
+Format: proto/README.md, "Verification of a log, in order".
+
+Runs in: verifier, auditors' machines.
+Trusts: the trust policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from sfrl_secure.audit.report import Report, Witnessed
+from sfrl_secure.audit.source import FolderObjects, LogSource
+from sfrl_secure.audit.structure import Progress, Structure, check_structure, entries_of
+from sfrl_secure.errors import DigestError, MalformedError, VerificationError
+from sfrl_secure.ids import Digest
+from sfrl_secure.limits import NOTE_BYTES_MAX
+from sfrl_secure.replay.docket import STORE
+from sfrl_secure.replay.findings import LOG, Finding, Missing
+from sfrl_secure.replay.fold import Replay
+from sfrl_secure.translog.opened import OpenedCheckpoint, open_checkpoint
+from sfrl_secure.translog.policy import TrustPolicy
+from sfrl_secure.translog.tree import MerkleTree
+
+_UNSOUND = frozenset({"aggregate", "model", "initial_model", "object_altered", "genesis"})
+"""Findings after which it is not shown that every model is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What is audited, and against what.
+
+    Attributes:
+        older: checkpoints of the same log that the caller got before, as notes.
+        same_operator: names in the trust policy of witnesses that the log's own operator runs.
+    """
+
+    source: LogSource
+    policy: TrustPolicy
+    objects: FolderObjects
+    older: Sequence[bytes] = ()
+    same_operator: Collection[str] = ()
+
+
+def walk(audit: Audit, progress: Progress) -> Report:
+    """Audit a log.
+
+    Raises:
+        MalformedError: one of the older checkpoints is none of this log's.
+    """
+    raw = audit.source.read("checkpoint", NOTE_BYTES_MAX)
+    if raw is None:
+        return Report(missing=(Missing(None, None, "the log's newest checkpoint", "checkpoint"),))
+    try:
+        opened = open_checkpoint(raw, audit.policy, quorum=False)
+    except (MalformedError, VerificationError) as error:
+        return Report(findings=(Finding("checkpoint", None, LOG, str(error), "", "checkpoint"),))
+    report = _report_of(audit, opened)
+    structure = check_structure(audit.source, opened.checkpoint, progress)
+    findings, missing = list(structure.findings), list(structure.missing)
+    if not opened.quorum_met:
+        findings.insert(0, Finding("checkpoint", None, LOG, f"quorum {audit.policy.quorum}", "not met", "checkpoint"))
+    if structure.tree is not None:
+        older_findings, older_missing = _compare_older(audit, opened, structure.tree)
+        findings += older_findings
+        missing += older_missing
+    report = replace(report, findings=tuple(findings), missing=tuple(missing))
+    # Nothing in a log that does not hold together, or that nobody witnessed, is asked what it means.
+    if structure.tree is None or findings:
+        return report
+    return _replay(audit, report, structure, progress)
+
+
+def _report_of(audit: Audit, opened: OpenedCheckpoint) -> Report:
+    checkpoint = opened.checkpoint
+    same = tuple(name for name in opened.witness_times if name in audit.same_operator)
+    return Report(
+        origin=checkpoint.origin,
+        size=checkpoint.size,
+        root=checkpoint.root.hex(),
+        witnessed=Witnessed(dict(opened.witness_times), audit.policy.quorum, opened.quorum_met, same),
+    )
+
+
+def _compare_older(
+    audit: Audit, opened: OpenedCheckpoint, tree: MerkleTree
+) -> tuple[list[Finding], list[Missing]]:
+    findings: list[Finding] = []
+    missing: list[Missing] = []
+    for raw in audit.older:
+        try:
+            older = open_checkpoint(raw, audit.policy, quorum=False).checkpoint
+        except VerificationError:
+            raise MalformedError("an older checkpoint is signed by every key of the log") from None
+        if older.origin != opened.checkpoint.origin:
+            raise MalformedError("an older checkpoint is of the same log")
+        if older.size > tree.size:
+            missing.append(Missing(None, None, f"the log had {older.size} entries in a checkpoint given", "checkpoint"))
+        elif tree.root(older.size) != older.root:
+            expected = f"root {older.root.hex()} at size {older.size}, which the log signed"
+            findings.append(Finding("equivocation", None, LOG, expected, f"root {tree.root(older.size).hex()}"))
+    return findings, missing
+
+
+def _replay(audit: Audit, report: Report, structure: Structure, progress: Progress) -> Report:
+    assert structure.tree is not None, "the caller has looked"
+    log = audit.policy.log(report.origin)
+    assert log is not None, "the checkpoint was opened with it"
+    replay = Replay(log, audit.objects)
+    findings = list(report.findings)
+    try:
+        for index, raw in enumerate(entries_of(audit.source, structure.tree, structure.readable)):
+            replay.step(raw)
+            if replay.is_ended:
+                break
+            progress("replay", index + 1, report.size)
+    except MalformedError as error:
+        findings.append(Finding("structure", replay.size, LOG, "the same bytes twice", str(error)))
+    replay.finish()
+    docket = replay.docket
+    if not report.size:
+        findings.append(Finding("genesis", None, LOG, "a genesis at index 0", "a log without entries"))
+    findings += docket.findings
+    findings += _stray_objects(audit.objects, docket.named, progress)
+    missing = (*report.missing, *replay.missing)
+    return replace(
+        report,
+        log_time_us=replay.last_time_us,
+        replayed=replay.size,
+        rounds=docket.rounds,
+        models=docket.models,
+        admitted=docket.admitted,
+        refused=dict(docket.refused),
+        refusals_counted=docket.refusals_counted,
+        refusals_on_word=docket.refusals_on_word,
+        results_sound=not missing and not any(each.code in _UNSOUND for each in findings),
+        conduct_clean=not findings,
+        findings=tuple(findings),
+        missing=missing,
+    )
+
+
+def _stray_objects(objects: FolderObjects, named: Collection[Digest], progress: Progress) -> Iterable[Finding]:
+    """Objects that no entry names: their bytes are compared with their names all the same."""
+    stray = [digest for digest in objects.names() if digest not in named]
+    for done, digest in enumerate(sorted(stray)):
+        try:
+            objects.holds(digest)
+        except DigestError:
+            expected = "bytes of the SHA-256 that names them; no entry needs it"
+            yield Finding("object_altered", None, STORE, expected, "others", digest.hex())
+        progress("objects", done + 1, len(stray))
