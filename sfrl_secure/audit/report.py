@@ -1,7 +1,7 @@
 """The verdict of an audit, for machines and for people.
 
-`false` over `missing` over `verified`: one thing that does not hold outweighs whatever else is lacking. The text says first what
-is false and where.
+`false` over `missing` over `verified`: one thing that does not hold outweighs whatever else is lacking. The text says
+first what is false and where.
 
 Format: PROTOCOL 9 and 10.
 
@@ -121,7 +121,7 @@ class Report:
             lines += [
                 f"replayed    {self.replayed} entries up to {_time(self.log_time_us)}",
                 f"rounds      {self.rounds}, with {self.models} models and {self.admitted} admitted updates",
-                f"refused     {refused}; {self.refusals_counted} more were counted, {self.refusals_on_word} are on word",
+                f"refused     {refused}; {self.refusals_counted} more counted, {self.refusals_on_word} on word",
                 f"results     {'sound' if self.results_sound else 'not shown to be sound'}",
                 f"conduct     {'clean' if self.conduct_clean else 'not clean'}",
             ]
@@ -129,9 +129,9 @@ class Report:
 
     def _headline(self) -> str:
         if self.verdict == FALSE:
-            return f"FALSE: {len(self.findings)} finding{'s' * (len(self.findings) != 1)}"
+            return f"FALSE: {_count(len(self.findings), 'finding')}"
         if self.verdict == MISSING:
-            return f"MISSING: nothing is false, and {len(self.missing)} piece{'s' * (len(self.missing) != 1)} of evidence lacking"
+            return f"MISSING: nothing is false, and {_count(len(self.missing), 'piece')} of evidence lacking"
         return f"VERIFIED: all {self.size} entries, every admission and every model"
 
     def _witness_line(self) -> str:
@@ -148,6 +148,10 @@ def _first(items: tuple[Any, ...], line: Any, what: str) -> list[str]:
     if len(items) > _LINES_MAX:
         lines.append(f"  and {len(items) - _LINES_MAX} more {what}")
     return lines
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _finding_line(finding: Finding) -> str:

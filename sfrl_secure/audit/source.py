@@ -1,7 +1,7 @@
 """Where an audit reads: a log as static files, and objects under their digests.
 
-Every read is bounded before it begins, and takes regular files only. What is read is believed by nobody until its hash is
-compared.
+Every read is bounded before it begins, and takes regular files only. What is read is believed by nobody until its hash
+is compared.
 
 Format: proto/README.md, "Checkpoints, tiles, cosignatures"; c2sp.org/tlog-tiles.
 

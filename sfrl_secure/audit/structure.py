@@ -1,7 +1,7 @@
 """Structure: that entries, tiles and the signed root belong together, and where they first do not.
 
-Two trees are built, from the entries and from the level-0 tiles. Whichever leads to the signed root is right, and where the
-other differs somebody changed it: so the report names an entry or a tile and not merely a difference.
+Two trees are built, from the entries and from the level-0 tiles. Whichever leads to the signed root is right, and where
+the other differs somebody changed it: so the report names an entry or a tile and not merely a difference.
 
 Format: proto/README.md, "Verification of a log, in order", 2; c2sp.org/tlog-tiles.
 
@@ -111,7 +111,7 @@ def check_structure(source: LogSource, checkpoint: Checkpoint, progress: Progres
 
 
 def entries_of(source: LogSource, tree: MerkleTree, count: int) -> Iterator[bytes]:
-    """Read the first `count` entries again, each compared with the tree once more: files can change between two readings.
+    """Read the first `count` entries again, each compared with the tree: files can change between two readings.
 
     Raises:
         MalformedError: an entry is not the one that was there before.

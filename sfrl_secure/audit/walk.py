@@ -1,7 +1,8 @@
 """The walk: from a trust policy and a log's files to a report.
 
-In order: the checkpoint under every log key and the quorum; older checkpoints that the caller has; structure; meaning, entry by
-entry; and objects that no entry names. The first difference in structure ends it: what the entries mean is then not asked.
+In order: the checkpoint under every log key and the quorum; structure; older checkpoints that the caller has; meaning,
+entry by entry; and objects that no entry names. Before meaning the first thing that does not hold ends it: what such
+entries mean is not asked.
 
 Format: proto/README.md, "Verification of a log, in order".
 

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from sfrl_secure.cli.inputs import read_input
 from sfrl_secure.errors import UnavailableError
 
 _LOOK_SECONDS = 0.5
@@ -26,9 +27,8 @@ def init(
     from sfrl_secure.clock import SystemClock
     from sfrl_secure.services.federation.create import create_federation
     from sfrl_secure.services.federation.plan import PLAN_BYTES_MAX, default_plan, parse_plan
-    from sfrl_secure.storage.files import read_bounded
 
-    chosen = default_plan() if plan is None else parse_plan(read_bounded(plan, PLAN_BYTES_MAX))
+    chosen = default_plan() if plan is None else parse_plan(read_input(plan, PLAN_BYTES_MAX, "the plan"))
     made = create_federation(folder, chosen, SystemClock())
     typer.echo(f"federation {made.federation_id.hex()}")
     typer.echo(f"log        {made.origin}, {made.log_size} entries to begin with")

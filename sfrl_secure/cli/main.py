@@ -13,9 +13,10 @@ from typing import Annotated
 
 import typer
 
+from sfrl_secure.cli import audit, participant, policy, receipt, rounds
 from sfrl_secure.cli.demo import demo
 from sfrl_secure.cli.federation import init, up
-from sfrl_secure.errors import SfrlError
+from sfrl_secure.errors import DeniedError, SfrlError
 
 
 class Role(StrEnum):
@@ -34,6 +35,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"sfrl {version('sfrl-secure')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -57,6 +75,11 @@ def serve(
 app.command()(init)
 app.command()(up)
 app.command()(demo)
+participant.register(app)
+app.add_typer(audit.app, name="audit")
+app.add_typer(receipt.app, name="receipt")
+app.add_typer(policy.app, name="policy")
+app.add_typer(rounds.app, name="round")
 
 
 def main() -> None:
@@ -66,7 +89,8 @@ def main() -> None:
     except SfrlError as error:
         from sfrl_secure.rpc.status import exit_code_of
 
-        typer.echo(f"error: {error}", err=True)
+        reason = f" ({error.reason})" if isinstance(error, DeniedError) else ""
+        typer.echo(f"error: {error}{reason}", err=True)
         sys.exit(exit_code_of(error))
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sfrl_secure.audit.published import read_unverified_checkpoint, read_unverified_entries
 from sfrl_secure.governance.statements import (
     ModelPublished,
     RefusalsCounted,
@@ -19,13 +20,6 @@ from sfrl_secure.governance.statements import (
     UpdateRefused,
 )
 from sfrl_secure.ids import Digest
-from sfrl_secure.limits import NOTE_BYTES_MAX
-from sfrl_secure.storage.files import read_bounded
-from sfrl_secure.translog.checkpoint import parse_checkpoint
-from sfrl_secure.translog.note import parse_note
-from sfrl_secure.translog.tiles import BUNDLE_BYTES_MAX, bundles_of, parse_bundle
-from sfrl_secure.wire.content import parse_content
-from sfrl_secure.wire.entries import parse_entry
 
 
 @dataclass(slots=True)
@@ -48,13 +42,10 @@ class LogSummary:
 
 def summarise(log_dir: Path) -> LogSummary:
     """Read the published log once."""
-    checkpoint = parse_checkpoint(parse_note(read_bounded(log_dir / "checkpoint", NOTE_BYTES_MAX)).text)
-    summary = LogSummary(checkpoint.size)
-    for bundle in bundles_of(checkpoint.size):
-        for raw in parse_bundle(read_bounded(log_dir / bundle.path, BUNDLE_BYTES_MAX), bundle.width):
-            content = parse_content(parse_entry(raw).envelope)
-            if isinstance(content, Statement):
-                _take(summary, content)
+    summary = LogSummary(read_unverified_checkpoint(log_dir).size)
+    for each in read_unverified_entries(log_dir, summary.size):
+        if isinstance(each.content, Statement):
+            _take(summary, each.content)
     return summary
 
 

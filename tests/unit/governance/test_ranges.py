@@ -106,7 +106,7 @@ RANGES: dict[str, dict[str, Range]] = {
         "round duration_us": ([10**6, 10**15], [10**6 - 1, 10**15 + 1]),
         "round cohort_min": ([1, 5], [0, 6]),
         # The weight is 1,000 at most, and 1,000 * 4,194 is the last multiple below 2**22.
-        "round cohort_max": ([2, 4_194], [0, 1, 4_195]),
+        "round cohort_max": ([2, 500], [0, 1, 501]),
         "round rounds_max": ([1, 2**31], [0, 2**31 + 1]),
         "rule": ([], ["median/v1", ""]),
         "privacy": ([], ["secret", ""]),
@@ -137,7 +137,7 @@ def test_a_cohort_is_bounded_by_itself_too(federation, change: Change) -> None:
     raw = change(federation.raw["segment-terms"], ("limits", "weight_max"), 1)
     federation.parse("segment-terms", change(raw, ("round", "cohort_max"), 500))
     with pytest.raises(MalformedError):
-        federation.parse("segment-terms", change(raw, ("round", "cohort_max"), 65_537))
+        federation.parse("segment-terms", change(raw, ("round", "cohort_max"), 501))
 
 
 def test_a_weight_is_bounded_by_the_sum_even_alone(federation, change: Change) -> None:

@@ -1,0 +1,84 @@
+"""`sfrl audit`: prove a log, or read it.
+
+Runs in: cli.
+Trusts: whoever types, and the trust policy that they name.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfrl_secure.cli.inputs import check_folder, read_input
+
+app = typer.Typer(help="Prove a log, or read it.", no_args_is_help=True)
+
+LogOption = Annotated[Path, typer.Option("--log", help="Folder of the published log: `checkpoint` and `tile/`.")]
+TrustPolicyOption = Annotated[
+    Path, typer.Option("--trust-policy", help="Which log keys, witnesses and quorum count: the root of all trust.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one object on one line of standard output.")]
+
+READING_NOTE = "a reading, not a proof: no signature was verified; `sfrl audit verify` does that"
+
+
+def say_reading() -> None:
+    """Say, beside the output, that what is shown proves nothing."""
+    typer.echo(f"note: {READING_NOTE}", err=True)
+
+
+@app.command()
+def verify(
+    log: LogOption,
+    trust_policy: TrustPolicyOption,
+    objects: Annotated[Path, typer.Option("--objects", help="Folder of the stored updates and models.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Derive every decision and every model again, offline, and say whether the history is true.
+
+    Exit code 0: verified. 1: something is false, and the report names the first entry, tile or object. 2: evidence
+    is missing, so that it can say neither.
+    """
+    from rich.console import Console
+
+    from sfrl_secure.audit.verify import verify_log
+    from sfrl_secure.cli.progress import Progress
+    from sfrl_secure.limits import TRUST_POLICY_BYTES_MAX
+
+    policy = read_input(trust_policy, TRUST_POLICY_BYTES_MAX, "the trust policy")
+    check_folder(log, "the log")
+    check_folder(objects, "the objects")
+    with Progress(Console(stderr=True)) as progress:
+        report = verify_log(log, policy, objects, progress=progress.tell)
+    typer.echo(json.dumps(report.to_json()) if as_json else report.to_text())
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def show(
+    index: Annotated[int | None, typer.Argument(metavar="[INDEX]", min=0, help="Show this entry in full.")] = None,
+    *,
+    log: LogOption,
+) -> None:
+    """List the entries of a log, or show one in full. Proves nothing: see `verify`."""
+    from sfrl_secure.audit.published import (
+        read_unverified_checkpoint,
+        read_unverified_entries,
+        read_unverified_entry,
+    )
+    from sfrl_secure.cli.words import entry_in_full, kind_of, time_in_words, what_of, writer_of
+
+    check_folder(log, "the log")
+    size = read_unverified_checkpoint(log).size
+    say_reading()
+    if index is not None:
+        for line in entry_in_full(read_unverified_entry(log, size, index)):
+            typer.echo(line)
+        return
+    typer.echo(f"{'index':>6}  {'time':24}  {'kind':16}  {'writer':24}  what")
+    for each in read_unverified_entries(log, size):
+        time = "-" if each.entry is None else time_in_words(each.entry.log_time_us)
+        typer.echo(f"{each.index:>6}  {time:24}  {kind_of(each):16}  {writer_of(each):24}  {what_of(each)}")

@@ -1,0 +1,39 @@
+"""Files that somebody names on the command line: an error says which file it was.
+
+Runs in: cli.
+Trusts: whoever types; not what the file holds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sfrl_secure.errors import MalformedError, MissingEvidenceError, NotFoundError
+
+
+def read_input(path: Path, bytes_max: int, what: str) -> bytes:
+    """Read a file that the command needs.
+
+    Raises:
+        NotFoundError, MalformedError, MissingEvidenceError: not there, too long or no file, not readable.
+    """
+    from sfrl_secure.storage.files import read_bounded
+
+    try:
+        return read_bounded(path, bytes_max)
+    except NotFoundError:
+        raise NotFoundError(f"{what}: there is no file {path}") from None
+    except MalformedError as error:
+        raise MalformedError(f"{what} {path}: {error}") from None
+    except MissingEvidenceError as error:
+        raise MissingEvidenceError(f"{what} {path}: {error}") from None
+
+
+def check_folder(path: Path, what: str) -> None:
+    """Check that a folder is there.
+
+    Raises:
+        NotFoundError: it is not.
+    """
+    if not path.is_dir():
+        raise NotFoundError(f"{what}: there is no folder {path}")

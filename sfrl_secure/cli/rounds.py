@@ -1,0 +1,107 @@
+"""`sfrl round`: how rounds went, as the log has it.
+
+Runs in: cli.
+Trusts: whoever types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sfrl_secure.cli.audit import LogOption, say_reading
+from sfrl_secure.cli.inputs import check_folder
+from sfrl_secure.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from sfrl_secure.rounds.state import RoundState
+
+app = typer.Typer(help="How rounds went.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_rounds(
+    log: LogOption,
+    segment: Annotated[str | None, typer.Option("--segment", help="Only this segment's.")] = None,
+) -> None:
+    """List the rounds of a log, one line each."""
+    from sfrl_secure.cli.reading import read_folded
+    from sfrl_secure.cli.words import short, time_in_words
+
+    check_folder(log, "the log")
+    reading = read_folded(log)
+    segments = reading.segments(segment)
+    say_reading()
+    typer.echo(f"{'segment':16}  {'round':>5}  {'state':9}  {'opened':24}  {'admitted':>8}  {'counted':>7}  model")
+    for each in segments:
+        for number in sorted(each.rounds):
+            found = each.rounds[number]
+            counted = "-" if found.closed is None else str(found.closed.counted_count)
+            model = "-" if found.model is None else short(found.model)
+            typer.echo(
+                f"{each.terms.segment:16}  {number:>5}  {_state_of(found):9}  {time_in_words(found.opened_us):24}  "
+                f"{len(found.admissions):>8}  {counted:>7}  {model}"
+            )
+
+
+@app.command()
+def show(
+    number: Annotated[int, typer.Argument(metavar="N", min=1, help="Number of the round.")],
+    *,
+    log: LogOption,
+    segment: Annotated[str, typer.Option("--segment", help="Name of the segment.")],
+) -> None:
+    """Show one round: its terms, each update and whether it was counted, and the model."""
+    from sfrl_secure.cli.reading import read_folded
+
+    check_folder(log, "the log")
+    found = read_folded(log).segments(segment)[0]
+    if number not in found.rounds:
+        raise NotFoundError(f"segment {segment} has opened {found.last_round} rounds so far")
+    say_reading()
+    for line in _in_words(found.rounds[number]):
+        typer.echo(line)
+
+
+def _state_of(found: RoundState) -> str:
+    if found.closed is None:
+        return "open"
+    if found.model is not None:
+        return "published"
+    return found.closed.outcome.name.lower()
+
+
+def _in_words(found: RoundState) -> Iterator[str]:
+    from sfrl_secure.cli.words import time_in_words
+
+    terms = found.terms
+    yield f"round     {found.number} of {terms.segment}: {_state_of(found)}"
+    yield f"opened    {time_in_words(found.opened_us)}, entry {found.opened_index}, entry hash {found.opened.hex()}"
+    yield f"deadline  {time_in_words(found.deadline_us)}"
+    yield f"terms     v{terms.version}, entry {found.terms_index}: {terms.round.cohort_min} to {terms.round.cohort_max} updates"
+    yield f"base      {found.base_model.hex()}"
+    yield from _updates(found)
+    if found.closed is not None:
+        closed = found.closed
+        yield (
+            f"closed    entry {found.closed_index}, {closed.cause.name.lower()}: {closed.outcome.name.lower()}, "
+            f"{closed.counted_count} counted, root {closed.counted_root.hex()}"
+        )
+    if found.model is not None:
+        yield f"model     entry {found.model_index}: {found.model.hex()}"
+
+
+def _updates(found: RoundState) -> Iterator[str]:
+    unit = 2.0**-found.terms.model.grid_exponent
+    dropped = {} if found.closed is None else {drop.participant: drop.reason for drop in found.closed.dropped}
+    yield "updates" if found.admissions else "updates   none"
+    for name in sorted(found.admissions):
+        admission = found.admissions[name]
+        facts = admission.facts
+        fate = "admitted" if found.closed is None else f"dropped: {dropped[name]}" if name in dropped else "counted"
+        yield (
+            f"  {name}: entry {admission.index}, {fate}, weight {admission.update.weight}, {facts.nonzeros} nonzeros, "
+            f"norm {facts.norm * unit:g}, rules {', '.join(admission.rule_ids)}"
+        )

@@ -1,0 +1,176 @@
+"""Entries in words: one line of each for a list, everything for one of them.
+
+All text comes from parsers that allow printable characters only, so nothing in a log can steer a terminal.
+
+Runs in: cli.
+Trusts: nothing, and proves nothing: entries are shown as they are written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from enum import IntEnum
+
+from sfrl_secure.audit.published import UnverifiedEntry
+from sfrl_secure.crypto.envelope import Envelope
+from sfrl_secure.governance.documents import (
+    Document,
+    GenesisDocument,
+    ParticipantRecord,
+    RootDocument,
+    RulesDocument,
+    SegmentTerms,
+    ServicesDocument,
+)
+from sfrl_secure.governance.statements import (
+    Body,
+    IdentityIssued,
+    ModelPublished,
+    ModelsFetched,
+    RefusalsCounted,
+    RoundClosed,
+    RoundOpened,
+    Statement,
+    UpdateAdmitted,
+    UpdateRefused,
+)
+from sfrl_secure.translog.merkle import leaf_hash
+
+_LAST_SECOND = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
+
+
+def time_in_words(microseconds: int) -> str:
+    """A time in UTC, to the millisecond."""
+    if microseconds // 1_000_000 > _LAST_SECOND:
+        return f"{microseconds} us since 1970"
+    moment = datetime.fromtimestamp(microseconds // 1_000_000, UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{microseconds // 1000 % 1000:03}Z"
+
+
+def short(digest: bytes) -> str:
+    """The first digits of a digest, for a list."""
+    return digest.hex()[:12]
+
+
+def kind_of(entry: UnverifiedEntry) -> str:
+    """What an entry records."""
+    if isinstance(entry.content, Statement):
+        return entry.content.kind.name.lower()
+    return "not readable" if entry.content is None else entry.content.series[0]
+
+
+def writer_of(entry: UnverifiedEntry) -> str:
+    """Who says to have written it: a service's role and name, or the operators."""
+    if isinstance(entry.content, Statement):
+        return f"{entry.content.writer.role}/{entry.content.writer.name}"
+    return "-" if entry.content is None else "operators"
+
+
+def what_of(entry: UnverifiedEntry) -> str:
+    """What it says, in one line."""
+    if entry.entry is None:
+        return f"{len(entry.raw)} bytes that are no entry"
+    if entry.content is None:
+        return "what was signed does not parse"
+    if isinstance(entry.content, Statement):
+        segment = entry.content.stream.removeprefix("segment/")
+        where = f"{segment}: " if segment != entry.content.stream else ""
+        return where + _body_in_words(entry.content.body)
+    return _document_in_words(entry.content)
+
+
+def entry_in_full(entry: UnverifiedEntry) -> Iterator[str]:
+    """Everything that an entry holds, line by line."""
+    yield f"index            {entry.index}"
+    yield f"entry_hash       {leaf_hash(entry.raw).hex()}"
+    yield f"bytes            {len(entry.raw)}"
+    if entry.entry is None:
+        yield "these bytes are not an entry"
+        return
+    yield f"prev             {entry.entry.prev.hex()}"
+    yield f"log_time         {time_in_words(entry.entry.log_time_us)}"
+    yield f"stream_seq       {entry.entry.stream_seq}"
+    yield f"stream_prev      {entry.entry.stream_prev.hex()}"
+    yield f"payload_type     {entry.entry.envelope.payload_type}"
+    yield f"statement_digest {entry.entry.envelope.digest.hex()}"
+    for signature in entry.entry.envelope.signatures:
+        yield f"signature        {signature.suite} by key {signature.key_id.hex()}"
+    if entry.content is None:
+        yield "what was signed does not parse"
+    elif isinstance(entry.content, Statement):
+        yield from _value_in_lines("statement", entry.content, 0)
+    else:
+        yield "document, exactly as signed:"
+        yield entry.content.raw.decode("utf-8")
+
+
+def _body_in_words(body: Body) -> str:
+    match body:
+        case IdentityIssued():
+            return f"{body.spiffe_id} until {time_in_words(body.not_after_us)}"
+        case RoundOpened():
+            return f"round {body.round} opens on model {short(body.base_model)}"
+        case UpdateAdmitted():
+            update = body.update
+            return f"round {update.round}, {update.participant}: {update.nonzeros} nonzeros, weight {update.weight}"
+        case UpdateRefused():
+            return f"{body.peer.role}/{body.peer.name}: {body.reason}, evidence {body.evidence.name.lower()}"
+        case RefusalsCounted():
+            counts = ", ".join(f"{each.count} {each.reason} ({each.peer_class.name.lower()})" for each in body.counts)
+            return counts or "none"
+        case RoundClosed():
+            dropped = "".join(f", dropped {each.participant} ({each.reason})" for each in body.dropped)
+            cause, outcome = body.cause.name.lower(), body.outcome.name.lower()
+            return f"round {body.round} {outcome} ({cause}): {body.counted_count} counted{dropped}"
+        case ModelPublished():
+            return f"round {body.round}: model {short(body.model)} by {body.rule}"
+        case ModelsFetched():
+            return ", ".join(f"{each.participant} took {short(each.model)}" for each in body.fetches)
+
+
+def _document_in_words(document: Document) -> str:
+    match document:
+        case GenesisDocument():
+            return f"federation {short(document.federation_id)}, operators {', '.join(sorted(document.root.operators))}"
+        case RootDocument():
+            return f"v{document.version}, operators {', '.join(sorted(document.operators))}"
+        case ServicesDocument():
+            return f"v{document.version}, {len(document.services)} services, {len(document.auditors)} auditors"
+        case RulesDocument():
+            return f"v{document.version}, {len(document.cedar)} characters of Cedar"
+        case SegmentTerms():
+            return f"v{document.version} of {document.segment}, {document.model.manifest.coordinates} coordinates"
+        case ParticipantRecord():
+            reason = f": {document.reason}" if document.reason else ""
+            return f"v{document.version} of {document.name}, {document.state}{reason}"
+
+
+def _value_in_lines(name: str, value: object, depth: int) -> Iterator[str]:
+    margin = "  " * depth
+    if isinstance(value, Envelope):
+        yield f"{margin}{name}: signed as {value.payload_type}, statement digest {value.digest.hex()}"
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield f"{margin}{name}:"
+        for field in dataclasses.fields(value):
+            # The envelope's bytes are its parsed form over again.
+            if field.name != "envelope_raw":
+                yield from _value_in_lines(field.name, getattr(value, field.name), depth + 1)
+    elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+        for position, each in enumerate(value):
+            yield from _value_in_lines(f"{name}[{position}]", each, depth)
+    else:
+        yield f"{margin}{name}: {_plain(name, value)}"
+
+
+def _plain(name: str, value: object) -> str:
+    if isinstance(value, bytes):
+        return value.hex() or "none"
+    if isinstance(value, IntEnum):
+        return value.name.lower()
+    if isinstance(value, int) and name.endswith("_us"):
+        return time_in_words(value)
+    if isinstance(value, tuple):
+        return ", ".join(str(each) for each in value) or "none"
+    return "none" if value is None else str(value)

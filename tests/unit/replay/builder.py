@@ -1,0 +1,540 @@
+"""A small log writer, from the specification alone: signs everything, keeps the heads, and knows no rule that it follows.
+
+Every method takes what is right from the writer's own state, and lets a test put something else in its place.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
+from sfrl_secure.replay.findings import Finding
+from sfrl_secure.replay.fold import Replay
+
+from sfrl_secure.crypto.envelope import Envelope, envelope_to_json, sign_envelope
+from sfrl_secure.crypto.keys import SigningKey
+from sfrl_secure.crypto.pae import statement_digest
+from sfrl_secure.crypto.possession import prove_possession
+from sfrl_secure.errors import DigestError
+from sfrl_secure.ids import Digest
+from sfrl_secure.translog.checkpoint import Checkpoint
+from sfrl_secure.translog.cosignature import Cosigner, sign_checkpoint
+from sfrl_secure.translog.merkle import leaf_hash, root_of
+from sfrl_secure.translog.note import (
+    ED25519,
+    ED25519_COSIGNATURE,
+    ML_DSA_44_COSIGNATURE,
+    NoteSigner,
+    add_signatures,
+    format_note,
+    parse_note,
+    verifier_key,
+)
+from sfrl_secure.translog.policy import TrustedLog, TrustedWitness, TrustPolicy, WitnessGroup, format_trust_policy
+from sfrl_secure.translog.tiles import bundles_of, encode_bundle, tile_of_tree, tiles_of
+from sfrl_secure.translog.tree import MerkleTree
+
+from .payloads import encode_payload, weighted_mean
+
+START = 1_760_000_000_000_000
+SECOND = 1_000_000
+DAY = 86_400 * SECOND
+NEVER = 2**62
+ZEROS = bytes(32)
+SEGMENT = "rocks"
+STREAM = f"segment/{SEGMENT}"
+TENSORS = [{"name": "a", "shape": [3, 4], "dtype": "int32"}, {"name": "b", "shape": [5], "dtype": "int64"}]
+COORDINATES = 17
+GRID = 10
+RULES = """
+@id("cleared") permit (principal, action == Action::"submit", resource)
+  when { principal.clearance >= resource.sensitivity };
+@id("known") permit (principal, action, resource) when { principal has clearance };
+@id("heavy") forbid (principal, action, resource) when { context.weight > 50 };
+@id("large") forbid (principal, action == Action::"admit", resource) when { context.norm > 5000 };
+"""
+
+
+def sha(raw: bytes) -> Digest:
+    return Digest(hashlib.sha256(raw).digest())
+
+
+@dataclass(frozen=True)
+class Present:
+    """A submessage, written even when it is empty."""
+
+    raw: bytes
+
+
+def varint(number: int) -> bytes:
+    out = bytearray()
+    while True:
+        out.append(number & 0x7F | (0x80 if number > 0x7F else 0))
+        number >>= 7
+        if not number:
+            return bytes(out)
+
+
+def pb(*fields: tuple[int, Any]) -> bytes:
+    """Write a message; defaults are left out, a list of integers is packed, any other list is repeated."""
+    out = b""
+    for number, value in fields:
+        if isinstance(value, Present):
+            out += varint(number << 3 | 2) + varint(len(value.raw)) + value.raw
+        elif isinstance(value, list) and value and isinstance(value[0], int):
+            packed = b"".join(map(varint, value))
+            out += varint(number << 3 | 2) + varint(len(packed)) + packed
+        elif isinstance(value, list):
+            for item in value:
+                raw = item.encode() if isinstance(item, str) else item
+                out += varint(number << 3 | 2) + varint(len(raw)) + raw
+        elif isinstance(value, int) and value:
+            out += varint(number << 3) + varint(value)
+        elif isinstance(value, (str, bytes)) and value:
+            raw = value.encode() if isinstance(value, str) else value
+            out += varint(number << 3 | 2) + varint(len(raw)) + raw
+    return out
+
+
+def envelope_fields(envelope: Envelope, first: int) -> list[tuple[int, Any]]:
+    signatures = [pb((1, s.key_id), (2, s.suite), (3, s.value)) for s in envelope.signatures]
+    return [(first, envelope.payload_type), (first + 1, envelope.statement), (first + 2, signatures)]
+
+
+class MemoryObjects(dict[bytes, bytes]):
+    """Objects in memory, with the store's checks."""
+
+    def read(self, digest: Digest, bytes_max: int) -> bytes | None:
+        raw = self.get(digest)
+        if raw is not None and sha(raw) != digest:
+            raise DigestError("altered")
+        return None if raw is None else raw[: bytes_max + 1]
+
+    def holds(self, digest: Digest) -> bool:
+        return self.read(digest, 0) is not None
+
+    def put(self, raw: bytes) -> Digest:
+        self[sha(raw)] = raw
+        return sha(raw)
+
+
+@dataclass
+class Admitted:
+    name: str
+    digest: bytes
+    update: dict[int, int]
+    weight: int
+
+
+@dataclass
+class RoundNow:
+    number: int
+    opened: bytes
+    base: bytes
+    admitted: list[Admitted] = field(default_factory=list)
+
+
+class Writer:
+    """Writes a log of one federation and one segment."""
+
+    def __init__(self, *, suite: str = "ed25519", log_host: str = "log.example") -> None:
+        self.now = START
+        self.entries: list[bytes] = []
+        self.objects = MemoryObjects()
+        self.streams: dict[str, tuple[int, bytes]] = {}
+        self.governance_head = ZEROS
+        self.control_heads: dict[str, bytes] = {}
+        self.versions: dict[tuple[str, str], tuple[int, bytes]] = {}
+        self.requests = 0
+        self.operators = {name: SigningKey.generate("ed25519") for name in ("ann", "bob", "cyd")}
+        self.services = {
+            f"spiffe://rover.example/service/{role}/{role.replace('_', '-')}-1": SigningKey.generate("ed25519")
+            for role in ("gatekeeper", "aggregator", "audit_log")
+        }
+        self.gatekeeper, self.aggregator, self.audit_log = self.services
+        self.auditors = {"spiffe://rover.example/auditor/eve": SigningKey.generate("ed25519")}
+        self.participants = {name: SigningKey.generate(suite) for name in ("r1", "r2", "r3", "r4")}
+        self.root = self._root(log_host)
+        self.federation_id = sha(self.root)
+        self.origin = f"{log_host}/sfrl/{self.federation_id.hex()[:32]}"
+        self._log_keys()
+        self.model = [0] * COORDINATES
+        self.model_digest = self.put_model(self.model)
+        self.terms_raw = b""
+        self.round: RoundNow | None = None
+        self.closed_hash = ZEROS
+        self.last_round = 0
+
+    # Keys and checkpoint
+
+    def _log_keys(self) -> None:
+        ed25519, ml_dsa = Ed25519PrivateKey.generate(), MLDSA44PrivateKey.generate()
+        self.signer = NoteSigner(verifier_key(self.origin, ED25519, ed25519.public_key().public_bytes_raw()), ed25519.sign)
+        key = verifier_key(self.origin, ML_DSA_44_COSIGNATURE, ml_dsa.public_key().public_bytes_raw())
+        self.cosigner = Cosigner(key, ml_dsa.sign)
+        self.witnesses: dict[str, Cosigner] = {}
+        for name in ("w1", "w2"):
+            private = Ed25519PrivateKey.generate()
+            witness = verifier_key(f"{name}.example/witness", ED25519_COSIGNATURE, private.public_key().public_bytes_raw())
+            self.witnesses[name] = Cosigner(witness, private.sign)
+        self.trust = TrustedLog(self.origin, (self.signer.key, self.cosigner.key))
+        self.policy = TrustPolicy(
+            (self.trust,),
+            tuple(TrustedWitness(name, witness.key) for name, witness in self.witnesses.items()),
+            (WitnessGroup("both", 2, ("w1", "w2")),),
+            "both",
+        )
+
+    def checkpoint(self, size: int | None = None, witnesses: Iterable[str] = ("w1", "w2")) -> bytes:
+        tree = MerkleTree(leaf_hash(entry) for entry in self.entries[:size])
+        seconds = self.now // SECOND
+        raw = sign_checkpoint(Checkpoint(self.origin, tree.size, tree.root()), self.signer, self.cosigner, seconds)
+        note = parse_note(raw)
+        return format_note(add_signatures(note, [self.witnesses[name].cosign(note.text, seconds + 1) for name in witnesses]))
+
+    def write(self, folder: Path) -> tuple[Path, bytes, Path]:
+        """Write everything as files; gives the log's folder, the trust policy and the folder of the objects."""
+        tree = MerkleTree(leaf_hash(entry) for entry in self.entries)
+        files = {"checkpoint": self.checkpoint()}
+        files |= {tile.path: tile_of_tree(tree, tile) for tile in tiles_of(tree.size)}
+        for bundle in bundles_of(tree.size):
+            begin = 256 * bundle.index
+            files[bundle.path] = encode_bundle(self.entries[begin : begin + bundle.width])
+        for path, raw in files.items():
+            (folder / "log" / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "log" / path).write_bytes(raw)
+        for digest, raw in self.objects.items():
+            (folder / "objects" / digest.hex()[:2]).mkdir(parents=True, exist_ok=True)
+            (folder / "objects" / digest.hex()[:2] / digest.hex()).write_bytes(raw)
+        return folder / "log", format_trust_policy(self.policy), folder / "objects"
+
+    def replay(self) -> Replay:
+        replay = Replay(self.trust, self.objects)
+        for entry in self.entries:
+            replay.step(entry)
+        replay.finish()
+        return replay
+
+    # Entries
+
+    def append(self, envelope: Envelope, stream: str | None, **other: Any) -> bytes:
+        """Sequence an envelope; gives its entry hash. `other`: fields of the entry to write instead."""
+        self.now += SECOND
+        position, last = self.streams.get(stream or "", (0, ZEROS))
+        previous = leaf_hash(self.entries[-1]) if self.entries else ZEROS
+        raw = pb(
+            (1, other.get("prev", previous)),
+            (2, other.get("log_time_us", self.now)),
+            (3, other.get("stream_seq", position)),
+            (4, other.get("stream_prev", last)),
+            *envelope_fields(envelope, 5),
+        )
+        self.entries.append(raw)
+        leaf = leaf_hash(raw)
+        if stream is not None:
+            self.streams[stream] = (position + 1, leaf)
+        return leaf
+
+    # Documents
+
+    def _root(self, log_host: str) -> bytes:
+        return self.json_of({
+            "type": "root", "version": 1, "previous": ZEROS.hex(), "expires_us": NEVER, "trust_domain": "rover.example",
+            "log_host": log_host,
+            "operators": {name: self.key_of(key) for name, key in self.operators.items()},
+            "thresholds": {"root": 3, "governance": 2, "enrolment": 1, "revocation": 1},
+        })  # fmt: skip
+
+    @staticmethod
+    def json_of(value: dict[str, Any]) -> bytes:
+        return json.dumps(value, indent=1).encode()
+
+    @staticmethod
+    def key_of(key: SigningKey) -> dict[str, str]:
+        return {"suite": key.public_key.suite, "public_key": key.public_key.raw.hex()}
+
+    def signed(self, kind: str, raw: bytes, signers: Iterable[str]) -> Envelope:
+        return sign_envelope(f"application/vnd.sfrl.{kind}.v1+json", raw, [self.operators[name] for name in signers])
+
+    def genesis(self, *, signers: Sequence[str] = ("ann", "bob", "cyd"), root_signers: Sequence[str] = ("ann", "bob", "cyd"),
+                void: bool = False, **other: Any) -> bytes:  # fmt: skip
+        root = envelope_to_json(self.signed("root", self.root, root_signers))
+        raw = self.json_of({
+            "type": "genesis", "federation_id": self.federation_id.hex(), "origin": self.origin,
+            "root": base64.b64encode(root).decode(), "log_keys": [self.signer.key.vkey, self.cosigner.key.vkey],
+            "formats": {"entry": 1, "codec": 1, "model": 1, "arithmetic": 1},
+        } | other)  # fmt: skip
+        leaf = self.append(self.signed("genesis", raw, signers), "governance")
+        if not void:
+            self.governance_head = leaf
+        return leaf
+
+    def document(self, kind: str, body: dict[str, Any], *, subject: str = "", signers: Sequence[str] = ("ann", "bob"),
+                 void: bool = False, stream: str | None = "governance", **other: Any) -> bytes:  # fmt: skip
+        """Publish a document; gives its bytes. `other`: common keys to write instead."""
+        version, previous = self.versions.get((kind, subject), (0, ZEROS))
+        raw = self.json_of({
+            "type": kind, "federation_id": self.federation_id.hex(), "version": version + 1, "previous": previous.hex(),
+            "expires_us": NEVER,
+        } | body | other)  # fmt: skip
+        leaf = self.append(self.signed(kind, raw, signers), stream)
+        if not void:
+            self.governance_head = leaf
+            self.versions[kind, subject] = (version + 1, sha(raw))
+        return raw
+
+    def publish_services(self, **other: Any) -> bytes:
+        listed = {
+            "services": [{"spiffe_id": name} | self.key_of(key) for name, key in self.services.items()],
+            "auditors": [{"spiffe_id": name} | self.key_of(key) for name, key in self.auditors.items()],
+        }
+        return self.document("services", listed, **other)
+
+    def publish_rules(self, cedar: str = RULES, **other: Any) -> bytes:
+        return self.document("rules", {"cedar": cedar}, **other)
+
+    def terms(self, **other: Any) -> dict[str, Any]:
+        return {
+            "segment": SEGMENT, "sensitivity": 5, "groups": ["rovers"], "operations": ["fetch", "submit"],
+            "model": {
+                "manifest": {"tensors": TENSORS, "constants_exponent": 0, "constants": {"mean": [1, -2]}},
+                "grid_exponent": GRID, "initial": self.put_model([0] * COORDINATES).hex(),
+            },
+            "tensors": ["a", "b"], "value_types": ["fp32", "int8"], "support_modes": ["free"],
+            "suites": ["ed25519", "ed25519+ml-dsa-44"],
+            "limits": {"payload_bytes_max": 4096, "nonzeros_max": 10, "norm_max": 10_000, "magnitude_max": 9_000,
+                       "weight_max": 100},
+            "round": {"duration_us": 600 * SECOND, "cohort_min": 2, "cohort_max": 3, "rounds_max": 100},
+            "rule": "weighted_mean/v1", "privacy": "open", "evidence_days": 1, "retention_days": 30,
+        } | other  # fmt: skip
+
+    def publish_terms(self, terms: dict[str, Any] | None = None, **other: Any) -> bytes:
+        terms = terms or self.terms()
+        raw = self.document("segment-terms", terms, subject=terms["segment"], **other)
+        if not other.get("void"):
+            self.terms_raw = raw
+        return raw
+
+    def record(self, name: str, *, state: str = "active", key: SigningKey | None = None, signers: Sequence[str] = ("ann",),
+               possession: bytes | None = None, body: dict[str, Any] | None = None, **other: Any) -> bytes:  # fmt: skip
+        key = key or self.participants[name]
+        proof = prove_possession(key, self.federation_id, name) if possession is None else possession
+        record = {"name": name, "possession": proof.hex(), "clearance": 7, "groups": ["rovers"], "state": state, "reason": ""}
+        return self.document(
+            "participant", record | self.key_of(key) | (body or {}), subject=name, signers=signers, **other
+        )
+
+    # Statements
+
+    def statement(self, kind: int, body: bytes, stream: str, writer: str, *, void: bool = False, control: bool = False,
+                  key: SigningKey | None = None, sign: Sequence[SigningKey] | None = None, keep_id: bool = False,
+                  entry: dict[str, Any] | None = None, field_number: int | None = None, **other: Any) -> bytes:  # fmt: skip
+        """Write a statement; gives its entry hash. `other`: fields of the statement to write instead."""
+        self.requests += not keep_id
+        key = key or self.services[writer]
+        numbers = {4: 16, 5: 17, 6: 18, 7: 19, 8: 20, 11: 21, 12: 22, 15: 23}
+        head = self.control_heads.get(stream, ZEROS) if stream.startswith("segment/") else ZEROS
+        raw = pb(
+            (1, other.get("federation_id", self.federation_id)),
+            (2, other.get("named_stream", stream)),
+            (3, kind),
+            (4, other.get("named_writer", writer)),
+            (5, other.get("key_id", key.public_key.key_id)),
+            (6, other.get("reads_governance", self.governance_head)),
+            (7, other.get("reads_segment", head)),
+            (8, other.get("valid_until_us", self.now + 30 * SECOND)),
+            (9, other.get("request_id", self.requests.to_bytes(16, "big"))),
+            (field_number or numbers[kind], Present(body)),
+        )
+        envelope = sign_envelope("application/vnd.sfrl.statement.v1", raw, sign or [key])
+        leaf = self.append(envelope, other.get("entry_stream", stream), **(entry or {}))
+        if control and not void:
+            self.control_heads[stream] = leaf
+        return leaf
+
+    def issue(self, spiffe_id: str, spki: bytes | None = None, *, not_after_us: int = NEVER, **other: Any) -> bytes:
+        body = pb((1, spiffe_id), (2, spki or sha(spiffe_id.encode())), (3, b"\x01"), (4, not_after_us))
+        return self.statement(4, body, "identity", other.pop("writer", self.gatekeeper), **other)
+
+    def open_round(self, *, body: dict[str, Any] | None = None, **other: Any) -> bytes:
+        fields = {"round": self.last_round + 1, "base": self.model_digest, "terms": sha(self.terms_raw)} | (body or {})
+        raw = pb((1, fields["round"]), (2, fields["base"]), (3, fields["terms"]))
+        leaf = self.statement(5, raw, STREAM, other.pop("writer", self.aggregator), control=True, **other)
+        if not other.get("void"):
+            self.last_round += 1
+            self.round = RoundNow(self.last_round, leaf, self.model_digest)
+        return leaf
+
+    def update_fields(self, name: str, payload: bytes, update: dict[int, int], weight: int) -> dict[str, Any]:
+        opened = self.round or RoundNow(1, ZEROS, self.model_digest)
+        return {
+            "federation_id": self.federation_id, "segment": SEGMENT, "participant": name,
+            "key_id": self.participants[name].public_key.key_id, "round": opened.number, "round_opened": opened.opened,
+            "base_model": opened.base, "payload_sha256": sha(payload), "payload_bytes": len(payload),
+            "nonzeros": len(update), "codec": 1, "support": 1, "values": 1, "weight": weight, "created_us": 1,
+        }  # fmt: skip
+
+    def sign_update(self, fields: dict[str, Any], keys: Sequence[SigningKey]) -> tuple[bytes, bytes]:
+        """Sign an update; gives the envelope's bytes and the statement digest."""
+        form = pb((1, fields["codec"]), (2, fields["support"]), (3, fields["values"]))
+        names = ["federation_id", "segment", "participant", "key_id", "round", "round_opened", "base_model",
+                 "payload_sha256", "payload_bytes", "nonzeros"]  # fmt: skip
+        raw = pb(
+            *((number, fields[name]) for number, name in enumerate(names, 1)),
+            (11, Present(form)), (12, fields["weight"]), (13, fields["created_us"]),
+        )  # fmt: skip
+        envelope = sign_envelope("application/vnd.sfrl.update.v1", raw, keys)
+        return pb(*envelope_fields(envelope, 1)), statement_digest(envelope.payload_type, raw)
+
+    @staticmethod
+    def facts(update: dict[int, int], **other: Any) -> bytes:
+        squares = sum(value * value for value in update.values())
+        norm = int(squares**0.5)
+        assert norm * norm <= squares < (norm + 1) ** 2, "small enough for the test's square root"
+        tensors = sorted({0 if index < 12 else 1 for index in update})
+        found = {
+            "nonzeros": len(update), "density_ppm": len(update) * 10**6 // COORDINATES, "norm": norm,
+            "largest": max(map(abs, update.values()), default=0), "tensors": tensors,
+        } | other  # fmt: skip
+        return pb(
+            (1, found["nonzeros"]), (2, found["density_ppm"]), (3, found["norm"]), (4, found["largest"]), (5, found["tensors"])
+        )
+
+    def admit(self, name: str, update: dict[int, int], weight: int = 10, *, payload: bytes | None = None,
+              value_type: str = "int8", fields: dict[str, Any] | None = None, facts: dict[str, Any] | None = None,
+              rule_ids: Sequence[str] = ("cleared", "known", "known"), retain_until_us: int | None = None,
+              keys: Sequence[SigningKey] | None = None, keep: bool = True, void: bool = False, counted: bool = True,
+              **other: Any) -> bytes:  # fmt: skip
+        """Admit an update; gives its entry hash."""
+        payload = encode_payload(update, COORDINATES, value_type, GRID) if payload is None else payload
+        if keep:
+            self.objects.put(payload)
+        form = {"values": 2 if value_type == "fp32" else 1}
+        named = self.update_fields(name, payload, update, weight) | form | (fields or {})
+        envelope, digest = self.sign_update(named, keys or [self.participants[name]])
+        body = pb(
+            (1, envelope),
+            (2, Present(self.facts(update, **(facts or {})))),
+            (3, list(rule_ids)),
+            (4, retain_until_us or self.now + 31 * DAY),
+        )
+        leaf = self.statement(6, body, STREAM, other.pop("writer", self.gatekeeper), void=void, **other)
+        if not void and self.round is not None:
+            self.round.admitted.append(Admitted(name, digest if counted else b"", update, named["weight"]))
+            self.last_digest = digest
+        return leaf
+
+    def refuse(self, name: str, reason: str, *, evidence: int = 1, peer: str | None = None, payload: bytes | None = None,
+               update: dict[int, int] | None = None, weight: int = 10, fields: dict[str, Any] | None = None,
+               keys: Sequence[SigningKey] | None = None, quoted: bool = True, facts: bytes | None = None,
+               stream: str = STREAM, keep: bool = True, **other: Any) -> bytes:  # fmt: skip
+        """Refuse an update; gives its entry hash."""
+        update = update or {1: 5}
+        payload = encode_payload(update, COORDINATES, "int8", GRID) if payload is None else payload
+        if evidence == 2 and keep:
+            self.objects.put(payload)
+        named = self.update_fields(name, payload, update, weight) | (fields or {})
+        envelope, _ = self.sign_update(named, keys or [self.participants[name]])
+        body = pb(
+            (1, peer or f"spiffe://rover.example/participant/{name}"),
+            (2, envelope if quoted else b""),
+            (3, sha(b"request")),
+            (4, reason),
+            (5, None if facts is None else Present(facts)),
+            (7, evidence),
+        )
+        return self.statement(7, body, stream, other.pop("writer", self.gatekeeper), **other)
+
+    def count(self, counts: Sequence[tuple[str, int, int]] = (("role", 2, 4),), *, span: tuple[int, int] = (1, 2),
+              **other: Any) -> bytes:  # fmt: skip
+        listed = [pb((1, reason), (2, peer_class), (3, number)) for reason, peer_class, number in counts]
+        body = pb((1, span[0]), (2, span[1]), (3, listed), (4, sha(b"")))
+        return self.statement(8, body, "log", other.pop("writer", self.gatekeeper), **other)
+
+    def close(self, *, dropped: dict[str, str] | None = None, body: dict[str, Any] | None = None, **other: Any) -> bytes:
+        """Close the round; `dropped`: participant to reason."""
+        assert self.round is not None
+        dropped = dropped or {}
+        by_name = sorted(self.round.admitted, key=lambda each: each.name)
+        counted = [each for each in by_name if each.name not in dropped]
+        leaves = [
+            leaf_hash(each.name.encode() + b"\0" + each.digest + each.weight.to_bytes(4, "big")) for each in counted
+        ]
+        fields = {
+            "round": self.round.number, "cause": 1 if len(by_name) >= 3 else 2, "outcome": 1 if len(counted) >= 2 else 2,
+            "count": len(counted), "root": root_of(leaves),
+            "dropped": [pb((1, each.name), (2, each.digest), (3, dropped[each.name])) for each in by_name if each.name in dropped],
+        } | (body or {})  # fmt: skip
+        raw = pb(*((number, fields[key]) for number, key in enumerate(fields, 1)))
+        leaf = self.statement(11, raw, STREAM, other.pop("writer", self.aggregator), control=True, **other)
+        if not other.get("void"):
+            self.closed_hash = leaf
+            self.round.admitted = counted
+        return leaf
+
+    def put_model(self, values: list[int]) -> Digest:
+        return self.objects.put(self.object_of(b"SFRLMDL1", values))
+
+    def object_of(self, magic: bytes, values: list[int]) -> bytes:
+        described = b"sfrl-manifest/v1\na\0int32\x003x4\nb\0int64\x005\n"
+        header = magic + bytes([GRID]) + bytes(7) + sha(described) + COORDINATES.to_bytes(8, "little")
+        wide = magic == b"SFRLAGG1"
+        return header + struct.pack("<17q" if wide else "<12i5q", *values)
+
+    def publish_model(self, *, body: dict[str, Any] | None = None, model: list[int] | None = None, **other: Any) -> bytes:
+        """Publish the closed round's model."""
+        assert self.round is not None
+        mean = weighted_mean([(each.update, each.weight) for each in self.round.admitted], COORDINATES)
+        low, high = [-(2**31)] * 12 + [-(2**63)] * 5, [2**31 - 1] * 12 + [2**63 - 1] * 5
+        after = [
+            min(max(b + a, least), most) for b, a, least, most in zip(self.model, mean, low, high, strict=True)
+        ] if model is None else model  # fmt: skip
+        fields = {
+            "round": self.round.number, "closed": self.closed_hash, "base": self.round.base,
+            "aggregate": self.objects.put(self.object_of(b"SFRLAGG1", mean)), "model": self.put_model(after),
+            "rule": "weighted_mean/v1", "arithmetic": 1,
+        } | (body or {})  # fmt: skip
+        raw = pb(*((number, fields[key]) for number, key in enumerate(fields, 1)))
+        leaf = self.statement(12, raw, STREAM, other.pop("writer", self.aggregator), control=True, **other)
+        if not other.get("void"):
+            self.model, self.model_digest = after, fields["model"]
+        return leaf
+
+    def fetch(self, fetches: Sequence[tuple[str, bytes]], *, span: tuple[int, int] = (1, 2), **other: Any) -> bytes:
+        body = pb((1, span[0]), (2, span[1]), (3, [pb((1, name), (2, model)) for name, model in fetches]))
+        return self.statement(15, body, STREAM, other.pop("writer", self.gatekeeper), **other)
+
+    # Whole stretches
+
+    def begin(self) -> Writer:
+        """A federation that is ready for its first round."""
+        self.genesis()
+        self.publish_services()
+        self.publish_rules()
+        self.publish_terms()
+        for name in self.participants:
+            self.record(name)
+            self.issue(f"spiffe://rover.example/participant/{name}")
+        return self
+
+    def run_round(self, updates: dict[str, dict[int, int]], **other: Any) -> None:
+        """A round from its opening to its model."""
+        self.open_round()
+        for name, update in updates.items():
+            self.admit(name, update, **other)
+        if len(updates) < 3:
+            self.now += 600 * SECOND
+        self.close()
+        self.publish_model()
+
+
+def codes(findings: Iterable[Finding]) -> list[str]:
+    return [finding.code for finding in findings]
