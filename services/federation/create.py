@@ -72,7 +72,7 @@ def create_federation(
     Raises:
         MalformedError: the folder is not empty, or the plan cannot be: says what.
     """
-    if root.exists() and any(root.iterdir()):
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise MalformedError("the folder is not empty: a federation is made in a new one")
     old_mask = os.umask(0o077)
     try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfrl_secure.errors import MalformedError
+from sfrl_secure.errors import MalformedError, NotFoundError
 from sfrl_secure.services.federation.plan import FederationPlan
 from sfrl_secure.storage.files import read_bounded
 
@@ -112,6 +112,8 @@ def read_index(folder: FederationFolder) -> dict[str, Any]:
     """
     try:
         found = json.loads(read_bounded(folder.index, _INDEX_BYTES_MAX))
+    except NotFoundError:
+        raise NotFoundError("the folder is no federation's: `sfrl init` makes one") from None
     except ValueError:
         raise MalformedError("federation.json is not JSON") from None
     if not isinstance(found, dict):

@@ -112,6 +112,7 @@ class Supervisor:
         Raises:
             NotFoundError, MalformedError: it is not a federation's folder.
         """
+        services = read_index(folder)["services"]
         logs = folder.root / "service-logs"
         logs.mkdir(exist_ok=True)
         self.services = [
@@ -121,7 +122,7 @@ class Supervisor:
                 folder.service(each["role"], each["name"]) / "config.toml",
                 logs / f"{each['role']}-{each['name']}.jsonl",
             )
-            for each in sorted(read_index(folder)["services"], key=lambda each: _ORDER.index(each["role"]))
+            for each in sorted(services, key=lambda each: _ORDER.index(each["role"]))
         ]
 
     def start(self) -> None:

@@ -22,7 +22,7 @@ TrustPolicyOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one object on one line of standard output.")]
 
-READING_NOTE = "a reading, not a proof: no signature was verified; `sfrl audit verify` does that"
+READING_NOTE = "a reading, not a proof: nothing here was held against a trust policy; `sfrl audit verify` does that"
 
 
 def say_reading() -> None:
@@ -35,6 +35,13 @@ def verify(
     log: LogOption,
     trust_policy: TrustPolicyOption,
     objects: Annotated[Path, typer.Option("--objects", help="Folder of the stored updates and models.")],
+    older: Annotated[
+        list[Path] | None, typer.Option("--older", help="A checkpoint of this log that you got before. Repeatable.")
+    ] = None,
+    same_operator: Annotated[
+        list[str] | None,
+        typer.Option("--same-operator", help="A witness of the trust policy that the log's operator runs. Repeatable."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Derive every decision and every model again, offline, and say whether the history is true.
@@ -46,14 +53,17 @@ def verify(
 
     from sfrl_secure.audit.verify import verify_log
     from sfrl_secure.cli.progress import Progress
-    from sfrl_secure.limits import TRUST_POLICY_BYTES_MAX
+    from sfrl_secure.limits import NOTE_BYTES_MAX, TRUST_POLICY_BYTES_MAX
 
     policy = read_input(trust_policy, TRUST_POLICY_BYTES_MAX, "the trust policy")
     check_folder(log, "the log")
     check_folder(objects, "the objects")
+    notes = [read_input(path, NOTE_BYTES_MAX, "the older checkpoint") for path in older or []]
     with Progress(Console(stderr=True)) as progress:
-        report = verify_log(log, policy, objects, progress=progress.tell)
-    typer.echo(json.dumps(report.to_json()) if as_json else report.to_text())
+        report = verify_log(
+            log, policy, objects, older=notes, same_operator=same_operator or (), progress=progress.tell
+        )
+    typer.echo(json.dumps(report.to_json()) if as_json else report.to_text().rstrip("\n"))
     raise typer.Exit(report.exit_code)
 
 
@@ -73,11 +83,13 @@ def show(
 
     check_folder(log, "the log")
     size = read_unverified_checkpoint(log).size
-    say_reading()
     if index is not None:
-        for line in entry_in_full(read_unverified_entry(log, size, index)):
+        found = read_unverified_entry(log, size, index)
+        say_reading()
+        for line in entry_in_full(found):
             typer.echo(line)
         return
+    say_reading()
     typer.echo(f"{'index':>6}  {'time':24}  {'kind':16}  {'writer':24}  what")
     for each in read_unverified_entries(log, size):
         time = "-" if each.entry is None else time_in_words(each.entry.log_time_us)

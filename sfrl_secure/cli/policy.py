@@ -7,7 +7,6 @@ Trusts: whoever types.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Who may do what.", no_args_is_help=True)
 
 
-# Two commands to come need a group; with one alone typer would leave the word out.
 @app.callback()
 def _group() -> None:
+    # A group that has one command and no callback, typer takes for the command itself.
     pass
 
 
@@ -37,13 +36,15 @@ def show(
     from sfrl_secure.cli.reading import read_folded
 
     check_folder(log, "the log")
-    reading = read_folded(Path(log))
+    reading = read_folded(log)
     segments = reading.segments(segment)
     say_reading()
     state = reading.state
     if segment is None:
         for line in _federation(state):
             typer.echo(line)
+        for index, reason in sorted(reading.voids.items()):
+            typer.echo(f"no effect    entry {index}: {reason}")
     for each in segments:
         for line in _terms(state, each):
             typer.echo(line)
@@ -74,8 +75,10 @@ def _federation(state: FederationState) -> Iterator[str]:
         record = state.participant(series[1]) if series[0] == "participant" else None
         if record is not None:
             groups = ", ".join(sorted(record.groups)) or "none"
-            until = _until(state, record.expires_us)
-            yield f"  {record.name}: {record.state}, clearance {record.clearance}, groups {groups}, v{record.version}, {until}"
+            yield (
+                f"  {record.name}: {record.state}, clearance {record.clearance}, groups {groups}, v{record.version}, "
+                f"{_until(state, record.expires_us)}"
+            )
 
 
 def _rules(state: FederationState) -> Iterator[str]:
@@ -104,8 +107,10 @@ def _terms(state: FederationState, segment: SegmentState) -> Iterator[str]:
     manifest, limits, rounds = terms.model.manifest, terms.limits, terms.round
     unit = 2.0**-terms.model.grid_exponent
     granted = ", ".join(_granted(state, terms)) or "nobody"
-    yield f"segment      {terms.segment}: terms v{terms.version}, entry {segment.terms_index}, {_until(state, terms.expires_us)}"
-    yield f"  granted    {', '.join(sorted(terms.groups))}: now {granted}; they may {', '.join(sorted(terms.operations)) or 'nothing'}"
+    operations = ", ".join(sorted(terms.operations)) or "nothing"
+    until = _until(state, terms.expires_us)
+    yield f"segment      {terms.segment}: terms v{terms.version}, entry {segment.terms_index}, {until}"
+    yield f"  granted    {', '.join(sorted(terms.groups))}: now {granted}; they may {operations}"
     yield (
         f"  model      {manifest.coordinates} coordinates in {len(manifest.tensors)} tensors on a grid of "
         f"2^-{terms.model.grid_exponent}; updates may touch {', '.join(terms.tensors)}"

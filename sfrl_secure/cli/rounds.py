@@ -59,7 +59,7 @@ def show(
     check_folder(log, "the log")
     found = read_folded(log).segments(segment)[0]
     if number not in found.rounds:
-        raise NotFoundError(f"segment {segment} has opened {found.last_round} rounds so far")
+        raise NotFoundError(f"segment {segment} has opened {found.last_round} rounds so far: see `sfrl round list`")
     say_reading()
     for line in _in_words(found.rounds[number]):
         typer.echo(line)
@@ -80,7 +80,8 @@ def _in_words(found: RoundState) -> Iterator[str]:
     yield f"round     {found.number} of {terms.segment}: {_state_of(found)}"
     yield f"opened    {time_in_words(found.opened_us)}, entry {found.opened_index}, entry hash {found.opened.hex()}"
     yield f"deadline  {time_in_words(found.deadline_us)}"
-    yield f"terms     v{terms.version}, entry {found.terms_index}: {terms.round.cohort_min} to {terms.round.cohort_max} updates"
+    cohort = f"{terms.round.cohort_min} to {terms.round.cohort_max} updates"
+    yield f"terms     v{terms.version}, entry {found.terms_index}: {cohort}"
     yield f"base      {found.base_model.hex()}"
     yield from _updates(found)
     if found.closed is not None:

@@ -247,16 +247,19 @@ def _check_digest(raw: bytes, size: int, sha256: str, what: str) -> None:
 
 def _write_cache(path: Path, rocks: Rocks) -> None:
     """Write beside and rename, so that five rovers that start at once each find a whole file or none."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".rocks-", suffix=".npz", delete=False) as file:
-        np.savez(
-            file,
-            features=rocks.features,
-            eon=rocks.eon,
-            region=rocks.region,
-            publication=rocks.publication,
-            publication_names=np.array(rocks.publication_names),
-        )
-    os.replace(file.name, path)
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".rocks-", suffix=".npz", delete=False) as file:
+            np.savez(
+                file,
+                features=rocks.features,
+                eon=rocks.eon,
+                region=rocks.region,
+                publication=rocks.publication,
+                publication_names=np.array(rocks.publication_names),
+            )
+        os.replace(file.name, path)
+    except OSError:
+        pass  # A folder that cannot be written costs three seconds at the next start, and nothing else.
 
 
 def _read_cache(path: Path) -> Rocks:

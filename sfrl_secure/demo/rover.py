@@ -83,7 +83,6 @@ class Rover:
             terms.manifest.coordinates, indices, values,
             value_type="int8", grid_exponent=terms.grid_exponent, rng=self._rng,
         )  # fmt: skip
-        self._feedback.keep(encoded.update, terms.grid_exponent)
         statement = self._participant.update_of(opened, encoded.payload, encoded.update.nonzeros, len(samples))
         request = encode_submit_request(self._participant.sign(statement), encoded.payload)
         if opened.number == self._hold:
@@ -91,7 +90,10 @@ class Rover:
             say("holding", round=opened.number)
             sys.stdin.readline()
         (self._folder / SENT_NAME).write_bytes(request)
-        return self._participant.submit_update(statement, encoded.payload, encoded=encoded)
+        submitted = self._participant.submit_update(statement, encoded.payload, encoded=encoded)
+        # Only now: what is not admitted stays in the residual.
+        self._feedback.keep(encoded.update, terms.grid_exponent)
+        return submitted
 
 
 def say(event: str, **fields: object) -> None:

@@ -108,8 +108,6 @@ class Publication:
         if isinstance(file, Tile):
             return tile_of_tree(self._tree, file)
         first = file.index * TILE_WIDTH
-        if first + file.width > self._tree.size:
-            raise NotFoundError("the log has not so many entries")
         return encode_bundle([self._entry(index) for index in range(first, first + file.width)])
 
     def _compare_files(self) -> set[str]:

@@ -90,11 +90,11 @@ def verify_inclusion_of_hash(leaf: Digest, proof: InclusionProof, root: Digest) 
     """Verify the same of a leaf hash that the caller has computed itself.
 
     Raises:
-        InclusionError: a hash is not 32 bytes, the path has the wrong length or leads to another root.
+        InclusionError: the leaf hash is not 32 bytes, the path has the wrong length or leads to another root.
     """
     # In a tree of one leaf the leaf hash is the root: two empty strings would be equal.
-    if len(leaf) != 32 or len(root) != 32:
-        raise InclusionError("leaf hash and root are exactly 32 bytes")
+    if len(leaf) != 32:
+        raise InclusionError("a leaf hash is exactly 32 bytes")
     position, border = proof.leaf_index, proof.tree_size - 1
     reached = leaf
     for sibling in proof.path:

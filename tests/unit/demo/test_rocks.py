@@ -244,6 +244,14 @@ def test_the_cache_gives_the_same_rocks_and_a_broken_cache_is_made_again(
     assert len(reads) == 5
 
 
+def test_a_folder_that_cannot_be_written_still_gives_the_rocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = make_workbook([row("A, 2002", "5", "600")])
+    monkeypatch.setattr(rocks_module, "_open_workbook", lambda wheel: book)
+    assert len(load_rocks(tmp_path / "no such folder").eon) == 1
+
+
 @pytest.mark.skipif(not (DATA_DIR / WHEEL_NAME).is_file(), reason=f"no rock analyses: {rocks_module.DOWNLOAD_LINE}")
 def test_the_real_table_has_the_rocks_that_the_documents_speak_of() -> None:
     found = load_rocks(DATA_DIR)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from simulator import SEGMENT, Simulator, service_id
 
-from sfrl_secure.errors import InclusionError, MalformedError, SfrlError, SignatureError, VerificationError
+from sfrl_secure.errors import MalformedError, SfrlError, SignatureError, VerificationError
 from sfrl_secure.governance.services import ServicesDocument
 from sfrl_secure.governance.statements import RoundOpened
 from sfrl_secure.governance.terms import SegmentTerms

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from simulator import Simulator  # noqa: E402
+from simulator import Simulator
 
 
 @pytest.fixture

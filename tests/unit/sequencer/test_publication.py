@@ -148,10 +148,13 @@ def test_a_start_finds_each_changed_byte_of_each_published_file(world) -> None:
 
 def test_published_files_beyond_the_journal_stop_a_start(world) -> None:
     published_log(world)
-    path = world.log_dir / "tile/0/000.p/7"
-    path.write_bytes(bytes(32 * 7))
-    with pytest.raises(UncertainStateError, match="does not reach"):
-        world.open()
+    for name in ("tile/0/000.p/7", "tile/0/000", "tile/1/000.p/1", "tile/entries/000.p/7", "tile/entries/000"):
+        (world.log_dir / name).parent.mkdir(exist_ok=True, parents=True)
+        (world.log_dir / name).write_bytes(b"")
+        with pytest.raises(UncertainStateError, match="does not reach"):
+            world.open()
+        (world.log_dir / name).unlink()
+    world.open()
 
 
 def test_files_that_are_none_of_ours_are_left_alone(world) -> None:

@@ -308,6 +308,16 @@ def test_followers_are_woken_by_each_change_and_see_only_what_is_signed(world) -
     assert [head.size for head in seen] == sorted(head.size for head in seen)
 
 
+def test_an_older_witnessed_note_does_not_replace_a_newer(world) -> None:
+    log = world.open()
+    log.sequencer.set_witnessed(5, b"five")
+    log.sequencer.set_witnessed(4, b"four")
+    assert (log.sequencer.head.witnessed_size, log.sequencer.head.witnessed_note) == (5, b"five")
+    # Of the same size, the later one: it may bear more witnesses' lines.
+    log.sequencer.set_witnessed(5, b"five, and one more")
+    assert log.sequencer.head.witnessed_note == b"five, and one more"
+
+
 def test_reading_is_bounded_in_bytes_and_gives_one_entry_at_least(world) -> None:
     log = world.open().start()
     for i in range(5):

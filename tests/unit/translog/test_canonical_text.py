@@ -50,6 +50,11 @@ def test_base64_is_bounded_exactly(bytes_max: int) -> None:
         parse_base64(format_base64(bytes(bytes_max + 1)), bytes_max=bytes_max)
 
 
+def test_base64_is_bounded_before_it_is_decoded() -> None:
+    with pytest.raises(MalformedError, match="more than 32 bytes"):
+        parse_base64("!" * 45, bytes_max=32)
+
+
 @pytest.mark.parametrize("length", [0, 31, 33])
 def test_a_hash_is_exactly_32_bytes(length: int) -> None:
     with pytest.raises(MalformedError):

@@ -90,13 +90,33 @@ def test_inclusion_alone_does_not_prove_the_size() -> None:
     verify_inclusion(ENTRIES[0], InclusionProof(0, 4, path), ROOTS[3])
 
 
+def test_a_path_through_a_larger_tree_proves_nothing_in_a_smaller() -> None:
+    """Leaf 1 of two, posing as the only leaf of a tree that has the root of both."""
+    with pytest.raises(InclusionError, match="longer"):
+        verify_inclusion_of_hash(LEAVES[1], InclusionProof(0, 1, (LEAVES[0],)), ROOTS[2])
+    with pytest.raises(ConsistencyError, match="longer"):
+        verify_consistency(ConsistencyProof(1, 2, (LEAVES[1], LEAVES[2])), ROOTS[1], ROOTS[3])
+
+
+def test_a_path_that_stops_below_the_root_proves_nothing() -> None:
+    """The root of the left half, posing as the root of all."""
+    with pytest.raises(InclusionError, match="shorter"):
+        verify_inclusion_of_hash(LEAVES[0], InclusionProof(0, 4, (LEAVES[1],)), ROOTS[2])
+    with pytest.raises(ConsistencyError, match="shorter"):
+        verify_consistency(ConsistencyProof(1, 4, (LEAVES[1],)), ROOTS[1], ROOTS[2])
+
+
 @pytest.mark.parametrize("length", [0, 31, 33])
 def test_a_leaf_or_root_that_is_no_hash_is_refused(length: int) -> None:
-    proof = InclusionProof(0, 1, ())
+    no_hash = Digest(bytes(length))
     with pytest.raises(InclusionError):
-        verify_inclusion_of_hash(Digest(bytes(length)), proof, Digest(bytes(length)))
+        verify_inclusion_of_hash(no_hash, InclusionProof(0, 1, ()), no_hash)
     with pytest.raises(ConsistencyError):
-        verify_consistency(ConsistencyProof(1, 1, ()), Digest(bytes(length)), Digest(bytes(length)))
+        verify_consistency(ConsistencyProof(1, 1, ()), no_hash, no_hash)
+    with pytest.raises(ConsistencyError):
+        verify_consistency(ConsistencyProof(0, 5, ()), EMPTY_ROOT, no_hash)
+    with pytest.raises(ConsistencyError, match="exactly 32"):
+        verify_consistency(ConsistencyProof(1, 2, (LEAVES[1],)), no_hash, ROOTS[2])
 
 
 @pytest.mark.parametrize(("index", "size"), [(0, 0), (1, 1), (-1, 1), (0, 2**63), (2**63, 2**63 + 1)])

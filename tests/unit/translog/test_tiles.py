@@ -133,6 +133,18 @@ def test_a_bundle_that_ends_early_or_late_is_refused(raw: bytes) -> None:
         parse_bundle(raw, 1)
 
 
+@pytest.mark.parametrize("raw", [b"\x00", b"\x00\x02a", b"\x00\x00\x00"])
+def test_an_entry_that_ends_early_is_named_as_such(raw: bytes) -> None:
+    with pytest.raises(MalformedError, match="within an entry"):
+        parse_bundle(raw, 2)
+
+
+@pytest.mark.parametrize("width", [-1, 0, 257])
+def test_a_bundle_has_1_to_256_entries(width: int) -> None:
+    with pytest.raises(MalformedError):
+        parse_bundle(bytes(2 * max(width, 0)), width)
+
+
 @pytest.mark.parametrize("entries", [[], [b""] * 257, [b"x" * 65_536]])
 def test_what_fits_no_bundle_is_refused(entries: list[bytes]) -> None:
     with pytest.raises(MalformedError):

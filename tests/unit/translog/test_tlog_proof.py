@@ -86,6 +86,7 @@ def test_a_receipt_without_its_entry_or_outside_the_tree_is_refused(federation) 
         "c2sp.org/tlog-proof@v1\nextra QR==\nindex 0",
         "c2sp.org/tlog-proof@v1\nextra  QQ==\nindex 0",
         "c2sp.org/tlog-proof@v1\nindex",
+        "c2sp.org/tlog-proof@v1\n5",
         "c2sp.org/tlog-proof@v1\nindex 00",
         "c2sp.org/tlog-proof@v1\nindex -1",
         "c2sp.org/tlog-proof@v1\nindex 9223372036854775808",
@@ -102,7 +103,8 @@ def test_what_is_no_proof_is_refused(head: str) -> None:
 
 
 def test_a_proof_needs_its_empty_line_and_utf8() -> None:
-    for raw in (b"c2sp.org/tlog-proof@v1\nindex 0\nnote\n", b"c2sp.org/tlog-proof@v1\nindex \xff\n\nnote\n"):
+    magic = b"c2sp.org/tlog-proof@v1\n"
+    for raw in (magic + b"index 0", magic + b"index 0\nnote\n", magic + b"index \xff\n\nnote\n"):
         with pytest.raises(MalformedError):
             parse_tlog_proof(raw)
 

@@ -1,0 +1,143 @@
+"""`sfrl fetch` and `sfrl submit` by hand, over a gatekeeper in memory."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from simulator import GRID, MANIFEST, SEGMENT, Simulator
+from typer.testing import CliRunner
+
+from sfrl_secure.cli.participant import UPDATE_FILE_BYTES_MAX, read_update, register, write_model
+from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError, RoundStateError
+from sfrl_secure.participant.receipts import open_receipt
+from sfrl_secure.participant.sdk import Participant
+
+
+@pytest.fixture
+def run(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a command as rover-1; give its one JSON object."""
+    app = typer.Typer()
+    register(app)
+    monkeypatch.setattr(Participant, "from_profile", lambda path: sim.participant("rover-1"))
+
+    def run_command(*arguments: str) -> Any:
+        result = CliRunner().invoke(
+            app, [*arguments, "--profile", "p.toml", "--segment", SEGMENT, "--wait", "0", "--json"]
+        )
+        if result.exception is not None:
+            raise result.exception
+        return json.loads(result.stdout.splitlines()[-1])
+
+    return run_command
+
+
+def update_file(folder: Path, **arrays: Any) -> Path:
+    path = folder / "update.npz"
+    np.savez(path, **({"indices": np.array([1, 4]), "values": np.array([0.5, -0.25], np.float32)} | arrays))
+    return path
+
+
+def test_fetch_writes_the_model_and_submit_keeps_a_receipt(sim: Simulator, run: Any, tmp_path: Path) -> None:
+    sim.open_round()
+    out = tmp_path / "model.npz"
+    said = run("fetch", "--out", str(out))
+    assert said == {
+        "segment": SEGMENT, "round": 1, "model": sim.segment.model.hex(),
+        "coordinates": MANIFEST.coordinates, "out": str(out),
+    }  # fmt: skip
+    with np.load(out, allow_pickle=False) as arrays:
+        assert {name: arrays[name].shape for name in arrays} == {"a.weight": (4, 4), "a.bias": (4,), "frozen": (4,)}
+        assert arrays["a.weight"].dtype == np.float32
+        assert arrays["a.bias"].tolist() == [n * 2.0**-GRID for n in range(16, 20)]
+    said = run("submit", "--update", str(update_file(tmp_path)), "--weight", "7")
+    assert said["nonzeros"] == 2
+    assert said["update_bytes"] > 100
+    proven = open_receipt(Path(said["receipt"]).read_bytes(), sim.policy)
+    assert (proven.update.weight, proven.index) == (7, said["index"])
+
+
+def test_submit_without_a_receipt_waits_for_none(sim: Simulator, run: Any, tmp_path: Path) -> None:
+    sim.log.witnessing = True
+    sim.open_round()
+    said = run("submit", "--update", str(update_file(tmp_path)), "--weight", "1", "--receipt", "none")
+    assert "receipt" not in said
+    with pytest.raises(MalformedError, match="one of"):
+        run("submit", "--update", str(update_file(tmp_path)), "--weight", "1", "--receipt", "some")
+    with pytest.raises(MalformedError, match="int8 or fp32"):
+        run("submit", "--update", str(update_file(tmp_path)), "--weight", "1", "--value-type", "bf16")
+
+
+def test_a_refusal_and_a_finished_segment_are_typed_errors(sim: Simulator, run: Any, tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        sim.open_round()
+        if number == 3:
+            with pytest.raises(DeniedError) as denied:
+                run("submit", "--update", str(update_file(tmp_path)), "--weight", "101")
+            assert denied.value.reason == "weight_limit"
+        sim.clock.advance(60_000_000)
+        sim.close_round()
+    with pytest.raises(RoundStateError, match="used up"):
+        run("submit", "--update", str(update_file(tmp_path)), "--weight", "1")
+    assert run("fetch", "--out", str(tmp_path / "last.npz"))["finished"] is True
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"values": np.array([0.5])},
+        {"values": np.array([1, 2])},
+        {"values": np.array([b"a", b"b"])},
+        {"indices": np.array([0.0, 1.0])},
+        {"indices": np.array([[1, 4]]), "values": np.array([[0.5, 1.0]])},
+        {"indices": np.array([1, 2**63], np.uint64)},
+        {"indices": np.array([1, object()], dtype=object)},
+        {"values": np.array([1 + 2j, 0])},
+    ],
+)
+def test_arrays_of_another_form_are_refused(tmp_path: Path, arrays: dict[str, Any]) -> None:
+    with pytest.raises(MalformedError):
+        read_update(update_file(tmp_path, **arrays))
+
+
+def test_a_file_that_is_no_update_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "update.npz"
+    with pytest.raises(NotFoundError):
+        read_update(path)
+    path.write_bytes(b"PK\x03\x04 not a zip")
+    with pytest.raises(MalformedError):
+        read_update(path)
+    np.savez(path, indices=np.array([1]))
+    with pytest.raises(MalformedError):
+        read_update(path)
+    with path.open("wb") as file:
+        file.truncate(UPDATE_FILE_BYTES_MAX + 1)
+    with pytest.raises(MalformedError, match="at most"):
+        read_update(path)
+
+
+def test_a_file_that_unpacks_to_more_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "update.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("values.npy", "w") as member:
+        for _ in range(UPDATE_FILE_BYTES_MAX // 2**24 + 1):
+            member.write(bytes(2**24))
+    assert path.stat().st_size < 2**22
+    with pytest.raises(MalformedError, match="arrays have at most"):
+        read_update(path)
+
+
+def test_integers_of_every_width_become_int64(tmp_path: Path) -> None:
+    for dtype in (np.int8, np.uint16, np.int32, np.uint64, ">i4"):
+        indices, values = read_update(update_file(tmp_path, indices=np.array([1, 4], dtype)))
+        assert (indices.dtype, indices.tolist()) == (np.int64, [1, 4])
+        assert values.dtype == np.float64
+
+
+def test_a_model_goes_into_an_npz(sim: Simulator, tmp_path: Path) -> None:
+    with pytest.raises(MalformedError, match=r"\.npz"):
+        write_model(tmp_path / "model.bin", sim.initial)

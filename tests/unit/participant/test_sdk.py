@@ -1,0 +1,369 @@
+"""The SDK against a real gatekeeper in memory: what it proves before it believes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simulator import GRID, MANIFEST, ROVERS, SEGMENT, DirectChannel, Simulator
+
+from sfrl_secure.aggregation.models import ModelSnapshot, model_bytes
+from sfrl_secure.aggregation.weighted_mean import WeightedMean
+from sfrl_secure.errors import (
+    ConflictError,
+    DeniedError,
+    DigestError,
+    ExhaustedError,
+    MalformedError,
+    NotFoundError,
+    PayloadError,
+    SfrlError,
+    UnavailableError,
+    VerificationError,
+)
+from sfrl_secure.ids import sha256
+from sfrl_secure.participant.receipts import open_receipt
+from sfrl_secure.participant.rounds import FinishedSegment, OpenRound
+from sfrl_secure.participant.sdk import UNDECIDED_MAX, Participant, Submitted
+from sfrl_secure.translog.entries import LoggedEntry
+from sfrl_secure.wire import gatekeeper_service as wire
+from sfrl_secure.wire.audit_service import AppendedEntry
+from sfrl_secure.wire.receipts import ReceiptKind
+
+INDICES = np.array([1, 4, 18], dtype=np.int64)
+VALUES = np.array([0.5, -0.25, 0.125])
+
+
+class Rover:
+    """A participant and the channel under it."""
+
+    def __init__(self, sim: Simulator, name: str = "rover-1") -> None:
+        self.channel = DirectChannel(sim.gatekeeper(), name)
+        self.sdk: Participant = sim.participant(name, self.channel)
+
+    def open(self) -> OpenRound:
+        opened = self.sdk.open_round(SEGMENT, wait_seconds=0)
+        assert isinstance(opened, OpenRound)
+        return opened
+
+    def submit(self, weight: int = 10) -> Submitted:
+        return self.sdk.submit(self.open(), INDICES, VALUES, weight, rng=np.random.default_rng(1))
+
+
+def test_a_federation_learns_and_everybody_gets_receipts(sim: Simulator) -> None:
+    aggregator = sim.aggregator()
+    rovers = [Rover(sim, name) for name in ROVERS[:3]]
+    last, model = 0, sim.initial
+    for number in (1, 2, 3):
+        assert aggregator.step() == ["OpenRound"]
+        sent = []
+        mean = WeightedMean(MANIFEST.coordinates)
+        for weight, rover in enumerate(rovers, start=1):
+            opened = rover.sdk.open_round(SEGMENT, last, wait_seconds=0)
+            assert isinstance(opened, OpenRound)
+            assert opened.number == number
+            assert rover.sdk.model(opened).to_bytes() == model.to_bytes()
+            submitted = rover.sdk.submit(opened, INDICES, VALUES, weight, rng=np.random.default_rng(weight))
+            assert submitted.encoded is not None
+            mean.add(submitted.encoded.update.indices, submitted.encoded.update.values, weight)
+            sent.append(submitted)
+            raw = rover.sdk.receipt(submitted, ReceiptKind.WITNESSED, wait_seconds=0)
+            assert open_receipt(raw, sim.policy).index == submitted.index
+        last, model = number, model.add(mean.result())
+        assert [aggregator.step(), aggregator.step()] == [["CloseRound"], ["PublishModel"]]
+        for rover, submitted in zip(rovers, sent, strict=True):
+            raw = rover.sdk.receipt(submitted, ReceiptKind.COUNTED, wait_seconds=0)
+            assert open_receipt(raw, sim.policy).model == sha256(model.to_bytes())
+            path = rover.sdk.receipt_path(SEGMENT, number, ReceiptKind.COUNTED)
+            assert path.name == f"rocks-{number}-counted.receipt"
+            assert path.read_bytes() == raw
+            assert path.stat().st_mode & 0o777 == 0o600
+    finished = rovers[0].sdk.open_round(SEGMENT, last, wait_seconds=0)
+    assert isinstance(finished, FinishedSegment)
+    assert rovers[0].sdk.model(finished).to_bytes() == model.to_bytes()
+    assert sim.log.voids == {}
+
+
+def test_request_bytes_are_those_of_the_message(sim: Simulator) -> None:
+    sim.open_round()
+    rover = Rover(sim)
+    sent: list[int] = []
+    call = rover.channel.call
+
+    def counted(path: str, request: bytes, *, deadline_seconds: float) -> bytes:
+        if path == wire.SUBMIT_UPDATE:
+            sent.append(len(request))
+        return call(path, request, deadline_seconds=deadline_seconds)
+
+    rover.channel.call = counted  # type: ignore[method-assign]
+    assert rover.submit().request_bytes == sent[0]
+
+
+def test_the_same_envelope_is_admitted_once(sim: Simulator) -> None:
+    sim.open_round()
+    rover = Rover(sim)
+    first = rover.submit()
+    assert first.encoded is not None
+    again = rover.sdk.submit_update(first.update, first.encoded.payload)
+    assert (again.index, again.statement_digest) == (first.index, first.statement_digest)
+    assert len(sim.segment.rounds[1].admissions) == 1
+
+
+# Rounds
+
+
+def test_no_round_in_time_is_not_found(sim: Simulator) -> None:
+    rover = Rover(sim)
+    slept: list[float] = []
+    seconds = iter(range(100))
+    sdk = Participant(
+        name="rover-1", key=sim.rovers["rover-1"], policy=sim.policy, channel=rover.channel,
+        receipts=sim.folder / "r", clock=sim.clock, sleep=slept.append, monotonic=lambda: float(next(seconds)),
+    )  # fmt: skip
+    rover.channel._methods[wire.GET_ROUND] = replace(  # the wait itself is the gatekeeper's: see its tests
+        rover.channel._methods[wire.GET_ROUND], behaviour=_not_yet
+    )
+    with pytest.raises(NotFoundError, match="wait longer"):
+        sdk.open_round(SEGMENT, wait_seconds=6)
+    assert rover.channel.calls.count(wire.GET_ROUND) >= 2
+    assert slept
+
+
+def _not_yet(raw: bytes, context: object) -> bytes:
+    assert wire.parse_round_request(raw).wait_ms <= 5_000
+    raise NotFoundError("not yet")
+
+
+def test_a_round_that_is_over_is_not_opened_again(sim: Simulator) -> None:
+    sim.open_round()
+    rover = Rover(sim)
+    replayed = rover.channel.call(
+        wire.GET_ROUND, wire.encode_round_request(wire.RoundRequest(SEGMENT, 0, 0)), deadline_seconds=1
+    )
+    rover.channel._methods[wire.GET_ROUND] = replace(
+        rover.channel._methods[wire.GET_ROUND], behaviour=lambda raw, context: replayed
+    )
+    assert rover.open().number == 1
+    with pytest.raises(VerificationError, match="round that is over"):
+        rover.sdk.open_round(SEGMENT, 1, wait_seconds=0)
+
+
+def test_an_unproven_round_is_refused(sim: Simulator) -> None:
+    sim.open_round()
+    rover = Rover(sim)
+    unwitnessed = sim.log.note(len(sim.log.raw))
+    rover.channel.answers[wire.GET_ROUND] = lambda raw: wire.encode_round_response(
+        replace(wire.parse_round_response(raw), checkpoint=unwitnessed)
+    )
+    with pytest.raises(VerificationError):
+        rover.open()
+
+
+# Models
+
+
+def test_a_model_is_fetched_once_and_the_last_two_are_kept(sim: Simulator) -> None:
+    sim.open_round()
+    rover = Rover(sim)
+    opened = rover.open()
+    fetched: list[tuple[int, int]] = []
+    model = rover.sdk.model(opened, on_progress=lambda done, total: fetched.append((done, total)))
+    assert fetched == [(model_bytes(MANIFEST), model_bytes(MANIFEST))]
+    assert rover.sdk.model(opened) is model
+    assert rover.channel.calls.count(wire.FETCH_MODEL) == 1
+    others = [ModelSnapshot(MANIFEST, GRID, np.full(MANIFEST.coordinates, n)) for n in (1, 2)]
+    for other in others:
+        digest = sim.objects.put(other.to_bytes())
+        sim.segment.models.add(digest)
+        rover.sdk._gatekeeper = _Serving(other.to_bytes())  # type: ignore[assignment]
+        rover.sdk.model(replace(opened, base_model=digest))
+    rover.sdk._gatekeeper = _Serving(b"")  # type: ignore[assignment]
+    rover.sdk.model(replace(opened, base_model=sha256(others[0].to_bytes())))
+    with pytest.raises(DigestError):
+        rover.sdk.model(opened)
+
+
+class _Serving:
+    """A gatekeeper that sends these chunks as any model."""
+
+    def __init__(self, *chunks: bytes) -> None:
+        self._chunks = chunks
+        self.sent = 0
+
+    def fetch_model(self, request: wire.ModelRequest, *, deadline_seconds: float) -> object:
+        for chunk in self._chunks:
+            self.sent += 1
+            yield chunk
+
+
+def test_another_model_than_the_logs_is_refused(sim: Simulator) -> None:
+    sim.open_round()
+    rover = Rover(sim)
+    opened = rover.open()
+    true = sim.initial.to_bytes()
+    for raw in (true[:-1] + bytes([true[-1] ^ 1]), true[:-1], b""):
+        rover.sdk._gatekeeper = _Serving(raw)  # type: ignore[assignment]
+        with pytest.raises(DigestError):
+            rover.sdk.model(opened)
+
+
+def test_a_model_that_does_not_end_is_cut_off(sim: Simulator) -> None:
+    sim.open_round()
+    rover = Rover(sim)
+    opened = rover.open()
+    serving = _Serving(*[b"x" * 100] * 1_000)
+    rover.sdk._gatekeeper = serving  # type: ignore[assignment]
+    with pytest.raises(MalformedError, match="bytes, and more arrived"):
+        rover.sdk.model(opened)
+    assert serving.sent <= model_bytes(MANIFEST) // 100 + 1
+
+
+def test_a_broken_fetch_begins_again(sim: Simulator) -> None:
+    sim.open_round()
+    rover = Rover(sim)
+    opened = rover.open()
+    rover.channel.broken = [UnavailableError("away")]
+    assert rover.sdk.model(opened).to_bytes() == sim.initial.to_bytes()
+
+
+# Submitting
+
+
+def test_a_refusal_has_its_reason_and_its_entry(sim: Simulator) -> None:
+    sim.open_round()
+    rover = Rover(sim)
+    with pytest.raises(DeniedError) as denied:
+        rover.submit(weight=101)
+    assert denied.value.reason == "weight_limit"
+    assert denied.value.entry_index == len(sim.log.raw) - 1
+    assert rover.channel.calls.count(wire.SUBMIT_UPDATE) == 1
+
+
+def test_what_breaks_the_codec_is_not_sent(sim: Simulator) -> None:
+    sim.open_round()
+    rover = Rover(sim)
+    opened = rover.open()
+    for indices, values in ((INDICES[::-1], VALUES), (INDICES + 10, VALUES), (INDICES, VALUES * np.nan)):
+        with pytest.raises(PayloadError):
+            rover.sdk.submit(opened, indices, values, 10, rng=np.random.default_rng(1))
+    assert wire.SUBMIT_UPDATE not in rover.channel.calls
+
+
+@pytest.mark.parametrize("error", [ConflictError("lost"), ExhaustedError("busy")])
+def test_where_nothing_was_decided_the_update_is_sent_again(sim: Simulator, error: SfrlError) -> None:
+    sim.open_round()
+    rover = Rover(sim)
+    opened = rover.open()
+    rover.channel.broken = [error] * (UNDECIDED_MAX - 1)
+    rover.sdk.submit(opened, INDICES, VALUES, 10, rng=np.random.default_rng(1))
+    rover.channel.broken = [error] * UNDECIDED_MAX
+    with pytest.raises(type(error)):
+        rover.sdk.submit(opened, INDICES, VALUES, 10, rng=np.random.default_rng(2))
+
+
+def _changed(change: Callable[[AppendedEntry], AppendedEntry]) -> Callable[[bytes], bytes]:
+    return lambda raw: wire.encode_submit_response(change(wire.parse_submit_response(raw)))
+
+
+def test_receipt_a_is_verified(sim: Simulator) -> None:
+    sim.open_round()
+    other = sim.admit("rover-2")
+    rover = Rover(sim)
+    honest = rover.submit()
+    opened, payload = rover.open(), honest.encoded.payload if honest.encoded else b""
+
+    def log_entry(index: int) -> LoggedEntry:
+        return sim.log.logged_entry(index, len(sim.log.raw))
+
+    def log_note() -> bytes:
+        return sim.log.signed.note
+
+    lies: list[Callable[[AppendedEntry], AppendedEntry]] = [
+        lambda said: replace(said, checkpoint=sim.log.note(len(sim.log.raw), root=sha256(b"another tree"))),
+        lambda said: replace(said, checkpoint=sim.log.note(len(sim.log.raw) - 1)),
+        lambda said: AppendedEntry(log_entry(other), log_note()),
+        lambda said: AppendedEntry(log_entry(0), log_note()),
+        lambda said: AppendedEntry(log_entry(sim.segment.rounds[1].opened_index), log_note()),
+        lambda said: replace(said, logged=replace(said.logged, index=2**40)),
+        lambda said: replace(said, logged=replace(said.logged, path=said.logged.path[:-1])),
+        lambda said: replace(said, logged=replace(said.logged, raw=said.logged.raw[:-1])),
+    ]
+    for lie in lies:
+        rover.channel.answers[wire.SUBMIT_UPDATE] = _changed(lie)
+        with pytest.raises((VerificationError, MalformedError)):
+            rover.sdk.submit_update(honest.update, payload)
+    rover.channel.answers.clear()
+    assert rover.sdk.submit_update(honest.update, payload).index == honest.index
+    assert opened.number == honest.update.round
+
+
+def test_receipt_a_of_another_participant_in_the_same_words_is_refused(sim: Simulator) -> None:
+    """The envelope is compared byte for byte: the same statement with another signature is another envelope."""
+    sim.open_round()
+    rover = Rover(sim)
+    honest = rover.submit()
+    forged = sim.participant("rover-2", rover.channel)
+    assert honest.encoded is not None
+    with pytest.raises(VerificationError, match="envelope that was sent"):
+        forged.submit_update(honest.update, honest.encoded.payload)
+
+
+# Receipts
+
+
+def test_a_receipt_that_is_not_there_yet_is_waited_for(sim: Simulator) -> None:
+    sim.open_round()
+    rover = Rover(sim)
+    sim.log.witnessing = False
+    sent = rover.submit()
+    with pytest.raises(NotFoundError, match="WITNESSED"):
+        rover.sdk.receipt(sent, ReceiptKind.WITNESSED, wait_seconds=0)
+    calls = rover.channel.calls.count(wire.GET_RECEIPT)
+    rover.sdk._sleep = lambda seconds: sim.log.witness()
+    rover.sdk.receipt(sent, ReceiptKind.WITNESSED, wait_seconds=5)
+    assert rover.channel.calls.count(wire.GET_RECEIPT) == calls + 2
+    with pytest.raises(NotFoundError, match="COUNTED"):
+        rover.sdk.receipt(sent, ReceiptKind.COUNTED, wait_seconds=0)
+
+
+def test_a_receipt_that_proves_something_else_is_not_kept(sim: Simulator) -> None:
+    sim.open_round()
+    rover, other = Rover(sim), Rover(sim, "rover-2")
+    sent, others = rover.submit(), other.submit()
+    stranger = other.channel.call(
+        wire.GET_RECEIPT,
+        wire.encode_receipt_request(wire.ReceiptRequest(SEGMENT, others.statement_digest, ReceiptKind.WITNESSED)),
+        deadline_seconds=1,
+    )
+    unwitnessed = sim.log.note(len(sim.log.raw))
+    path = rover.sdk.receipt_path(SEGMENT, 1, ReceiptKind.WITNESSED)
+
+    def stripped(raw: bytes) -> bytes:
+        return wire.encode_receipt_response(replace(wire.parse_receipt_response(raw), checkpoint=unwitnessed))
+
+    def lowered(raw: bytes) -> bytes:
+        return wire.encode_receipt_response(
+            replace(wire.parse_receipt_response(raw), kind=ReceiptKind.ACKNOWLEDGED)
+        )
+
+    for answer in (lambda raw: stranger, stripped, lowered):
+        rover.channel.answers[wire.GET_RECEIPT] = answer
+        with pytest.raises(VerificationError):
+            rover.sdk.receipt(sent, ReceiptKind.WITNESSED, wait_seconds=0)
+    assert not path.exists()
+    rover.channel.answers.clear()
+    with pytest.raises(VerificationError, match="another admission"):
+        rover.sdk.receipt(replace(sent, index=sent.index + 1), ReceiptKind.WITNESSED, wait_seconds=0)
+    assert not path.exists()
+    rover.sdk.receipt(sent, ReceiptKind.WITNESSED, wait_seconds=0)
+    assert path.exists()
+
+
+def test_closing_closes_the_channel(sim: Simulator, tmp_path: Path) -> None:
+    rover = Rover(sim)
+    with rover.sdk:
+        pass
+    assert rover.channel.is_closed
