@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO_DIR ?= demo-run
 
 .PHONY: setup demo test lint proto clean
 
@@ -21,7 +20,8 @@ $(VENV)/data/.ready: data-requirements.txt $(VENV)/.ready
 	touch $@
 
 demo: $(VENV)/.ready $(VENV)/data/.ready
-	$(BIN)/sfrl demo --dir $(DEMO_DIR)
+	rm -rf demo-run
+	$(BIN)/sfrl demo --dir demo-run
 
 test: $(VENV)/.ready $(VENV)/data/.ready lint
 	$(BIN)/pytest -q -n 2 --dist loadfile
@@ -37,4 +37,4 @@ proto: $(VENV)/.ready
 	$(BIN)/python -m sfrl_secure.wire.generate
 
 clean:
-	rm -rf $(VENV) $(DEMO_DIR) build dist *.egg-info
+	rm -rf $(VENV) demo-run build dist *.egg-info

@@ -60,7 +60,7 @@ from sfrl_secure.rpc.channel import RpcChannel, RpcStream
 from sfrl_secure.rpc.identity import Peer, record_peer
 from sfrl_secure.sequencer.log_keys import LogKeys
 from sfrl_secure.services.aggregator.work import Aggregator
-from sfrl_secure.services.gatekeeper.admit import Admitter, ByteBudget
+from sfrl_secure.services.gatekeeper.admit import Admitter, ByteBudget, Submission
 from sfrl_secure.services.gatekeeper.fetches import FetchLog
 from sfrl_secure.services.gatekeeper.proofs import ProofBuilder
 from sfrl_secure.services.gatekeeper.refuse import Refuser
@@ -647,6 +647,16 @@ class _Stream:
 
     def cancel(self) -> None:
         pass
+
+
+def submission(
+    peer: str, signed: tuple[Envelope, UpdateStatement, bytes], *, payload: bytes | None = None
+) -> Submission:
+    """What a gatekeeper is asked when `peer` sends a signed update, with its payload or another."""
+    envelope, update, sent = signed
+    sent = sent if payload is None else payload
+    raw = encode_envelope(envelope)
+    return Submission(participant_id(peer), raw, envelope, update, sent, sha256(raw + sent))
 
 
 def make_witness(name: str) -> Cosigner:

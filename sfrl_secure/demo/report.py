@@ -41,10 +41,10 @@ class TamperingFound:
     @property
     def said(self) -> str:
         """Its first finding, in one line."""
-        findings = self.verification.get("findings") or [{}]
-        first = findings[0]
-        where = "" if first.get("index") is None else f" at entry {first['index']}"
-        return f"{first.get('code', 'nothing')}{where}: {first.get('found') or first.get('expected') or ''}"
+        first = (self.verification.get("findings") or [{}])[0]
+        places = [f"entry {first['index']}"] if first.get("index") is not None else []
+        places += [str(first["subject"])[:32]] if first.get("subject") else []
+        return f"{first.get('code', 'nothing')}: {', '.join(places)}"
 
 
 @dataclass(frozen=True, slots=True)

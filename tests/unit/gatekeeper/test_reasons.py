@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +16,30 @@ from simulator import (
     SEGMENT,
     SimulatedGatekeeper,
     Simulator,
-    participant_id,
     payload_of,
+    submission,
 )
 
-from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.errors import DeniedError
-from sfrl_secure.governance.statements import Evidence, PayloadFormat, UpdateRefused, UpdateStatement
+from sfrl_secure.governance.statements import Evidence, PayloadFormat, UpdateRefused
 from sfrl_secure.governance.terms import RoundTerms, UpdateLimits
 from sfrl_secure.ids import sha256
 from sfrl_secure.services.gatekeeper.admit import Submission
 from sfrl_secure.sparse.encode import pack_update
 from sfrl_secure.sparse.update import SparseUpdate
 from sfrl_secure.wire.audit_service import AppendedEntry
-from sfrl_secure.wire.entries import encode_envelope
 
 DURATION_US = 60_000_000
 MARGIN_US = 2_000_000
 LOG, OBJECT, NONE = Evidence
-
-Signed = tuple[Envelope, UpdateStatement, bytes]
-
-
-def submission(peer: str, signed: Signed, *, payload: bytes | None = None) -> Submission:
-    envelope, update, sent = signed
-    sent = sent if payload is None else payload
-    raw = encode_envelope(envelope)
-    return Submission(participant_id(peer), raw, envelope, update, sent, sha256(raw + sent))
+VALUES = {0: 5, 3: -7, 17: 100}
+"""What `Simulator.update` sends where nothing else is asked for."""
 
 
-def refusal_of(sim: Simulator, gatekeeper: SimulatedGatekeeper, request: Submission) -> tuple[DeniedError, UpdateRefused]:
+def refusal_of(
+    sim: Simulator, gatekeeper: SimulatedGatekeeper, request: Submission
+) -> tuple[DeniedError, UpdateRefused]:
     """Submit what must be refused; give the answer and the entry that it names."""
     size = len(sim.log.raw)
     with pytest.raises(DeniedError) as denied:
@@ -108,14 +101,14 @@ def closed(sim: Simulator) -> None:
 
 def full(sim: Simulator) -> None:
     for name in ("rover-2", "rover-3", "rover-4"):
-        sim.admit(name)
+        sim.admit(name, {1: 1})
 
 
 def damaged(offset: int, value: int) -> Callable[[Simulator], Submission]:
     """A payload with one byte changed, correctly signed for."""
 
     def send(sim: Simulator) -> Submission:
-        payload = bytearray(payload_of({0: 5, 3: -7, 17: 100}))
+        payload = bytearray(payload_of(VALUES))
         payload[offset] = value
         return submission("rover-1", sim.update("rover-1", payload=bytes(payload)))
 
@@ -132,7 +125,8 @@ def fp32(values: list[float]) -> Callable[[Simulator], Submission]:
         leaf = payload[64:].replace(good, np.array(values, "<f4").tobytes())
         payload = payload[:32] + sha256(leaf) + leaf
         form = PayloadFormat(1, "free", "fp32")
-        return submission("rover-1", sim.update("rover-1", dict.fromkeys(range(len(values)), 1), payload=payload, format=form))
+        declared = dict.fromkeys(range(len(values)), 1)
+        return submission("rover-1", sim.update("rover-1", declared, payload=payload, format=form))
 
     return send
 
@@ -150,6 +144,7 @@ when { context.weight == 78 && context.norm * 9223372036854775807 > 0 };
 WITH_RULES = {"rules": FORBIDS}
 WITH_FP32 = {"terms": {"value_types": ["fp32"]}}
 BIG = 2**20
+OTHER = payload_of({0: 6, 3: -7, 17: 100})
 
 CASES = [
     Case("replayed", LOG, replayed),
@@ -181,13 +176,13 @@ CASES = [
     Case("policy_denied", LOG, after(lambda sim: sim.record("rover-1", clearance=2))),
     Case("policy_denied", LOG, own(weight=4), sim=WITH_RULES, rule_ids=("no-light", "no-small")),
     Case("policy_error", LOG, own(weight=77), sim=WITH_RULES),
-    Case("digest_mismatch", NONE, lambda sim: submission("rover-1", sim.update("rover-1"), payload=payload_of({0: 6, 3: -7, 17: 100}))),
+    Case("digest_mismatch", NONE, lambda sim: submission("rover-1", sim.update("rover-1"), payload=OTHER)),
     Case("digest_mismatch", NONE, own(payload_bytes=99)),
     Case("payload_format", OBJECT, damaged(0, 0)),
-    Case("payload_format", OBJECT, own(payload=payload_of({0: 5, 3: -7, 17: 100}, grid_exponent=GRID + 1))),
-    Case("payload_shape", OBJECT, own(payload=payload_of({0: 5, 3: -7, 17: 100}, coordinates=MANIFEST.coordinates + 1))),
+    Case("payload_format", OBJECT, own(payload=payload_of(VALUES, grid_exponent=GRID + 1))),
+    Case("payload_shape", OBJECT, own(payload=payload_of(VALUES, coordinates=MANIFEST.coordinates + 1))),
     Case("payload_declared", OBJECT, own(nonzeros=4)),
-    Case("payload_length", OBJECT, own(payload=payload_of({0: 5, 3: -7, 17: 100}) + b"\0")),
+    Case("payload_length", OBJECT, own(payload=payload_of(VALUES) + b"\0")),
     Case("payload_digest", OBJECT, damaged(-1, 0xFF)),
     Case("not_canonical", OBJECT, damaged(24, 2)),
     Case("not_finite", OBJECT, fp32([float("inf"), 1.0]), sim=WITH_FP32),
@@ -296,13 +291,12 @@ def test_an_admitted_update_is_answered_again_from_the_log(sim: Simulator) -> No
 
 
 def test_limits_hold_at_their_last_value(tmp_path: Path) -> None:
-    limits = UpdateLimits(payload_bytes_max=4_096, nonzeros_max=8, norm_max=5, magnitude_max=4, weight_max=100)
+    size = len(payload_of({0: 3, 17: -4}))
+    limits = UpdateLimits(payload_bytes_max=size, nonzeros_max=2, norm_max=5, magnitude_max=4, weight_max=100)
     rounds = RoundTerms(duration_us=DURATION_US, cohort_min=1, cohort_max=1, rounds_max=1)
     sim = Simulator(tmp_path, terms={"limits": limits, "round_terms": rounds})
     current = sim.open_round()
     request = own(values={0: 3, 17: -4}, weight=100)(sim)
-    bare = replace(limits, payload_bytes_max=len(request.payload))
-    assert bare.payload_bytes_max < limits.payload_bytes_max
     assert isinstance(sim.gatekeeper().admitter.submit(request), AppendedEntry)
     assert current.is_full
     sim.close()

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sfrl_secure.crypto.envelope import Envelope, sign_envelope
+from sfrl_secure.crypto.keys import SigningKey
+from sfrl_secure.replay.findings import CODES
 from sfrl_secure.replay.fold import Replay
 from sfrl_secure.replay.state import State
-
-from sfrl_secure.crypto.keys import SigningKey
 
 from .builder import DAY, RULES, SECOND, STREAM, ZEROS, Writer, pb, sha
 from .payloads import encode_payload
@@ -151,9 +152,7 @@ DOCUMENTS: list[tuple[str, Callable[[Writer], None], str, Act]] = [
 ]  # fmt: skip
 
 
-def w_sign(writer: Writer, kind: str, key: SigningKey) -> Any:
-    from sfrl_secure.crypto.envelope import sign_envelope
-
+def w_sign(writer: Writer, kind: str, key: SigningKey) -> Envelope:
     version, previous = writer.versions[kind, "r1"]
     body = {
         "type": kind, "federation_id": writer.federation_id.hex(), "version": version + 1, "previous": previous.hex(),
@@ -164,8 +163,6 @@ def w_sign(writer: Writer, kind: str, key: SigningKey) -> Any:
 
 
 def stranger_signs(writer: Writer) -> None:
-    from sfrl_secure.crypto.envelope import sign_envelope
-
     version, previous = writer.versions["rules", ""]
     raw = writer.json_of({
         "type": "rules", "federation_id": writer.federation_id.hex(), "version": version + 1, "previous": previous.hex(),
@@ -313,8 +310,6 @@ STATEMENTS: list[tuple[str, Callable[[Writer], None], str, Act]] = [
 
 
 def bare_update(writer: Writer) -> None:
-    from sfrl_secure.crypto.envelope import sign_envelope
-
     fields = writer.update_fields("r2", b"payload", {1: 5}, 10)
     raw = pb((1, fields["federation_id"]), (2, fields["segment"]))
     writer.append(sign_envelope("application/vnd.sfrl.update.v1", raw, [writer.participants["r2"]]), None)
@@ -365,8 +360,6 @@ def test_a_rule_that_is_broken_voids_the_entry_and_changes_nothing(
 
 
 def test_every_code_of_a_void_entry_has_a_row() -> None:
-    from sfrl_secure.replay.findings import CODES
-
     rows = {row[2] for row in DOCUMENTS + STATEMENTS}
     elsewhere = {
         "checkpoint", "structure", "equivocation", "object_altered", "entry_malformed", "chain", "time", "stream_position",

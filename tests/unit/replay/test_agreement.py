@@ -1,0 +1,185 @@
+"""Two programs, one specification: the replay and the services' own reading agree on what is written and what has effect.
+
+What needs an object is the replay's alone, so those rows are left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sfrl_secure.crypto.envelope import sign_envelope
+from sfrl_secure.errors import MalformedError
+from sfrl_secure.governance.documents import parse_document as parse_governance
+from sfrl_secure.replay import documents, statements
+from sfrl_secure.rounds.fold import Content, FederationFold
+from sfrl_secure.translog.merkle import leaf_hash
+from sfrl_secure.wire.content import parse_content
+from sfrl_secure.wire.entries import parse_entry
+from sfrl_secure.wire.statements import parse_statement, parse_update_envelope
+
+from .builder import Writer
+from .test_void_entries import DOCUMENTS, STATEMENTS, UPDATES, Act
+
+NEEDS_OBJECTS = {"aggregate", "model"}
+ROWS = [row for row in DOCUMENTS + STATEMENTS if row[2] not in NEEDS_OBJECTS and "defective" not in row[0]]
+
+
+def effects_in_fold(writer: Writer) -> list[bool]:
+    fold = FederationFold(writer.origin, (writer.signer.key.vkey, writer.cosigner.key.vkey))
+    effects = []
+    for index, raw in enumerate(writer.entries):
+        entry = parse_entry(raw)
+        content: Content | None
+        try:
+            content = parse_content(entry.envelope)
+        except MalformedError:
+            content = None
+        effects.append(fold.apply(index, leaf_hash(raw), entry, content) is None)
+    return effects
+
+
+@pytest.mark.parametrize(("stage", "act"), [pytest.param(row[1], row[3], id=row[0]) for row in ROWS])
+def test_both_find_the_same_entries_void(stage: Callable[[Writer], None], act: Act) -> None:
+    writer = Writer().begin()
+    stage(writer)
+    act(writer)
+    writer.count()
+    void = {finding.index for finding in writer.replay().docket.findings}
+    assert effects_in_fold(writer) == [index not in void for index in range(len(writer.entries))]
+
+
+def whole_log() -> Writer:
+    writer = Writer().begin()
+    writer.run_round(UPDATES)
+    writer.open_round()
+    writer.refuse("r1", "weight_limit", fields={"weight": 0})
+    writer.refuse("r2", "policy_denied", evidence=2, update={1: 127 * 64}, facts=writer.facts({1: 127 * 64}))
+    writer.count()
+    writer.fetch([("r1", writer.model_digest)])
+    return writer
+
+
+WHOLE = whole_log()
+
+
+def test_both_find_a_whole_log_effective() -> None:
+    assert WHOLE.replay().docket.findings == []
+    assert all(effects_in_fold(WHOLE))
+
+
+def accepts(parse: Callable[[bytes], Any], raw: bytes) -> bool:
+    try:
+        parse(raw)
+    except MalformedError:
+        return False
+    return True
+
+
+def damage(raw: bytes, data: st.DataObject) -> bytes:
+    """Change, cut out or put in a few bytes, most often near the beginning, where the fields' tags are."""
+    where = data.draw(st.one_of(st.integers(0, min(len(raw) - 1, 260)), st.integers(0, len(raw) - 1)))
+    cut = data.draw(st.integers(0, 3))
+    return raw[:where] + data.draw(st.binary(max_size=4)) + raw[where + cut :]
+
+
+@settings(deadline=None, max_examples=400)
+@given(index=st.integers(0, len(WHOLE.entries) - 1), data=st.data())
+def test_both_read_the_same_entries(index: int, data: st.DataObject) -> None:
+    raw = damage(WHOLE.entries[index], data)
+    assert accepts(statements.parse_entry, raw) == accepts(parse_entry, raw)
+
+
+SIGNED = [parse_entry(raw).envelope for raw in WHOLE.entries]
+STATEMENT_BYTES = [e.statement for e in SIGNED if e.payload_type == statements.STATEMENT_TYPE]
+DOCUMENT_BYTES = [(e.payload_type, e.statement) for e in SIGNED if e.payload_type != statements.STATEMENT_TYPE]
+
+
+@settings(deadline=None, max_examples=800)
+@given(raw=st.sampled_from(STATEMENT_BYTES), data=st.data())
+def test_both_read_the_same_statements(raw: bytes, data: st.DataObject) -> None:
+    damaged = damage(raw, data)
+    assert accepts(statements.parse_statement, damaged) == accepts(parse_statement, damaged)
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_both_read_the_same_updates(data: st.DataObject) -> None:
+    assert WHOLE.round is not None
+    fields = WHOLE.update_fields("r1", b"payload", {1: 5}, 10)
+    raw, _ = WHOLE.sign_update(fields, [WHOLE.participants["r1"]])
+    damaged = damage(raw, data)
+    assert accepts(statements.parse_update_envelope, damaged) == accepts(parse_update_envelope, damaged)
+
+
+HOSTILE = st.one_of(
+    st.none(), st.booleans(), st.integers(-2, 2), st.integers(2**31 - 1, 2**63), st.just(1.5), st.text(max_size=3),
+    st.sampled_from(["", "R1", "r1", "-r", "a" * 65, "int32", "ed25519", "active", "00" * 32, "AA" * 32, "free", "b\n"]),
+    st.just([]), st.just({}), st.just(["r1", "r1"]), st.just(["b", "a"]), st.just(["a", "b"]), st.just(["fetch"]),
+)  # fmt: skip
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [path] if path else []
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            found += places(inner, (*path, key))
+    if isinstance(value, list):
+        for position, inner in enumerate(value):
+            found += places(inner, (*path, position))
+    return found
+
+
+@settings(deadline=None, max_examples=1000)
+@given(document=st.sampled_from(DOCUMENT_BYTES), data=st.data())
+def test_both_read_the_same_documents(document: tuple[str, bytes], data: st.DataObject) -> None:
+    payload_type, raw = document
+    value = json.loads(raw)
+    *folders, last = data.draw(st.sampled_from(places(value)))
+    inner = value
+    for folder in folders:
+        inner = inner[folder]
+    how = data.draw(st.sampled_from(["replace", "remove", "add"]))
+    if how == "replace":
+        inner[last] = data.draw(HOSTILE)
+    elif how == "remove":
+        del inner[last]
+    elif isinstance(inner, dict):
+        inner["extra"] = inner[last]
+    else:
+        inner.append(inner[last])
+    damaged = json.dumps(value).encode()
+    assert accepts(lambda each: documents.parse_document(payload_type, each), damaged) == accepts(
+        lambda each: parse_governance(payload_type, each), damaged
+    )
+
+
+CEDAR = [
+    '@id("a") permit (principal, action, resource);', "", "// only a comment", '@id("a") permit (principal, action, resource)',
+    '@id("a") permit (principal, action, resource) when { ' + "(" * 15 + "true" + ")" * 15 + " };",
+    '@id("a") permit (principal, action, resource) when { ' + "(" * 16 + "true" + ")" * 16 + " };",
+    '@id("a") permit (principal, action, resource) when { ' + "true && " * 60 + "true };",
+    '@id("a") permit (principal, action, resource) when { ' + "true && " * 70 + "true };",
+    '@id("a;\\"b") permit (principal, action, resource);', '@id("é") permit (principal, action, resource);',
+    "".join(f'@id("a{i}") permit (principal, action, resource);' for i in range(32)),
+    "".join(f'@id("a{i}") permit (principal, action, resource);' for i in range(33)),
+    '@id("a") permit (principal, action, resource) when { principal.name == "x" };', '@id("A") permit (principal, action, resource);',
+    '@id permit (principal, action, resource);', '@id("a") permit (principal is Segment, action, resource);',
+    '@id("a") permit (principal, action == Action::"fetch", resource);', '@id("a\\\n") permit (principal, action, resource);',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cedar", CEDAR)
+def test_both_take_the_same_rules(cedar: str) -> None:
+    writer = Writer()
+    writer.genesis()
+    version = {"version": 1, "previous": "00" * 32, "expires_us": 2**62, "federation_id": writer.federation_id.hex()}
+    raw = writer.json_of({"type": "rules", "cedar": cedar} | version)
+    envelope = sign_envelope("application/vnd.sfrl.rules.v1+json", raw, [writer.operators["ann"], writer.operators["bob"]])
+    writer.append(envelope, "governance")
+    assert [effect for effect in effects_in_fold(writer)] == [True, not writer.replay().docket.findings]

@@ -1,0 +1,221 @@
+"""What the papers show exists: commands, options, keys, files and tests."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+from typer.testing import CliRunner
+
+from sfrl_secure.cli.main import app
+from sfrl_secure.clock import SystemClock
+from sfrl_secure.services import config
+from sfrl_secure.services.federation.create import create_federation
+from sfrl_secure.services.federation.plan import FederationPlan, SegmentPlan, default_plan
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PAPERS = ("README.md", "SECURITY.md", "CHANGELOG.md", "services/README.md", "tests/README.md", "certs/README.md")
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+SECURITY = (CHECKOUT / "SECURITY.md").read_text(encoding="utf-8")
+SERVICES = (CHECKOUT / "services" / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def section(text: str, heading: str) -> str:
+    """What stands below a heading, up to the next one."""
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found is not None, f"there is a section {heading}"
+    return found[1]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The rows of the tables in a text, without heads: cells, stripped."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    heads = {position - 1 for position, row in enumerate(cells) if set(row[0]) == {"-"}}
+    return [row for position, row in enumerate(cells) if position not in heads and set(row[0]) != {"-"}]
+
+
+def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command of the command line, with its words."""
+    if not hasattr(command, "commands"):
+        yield path, command
+        return
+    for name, below in command.commands.items():
+        yield from leaves(below, (*path, name))
+
+
+COMMANDS = dict(leaves(typer.main.get_command(app)))
+
+
+def shown_commands() -> list[list[str]]:
+    """The words of each `sfrl` command in the README's code blocks; `$ ` before it and `\\` at a line's end are no words."""
+    lines = "\n".join(blocks(README, "(?:sh)?")).replace("\\\n", " ").splitlines()
+    return [
+        shlex.split(line.removeprefix("$ "), comments=True)[1:]
+        for line in lines
+        if line.removeprefix("$ ").startswith("sfrl ")
+    ]
+
+
+def command_of(words: list[str]) -> tuple[str, ...]:
+    """The longest beginning of `words` that is a command."""
+    for length in range(len(words), 0, -1):
+        if tuple(words[:length]) in COMMANDS:
+            return tuple(words[:length])
+    pytest.fail(f"there is no command sfrl {' '.join(words)}")
+
+
+@pytest.mark.parametrize("words", shown_commands(), ids=" ".join)
+def test_a_command_in_the_readme_has_a_help_and_its_options(words: list[str]) -> None:
+    path = command_of(words)
+    assert CliRunner().invoke(app, [*path, "--help"]).exit_code == 0
+    known = {option for parameter in COMMANDS[path].params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_the_readme_shows_commands() -> None:
+    assert len(shown_commands()) >= 6
+
+
+def test_the_table_of_commands_names_all_of_them_and_no_other() -> None:
+    shown = {
+        tuple(shlex.split(cell)[1:])
+        for row in rows(section(README, "Commands"))
+        for cell in re.findall(r"`(sfrl [a-z -]+)`", row[0])
+    }
+    assert shown == set(COMMANDS)
+
+
+def test_the_make_targets_of_the_readme_exist() -> None:
+    makefile = (CHECKOUT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z]+)", "".join(blocks(README, "(?:sh)?")) + section(README, "Commands")))
+    assert named >= {"demo", "test"}
+    assert named <= targets
+
+
+def test_the_demos_keys_in_the_readme_are_those_of_its_object(tmp_path: Path) -> None:
+    from sfrl_secure.demo.liars import Lie
+    from sfrl_secure.demo.reading import LogSummary
+    from sfrl_secure.demo.report import DemoReport, TamperingFound
+
+    made = create_federation(tmp_path / "federation", small_plan(), SystemClock())
+    report = DemoReport(
+        folder=made.folder, participants=1, rounds=1, summary=LogSummary(made.log_size), bytes_of_updates=[1],
+        dense_bytes=4, metric_first=0.0, metric_last=0.0, metric_alone=0.0, metric_dense=0.0,
+        lies=[Lie("a lie", "malformed", "malformed", None)], receipt="", verification={"verdict": "verified"},
+        tampering=[TamperingFound("a byte", {"verdict": "false", "exit_code": 1})], seconds=0.0,
+    )  # fmt: skip
+    found = report.to_json()
+    table = rows(section(README, "What `sfrl demo --json` prints"))
+    assert [row[0].strip("`") for row in table] == list(found)
+    inner = {row[0].strip("`"): set(re.findall(r"`([a-z_]+)`", row[1])) for row in table}
+    for key in ("lies", "altered"):
+        assert inner[key] == set(found[key][0])
+
+
+def small_plan() -> FederationPlan:
+    """The default plan; a test that fails here fails for `sfrl init` too."""
+    return default_plan()
+
+
+@pytest.mark.parametrize("block", blocks(README, "python"))
+def test_the_readmes_python_imports_what_there_is_and_calls_what_it_has(block: str) -> None:
+    tree = ast.parse(block)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                assert hasattr(module, alias.name)
+    from sfrl_secure.participant.sdk import Participant
+
+    called = {
+        node.func.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "rover"
+    }
+    assert called == {"open_round", "model", "submit", "receipt"}
+    assert all(hasattr(Participant, name) for name in called)
+
+
+def test_the_plans_that_are_shown_have_keys_that_there_are() -> None:
+    import tomllib
+
+    for text in (README, SERVICES):
+        for block in blocks(text, "toml"):
+            values = tomllib.loads(block)
+            assert values.keys() <= FederationPlan.model_fields.keys()
+            for segment in values.get("segments", []):
+                assert segment.keys() <= SegmentPlan.model_fields.keys()
+
+
+SECURITY_ROWS = [row for row in rows(SECURITY) if len(row) == 4]
+
+
+@pytest.mark.parametrize("row", SECURITY_ROWS, ids=lambda row: row[0][:40])
+def test_code_and_test_of_a_threat_exist(row: list[str]) -> None:
+    code = row[2].strip("`")
+    assert (CHECKOUT / "sfrl_secure" / code).is_file() or (CHECKOUT / code).is_file()
+    for named in re.findall(r"`([^`]+)`", row[3]):
+        path, _, test = named.partition("::")
+        assert re.search(rf"^def {test}\(", (CHECKOUT / "tests" / path).read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_table_of_threats_is_there() -> None:
+    assert len(SECURITY_ROWS) >= 40
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind"),
+    [
+        ("Every service", config.ServiceConfig),
+        ("Table `[tls]`", config.TlsFiles),
+        ("Table `[signing]`: gatekeeper, aggregator, audit_log", config.SigningFile),
+        ("Audit log", config.AuditLogConfig),
+        ("Table `[[witnesses]]`", config.WitnessUrls),
+        ("Table `[batches]`", config.Batches),
+        ("Gatekeeper", config.GatekeeperConfig),
+        ("Aggregator", config.AggregatorConfig),
+        ("Verifier", config.VerifierConfig),
+        ("Table `[[callers]]`", config.KnownCaller),
+    ],
+)
+def test_a_table_of_configuration_has_each_key_with_its_default(heading: str, kind: type[BaseModel]) -> None:
+    inherited = config.ServiceConfig.model_fields if kind is not config.ServiceConfig else {}
+    fields = {name: field for name, field in kind.model_fields.items() if name not in inherited}
+    shown = {row[0].strip("`"): row[1].strip("`") for row in rows(section(SERVICES, heading))}
+    assert shown.keys() == fields.keys()
+    for name, field in fields.items():
+        if field.default is PydanticUndefined:
+            assert shown[name] == "-"
+        elif field.default == ():
+            assert shown[name] == "none"
+        elif not isinstance(field.default, BaseModel):
+            assert shown[name] == str(field.default)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_files_that_a_paper_links_or_names_with_a_folder_exist(paper: str) -> None:
+    text = (CHECKOUT / paper).read_text(encoding="utf-8")
+    linked = {link for link in re.findall(r"\]\(([^)#:]+)\)", text)}
+    named = set(re.findall(r"`((?:sfrl_secure|services|proto|tests|certs|benchmarks)/[A-Za-z0-9_./]+\.[a-z]+)`", text))
+    missing = {each for each in linked | named if not (CHECKOUT / Path(paper).parent / each).exists()
+               and not (CHECKOUT / each).exists()}  # fmt: skip
+    assert not missing
