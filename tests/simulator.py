@@ -305,6 +305,7 @@ class Simulator:
         self.objects = ObjectStore(folder / "objects")
         self.initial = ModelSnapshot(MANIFEST, GRID, np.arange(MANIFEST.coordinates, dtype=np.int64))
         cosigners = [make_witness(name) for name in WITNESSES]
+        self.initial_digest = sha256(self.initial.to_bytes())
         self.policy = TrustPolicy(
             logs=(
                 TrustedLog(self.origin, (log_keys.note_signer(self.origin).key, log_keys.cosigner(self.origin).key)),

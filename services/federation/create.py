@@ -33,7 +33,7 @@ from sfrl_secure.sequencer.log_keys import LogKeys
 from sfrl_secure.services.federation import documents
 from sfrl_secure.services.federation.folder import Addresses, FederationFolder, choose_addresses, toml_of
 from sfrl_secure.services.federation.identities import IssuingAuthorities, TlsIdentity
-from sfrl_secure.services.federation.plan import FederationPlan
+from sfrl_secure.services.federation.plan import FederationPlan, check_plan
 from sfrl_secure.storage.files import make_folder, write_new
 from sfrl_secure.storage.objects import ObjectStore
 from sfrl_secure.storage.secrets import write_secret
@@ -74,6 +74,7 @@ def create_federation(
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise MalformedError("the folder is not empty: a federation is made in a new one")
+    check_plan(plan)
     old_mask = os.umask(0o077)
     try:
         return _Creation(root, plan, clock, dict(initial_models or {})).run()
@@ -108,10 +109,6 @@ class _Creation:
 
     def run(self) -> Federation:
         plan, folder = self._plan, self._folder
-        if len({each.name for each in plan.participants}) != len(plan.participants) or plan.threshold > len(
-            plan.operators
-        ):
-            raise MalformedError("participants have names of their own, and the threshold is met by the operators")
         root = documents.root_envelope(plan, self._operators)
         federation_id = documents.federation_id_of(root)
         origin = origin_of(plan.log_host, federation_id)

@@ -117,6 +117,27 @@ def parse_plan(raw: bytes) -> FederationPlan:
         raise MalformedError(f"the plan's {where or 'top level'}: {first['msg']}") from None
 
 
+def check_plan(plan: FederationPlan) -> None:
+    """Check what no key of a plan shows alone.
+
+    Raises:
+        MalformedError: a name twice, nobody to sign or to answer, or more signatures wanted than there are operators.
+    """
+    names = {
+        "operators": plan.operators,
+        "gatekeepers": plan.gatekeepers,
+        "participants": [each.name for each in plan.participants],
+        "segments": [each.name for each in plan.segments],
+    }
+    for key, given in names.items():
+        if len(set(given)) != len(given):
+            raise MalformedError(f"the plan's {key}: no name stands there twice")
+    if not plan.gatekeepers:
+        raise MalformedError("the plan's gatekeepers: there is at least one")
+    if plan.threshold > len(plan.operators):
+        raise MalformedError("the plan's threshold: the operators can meet it")
+
+
 def default_plan() -> FederationPlan:
     """The federation to try things with: a linear model of 16 weights and a bias."""
     return FederationPlan(

@@ -22,7 +22,7 @@ from sfrl_secure.errors import ConflictError, DeniedError, ExhaustedError
 from sfrl_secure.governance.documents import ParticipantRecord, RulesDocument
 from sfrl_secure.governance.statements import UpdateAdmitted, UpdateStatement
 from sfrl_secure.ids import Digest, SpiffeId
-from sfrl_secure.rounds.admission import check_log_steps, check_signer, is_owner
+from sfrl_secure.rounds.admission import check_log_steps, check_signer, is_admitted
 from sfrl_secure.rounds.payloads import MeasuredDenial, MeasuredUpdate, check_payload
 from sfrl_secure.rounds.state import FederationState, RoundState
 from sfrl_secure.services.gatekeeper.refuse import (
@@ -172,9 +172,8 @@ class Admitter:
         """Step 3: the stored answer, if there is one for this peer."""
         with self._view.reading() as state:
             digest = request.envelope.digest
-            admission = state.admitted_updates.get(digest)
-            if admission is not None and is_owner(request.peer, request.update):
-                return admission.index
+            if is_admitted(state, request.peer, request.envelope, request.update):
+                return state.admitted_updates[digest].index
             refused = state.refused_updates.get((digest, request.peer))
             if refused is not None:
                 raise DeniedError(refused.reason, "the update was refused before", entry_index=refused.index)
@@ -183,11 +182,20 @@ class Admitter:
     def _judge_header(self, request: Submission) -> _Judged:
         now_us = self._clock.now_us()
         with self._view.reading() as state:
-            try:
-                record, opened = check_log_steps(state, request.peer, request.envelope, request.update, now_us)
-            except DeniedError as denial:
-                raise _HeaderDenied(denial, self._signature_held(state, request, now_us)) from None
+            record, opened = self._check_header(state, request, now_us)
             return _Judged(record, opened, state.rules(now_us))
+
+    @classmethod
+    def _check_header(
+        cls, state: FederationState, request: Submission, now_us: int
+    ) -> tuple[ParticipantRecord, RoundState]:
+        # A gatekeeper beside us, or a call whose answer was lost: a duplicate of itself is no duplicate.
+        if is_admitted(state, request.peer, request.envelope, request.update):
+            raise ConflictError("the update was admitted meanwhile")
+        try:
+            return check_log_steps(state, request.peer, request.envelope, request.update, now_us)
+        except DeniedError as denial:
+            raise _HeaderDenied(denial, cls._signature_held(state, request, now_us)) from None
 
     @staticmethod
     def _signature_held(state: FederationState, request: Submission, now_us: int) -> bool:
@@ -209,10 +217,7 @@ class Admitter:
         self._objects.put(request.payload)
 
         def decide(state: FederationState, now_us: int) -> Proposal:
-            try:
-                _, opened = check_log_steps(state, request.peer, request.envelope, request.update, now_us)
-            except DeniedError as denial:
-                raise _HeaderDenied(denial, self._signature_held(state, request, now_us)) from None
+            _, opened = self._check_header(state, request, now_us)
             if not judged.holds(state, now_us):
                 raise ConflictError("participant, rules or round changed while the payload was decided")
             assert judged.rules is not None, "without rules the payload was denied"

@@ -77,8 +77,8 @@ class FetchLog:
                 self._changed.wait_for(lambda: self._stopping or bool(self._pending))
                 if not self._pending:
                     return
-                if not self._stopping:
-                    self._changed.wait(self._interval_seconds)
+                # Each fetch that joins wakes us: the interval goes on until it is over.
+                self._changed.wait_for(lambda: self._stopping, self._interval_seconds)
                 pending, self._pending = self._pending, {}
             for segment in sorted({key[0] for key in pending}):
                 keys = sorted(key for key in pending if key[0] == segment)

@@ -21,7 +21,7 @@ from sfrl_secure.errors import ConflictError, DeniedError, SfrlError, Unavailabl
 from sfrl_secure.governance.statements import Evidence, PeerClass, UpdateRefused, UpdateStatement
 from sfrl_secure.ids import Digest, SpiffeId
 from sfrl_secure.limits import SINGLE_REFUSALS_MAX
-from sfrl_secure.rounds.admission import PolicyDenial
+from sfrl_secure.rounds.admission import PolicyDenial, is_admitted
 from sfrl_secure.rounds.payloads import MeasuredDenial
 from sfrl_secure.rounds.refusals import RefusalCounter
 from sfrl_secure.rounds.state import FederationState
@@ -116,6 +116,9 @@ class Refuser:
         )
 
         def decide(state: FederationState, now_us: int) -> Proposal:
+            envelope, update = request.envelope, request.update
+            if envelope is not None and update is not None and is_admitted(state, request.peer, envelope, update):
+                raise DecisionChangedError("the update was admitted meanwhile")
             if evidence is Evidence.OBJECT and holds is not None and not holds(state, now_us):
                 raise DecisionChangedError("the payload was refused on a state that the log has left")
             if not gets_entry(state, request.peer, request.update, denial.reason):

@@ -70,8 +70,10 @@ class ModelSnapshot:
         for start, stop, dtype in _spans(self.manifest):
             low, high = _RANGE[dtype]
             base, step = self.values[start:stop], aggregate[start:stop]
-            # Cut the step first: then base + step stays inside the range by construction.
-            moved[start:stop] = base + np.clip(step, low - np.minimum(base, 0), high - np.maximum(base, 0))
+            # Cut the base to where the step still fits, by the step's sign: then no sum wraps, and none is cut too soon.
+            down = np.maximum(base, low - np.minimum(step, 0))
+            up = np.minimum(base, high - np.maximum(step, 0))
+            moved[start:stop] = np.where(step < 0, down, up) + step
         return ModelSnapshot(self.manifest, self.grid_exponent, moved)
 
     def to_float32(self) -> NDArray[np.float32]:

@@ -28,7 +28,7 @@ from sfrl_secure.translog.opened import OpenedCheckpoint, open_checkpoint
 from sfrl_secure.translog.policy import TrustPolicy
 from sfrl_secure.translog.tree import MerkleTree
 
-_UNSOUND = frozenset({"aggregate", "model", "initial_model", "object_altered", "genesis"})
+_UNSOUND = frozenset({"structure", "genesis", "initial_model", "aggregate", "model", "object_altered"})
 """Findings after which it is not shown that every model is right."""
 
 
@@ -139,7 +139,7 @@ def _replay(audit: Audit, report: Report, structure: Structure, progress: Progre
         refused=dict(docket.refused),
         refusals_counted=docket.refusals_counted,
         refusals_on_word=docket.refusals_on_word,
-        results_sound=not missing and not any(each.code in _UNSOUND for each in findings),
+        results_sound=not (missing or replay.is_ended or any(each.code in _UNSOUND for each in findings)),
         conduct_clean=not findings,
         findings=tuple(findings),
         missing=missing,

@@ -57,6 +57,11 @@ def is_owner(peer: SpiffeId, update: UpdateStatement) -> bool:
     return peer.role == "participant" and peer.name == update.participant
 
 
+def is_admitted(state: FederationState, peer: SpiffeId, envelope: Envelope, update: UpdateStatement) -> bool:
+    """Whether the update was admitted before, and the peer is whose it is: then it gets the stored answer."""
+    return envelope.digest in state.admitted_updates and is_owner(peer, update)
+
+
 def check_peer(peer: SpiffeId, update: UpdateStatement) -> None:
     """Step 5: the peer is the participant itself.
 

@@ -49,10 +49,13 @@ class WitnessingSettings:
     Attributes:
         interval_seconds: from one publication to the next at least.
         target_seconds: after this a newer checkpoint becomes the target, quorum or not.
+        refresh_seconds: a log that does not grow is cosigned again this often: participants act on fresh cosignatures
+            only.
     """
 
     interval_seconds: float = 0.02
     target_seconds: float = 5.0
+    refresh_seconds: float = 60.0
 
 
 @dataclass(slots=True)
@@ -158,21 +161,25 @@ class Witnessing:
 
     def _lead(self) -> None:
         head = LogHead()
+        # What was published before our start may be old: the first checkpoint is carried in any case.
+        fresh_until = time.monotonic()
         while not self.is_stopping:
             try:
                 head = self._sequencer.wait_for_change(head, 0.2)
             except UnavailableError:
                 return  # The sequencer ended before us: there is nothing more to carry.
-            if head.size > head.witnessed_size:
+            if head.size > head.witnessed_size or time.monotonic() >= fresh_until:
                 try:
                     self._signed_head.keep(head.note)
-                    self._carry(head)
+                    if self._carry(head):
+                        fresh_until = time.monotonic() + self._settings.refresh_seconds
                 except ExhaustedError:
                     _log.error("disk_full", tree_size=head.size)
                     self.pause(LONGEST_PAUSE_SECONDS)
                 head = self._sequencer.head
 
-    def _carry(self, head: LogHead) -> None:
+    def _carry(self, head: LogHead) -> bool:
+        """Ask for a checkpoint's cosignatures and publish it; whether the quorum was met."""
         begun = time.monotonic()
         target = _Target(head.size, parse_note(head.note), begun)
         with self._changed:
@@ -185,11 +192,12 @@ class Witnessing:
         if not self._policy.is_quorum(lines):
             if not self.is_stopping:
                 _log.warning("quorum_not_met", tree_size=target.size, count=len(lines))
-            return
+            return False
         note = format_note(add_signatures(target.note, [line for each in lines.values() for line in each]))
         self._publication.publish(target.size, note)
         self._sequencer.set_witnessed(target.size, note)
         self.pause(max(0.0, self._settings.interval_seconds - (time.monotonic() - begun)))
+        return True
 
     def _guarded(self, run: Callable[[], None]) -> None:
         try:

@@ -31,7 +31,7 @@ from sfrl_secure.governance.statements import (
     RoundOpened,
 )
 from sfrl_secure.ids import parse_name, parse_spiffe_id
-from sfrl_secure.limits import TENSORS_MAX
+from sfrl_secure.limits import COHORT_MAX, TENSORS_MAX
 from sfrl_secure.wire.canonical import check_ascending, take_digest, take_number, take_reason, take_text
 from sfrl_secure.wire.gen.sfrl.audit.v1 import entry_pb2
 
@@ -160,6 +160,8 @@ def refusals_counted_message(body: RefusalsCounted) -> entry_pb2.RefusalsCounted
 
 def parse_round_closed(message: entry_pb2.RoundClosed) -> RoundClosed:
     """Take the body of a round_closed statement."""
+    if len(message.dropped) > COHORT_MAX:
+        raise MalformedError(f"a round drops at most {COHORT_MAX} updates")
     dropped = tuple(
         DroppedUpdate(
             participant=parse_name(each.participant),

@@ -11,7 +11,6 @@ import pytest
 from sfrl_secure.aggregation.models import ModelSnapshot
 from sfrl_secure.clock import SystemClock
 from sfrl_secure.errors import MalformedError, NotFoundError
-from sfrl_secure.governance.documents import GenesisDocument
 from sfrl_secure.ids import parse_spiffe_id, sha256
 from sfrl_secure.participant.profile import read_profile
 from sfrl_secure.rounds.fold import FederationFold
@@ -29,7 +28,6 @@ from sfrl_secure.services.federation.folder import FederationFolder, read_index,
 from sfrl_secure.services.following import log_vkeys_of
 from sfrl_secure.storage.objects import ObjectStore
 from sfrl_secure.translog.policy import parse_trust_policy
-from sfrl_secure.wire.content import parse_content
 
 KINDS = {
     "verifier": VerifierConfig,
@@ -70,7 +68,8 @@ def test_the_log_folds_without_a_void_entry_and_every_document_is_in_force(feder
     assert history.void_entries == 0
     assert history.size == fold.state.size == federation.log_size
     state = fold.state
-    assert state.federation_id == federation.federation_id
+    assert state.root is not None
+    assert sha256(state.root.raw) == state.federation_id == federation.federation_id
     assert set(state.segments) == {"example"}
     now_us = SystemClock().now_us()
     assert all(state.is_active(each.name, now_us) for each in plan.participants)
@@ -92,14 +91,6 @@ def test_everybody_has_an_identity_in_the_log_that_is_its_certificates(federatio
     }
     assert issued == wanted
     assert all(str(parse_spiffe_id(each)) == each for each in issued)
-
-
-def test_the_first_entry_is_the_genesis_that_the_federation_is_named_by(federation) -> None:
-    _, history = history_of(federation)
-    content = parse_content(CODEC.parse_entry(history.entry(0)).envelope)
-    assert isinstance(content, GenesisDocument)
-    assert sha256(content.root.raw) == federation.federation_id
-    assert content.origin == federation.origin
 
 
 def test_every_service_configuration_is_read_by_its_service(federation) -> None:

@@ -11,6 +11,8 @@ import pytest
 from sfrl_secure.errors import UnavailableError
 from sfrl_secure.services.federation.supervise import ServiceProcess, Supervisor
 
+READY = """import time; print('{"event": "ready"}', flush=True); time.sleep(60)"""
+
 
 def service(tmp_path: Path) -> ServiceProcess:
     return ServiceProcess("verifier", "v", tmp_path / "config.toml", tmp_path / "v.jsonl")
@@ -64,8 +66,8 @@ def test_readiness_of_an_earlier_start_does_not_count(tmp_path: Path, monkeypatc
 
 
 def test_a_service_that_does_not_end_when_asked_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
-    instead(monkeypatch, f"import signal, time; {ignore}; print('{{\"event\": \"ready\"}}', flush=True); time.sleep(60)")
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    instead(monkeypatch, deaf + READY)
     stubborn = service(tmp_path)
     stubborn.start()
     stubborn.wait_ready(10)
@@ -76,7 +78,7 @@ def test_when_one_does_not_start_those_that_run_are_stopped(
     federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervisor = Supervisor(federation.folder)
-    instead(monkeypatch, "import sys, time; print('{\"event\": \"ready\"}', flush=True); time.sleep(60)")
+    instead(monkeypatch, READY)
     started: list[ServiceProcess] = []
     real = ServiceProcess.start
 

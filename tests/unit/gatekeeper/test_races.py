@@ -80,8 +80,7 @@ def test_another_gatekeepers_singles_count_too(sim: Simulator) -> None:
 
 def test_a_budget_is_given_back(sim: Simulator) -> None:
     sim.open_round()
-    size = len(own(sim).payload)
-    gatekeeper = sim.gatekeeper(budget=size)
+    gatekeeper = sim.gatekeeper(budget=max(len(own(sim).payload), len(own(sim, values={0: 1, 20: 1}).payload)))
     gatekeeper.admitter.submit(own(sim))
     refused(gatekeeper, own(sim, "rover-2", values={0: 1, 20: 1}))
     gatekeeper.admitter.submit(own(sim, "rover-3"))
@@ -308,3 +307,24 @@ def test_a_deadline_that_passes_in_between_refuses(sim: Simulator) -> None:
     sim.clock.advance(57_000_000)
     sim.log.before_append = lambda envelope: sim.clock.advance(3_000_000)
     assert refused(gatekeeper, own(sim)).reason == "deadline"
+
+
+def test_an_update_that_was_admitted_is_not_refused_as_late(sim: Simulator) -> None:
+    """This gatekeeper hears of the admission between its own decision and its record."""
+    sim.open_round()
+    request = own(sim)
+    late = sim.gatekeeper("g2")
+    late.view.is_held = True
+    sim.clock.advance(57_000_000)
+    answer = sim.gatekeeper("g1").admitter.submit(request)
+    assert isinstance(answer, AppendedEntry)
+    sim.clock.advance(2_000_000)
+    write = late.refuser._writer.write
+
+    def hear_first(decide: Any) -> Any:
+        late.view.let()
+        return write(decide)
+
+    late.refuser._writer.write = hear_first  # type: ignore[method-assign]
+    assert late.admitter.submit(request) == answer.logged.index
+    assert bodies(sim, UpdateRefused) == []

@@ -211,7 +211,7 @@ class World:
             new.append(envelope_of(text))
         new.finish(self.journal_dir)
 
-    def open(self, witnesses: list[Witness] | None = None) -> TestLog:
+    def open(self, witnesses: list[Witness] | None = None, *, refresh_seconds: float = 60.0) -> TestLog:
         """Open the log as a new process would, up to the point before anything is signed."""
         uncertain: list[UncertainStateError] = []
         fold = CountingFold()
@@ -231,7 +231,7 @@ class World:
                 sequencer.set_witnessed(published.checkpoint.size, published.note)
             witnessing = Witnessing(
                 sequencer, publication, head, asked, self.policy, ORIGIN,
-                WitnessingSettings(interval_seconds=0.0, target_seconds=0.5), on_uncertain=uncertain.append,
+                WitnessingSettings(0.0, 0.5, refresh_seconds), on_uncertain=uncertain.append,
             )
             log = TestLog(
                 self, fold, history, sequencer, publication, witnessing, uncertain, opening.pop_all()

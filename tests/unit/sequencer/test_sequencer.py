@@ -24,6 +24,7 @@ from sfrl_secure.errors import (
 from sfrl_secure.ids import ZERO_DIGEST
 from sfrl_secure.sequencer.bootstrap import JOURNAL_NAME
 from sfrl_secure.sequencer.sequencer import LogHead, SequencerSettings
+from sfrl_secure.storage.files import FolderLock
 from sfrl_secure.storage.journal import Journal
 from sfrl_secure.translog.merkle import leaf_hash, root_of
 from sfrl_secure.translog.opened import open_checkpoint
@@ -268,7 +269,7 @@ def test_a_stop_orders_what_waits_and_takes_nothing_more(world) -> None:
     with ThreadPoolExecutor(8) as pool:
         futures = [pool.submit(log.append, f"alpha n{i}") for i in range(7)]
         assert held.wait(5)
-        while log.sequencer._queue.qsize() < 5:
+        while log.sequencer._queue.qsize() + len(log.sequencer._batch) < 7:
             pass
         stopping = pool.submit(log.sequencer.stop)
         while not log.sequencer._closed:
@@ -426,6 +427,13 @@ def test_a_new_log_keeps_the_rules_of_every_entry(make_world) -> None:
     with pytest.raises(MalformedError):
         world.create("not of the form")
     assert not world.journal_dir.exists()
+
+
+def test_a_new_log_is_not_made_in_a_folder_that_another_process_owns(make_world) -> None:
+    world = make_world()
+    world.journal_dir.mkdir(parents=True)
+    with FolderLock(world.journal_dir), pytest.raises(UncertainStateError, match="another process"):
+        world.create()
 
 
 def test_a_new_log_may_have_more_entries_than_a_batch(make_world) -> None:

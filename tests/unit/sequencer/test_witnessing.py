@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sfrl_secure.errors import MalformedError, UnavailableError, UncertainStateError
+from sfrl_secure.sequencer.log_keys import LogKeys
 from sfrl_secure.sequencer.start_check import check_not_behind
 from sfrl_secure.sequencer.witness_client import ANSWER_BYTES_MAX, HttpWitness, WitnessReply
 from sfrl_secure.storage.files import read_bounded
+from sfrl_secure.translog.checkpoint import Checkpoint, format_checkpoint
+from sfrl_secure.translog.merkle import leaf_hash
+from sfrl_secure.translog.note import Note, format_note
 from sfrl_secure.translog.opened import open_checkpoint
-from sfrl_secure.translog.policy import TrustPolicy
+from sfrl_secure.translog.policy import TrustedLog, TrustPolicy
 from sfrl_secure.translog.tree import MerkleTree
 
 NOTE_MAX = 128 * 1024
@@ -50,6 +54,29 @@ def test_followers_hear_of_it_only_after_it_is_published(world) -> None:
             assert published(world).checkpoint.size >= head.witnessed_size
 
 
+def test_a_log_that_does_not_grow_is_cosigned_again(world) -> None:
+    log = world.open(refresh_seconds=0.05).start()
+    log.wait_witnessed(1)
+    asked = len(world.witnesses[0].asked)
+    until = time.monotonic() + 5
+    while len(world.witnesses[0].asked) < asked + 3 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert world.witnesses[0].asked[asked : asked + 3] == [200, 200, 200]
+    assert published(world).checkpoint.size == 1
+
+
+def test_a_start_has_even_an_old_checkpoint_cosigned_again(world) -> None:
+    log = world.open().start()
+    log.wait_witnessed(1)
+    log.close()
+    asked = len(world.witnesses[0].asked)
+    world.open().start()
+    until = time.monotonic() + 5
+    while 200 not in world.witnesses[0].asked[asked:] and time.monotonic() < until:
+        time.sleep(0.01)
+    assert 200 in world.witnesses[0].asked[asked:]
+
+
 def test_nothing_is_published_without_the_quorum(make_world) -> None:
     world = make_world(witness_count=3, threshold=2)
     world.create()
@@ -61,7 +88,8 @@ def test_nothing_is_published_without_the_quorum(make_world) -> None:
     assert appended.tree_size == 2
     while not world.witnesses[0].recorded:
         time.sleep(0.005)
-    time.sleep(0.1)
+    # Longer than a target lasts: it is given up, and not published either.
+    time.sleep(0.7)
     assert log.sequencer.head.witnessed_size == 0
     assert not (world.log_dir / "checkpoint").exists()
     world.witnesses[1].is_away = False
@@ -264,8 +292,32 @@ def test_a_note_that_the_witness_itself_has_not_signed_counts_as_silence(world) 
     with pytest.raises(UnavailableError):
         check_not_behind([showing], ORIGIN, world.policy, log.history.tree, stopping)
     log.wait_witnessed(2)
-    showing.reply = WitnessReply(200, log.sequencer.head.witnessed_note)
+    witnessed = log.sequencer.head.witnessed_note
+    showing.reply = WitnessReply(500, witnessed)
+    with pytest.raises(UnavailableError):
+        check_not_behind([showing], ORIGIN, world.policy, log.history.tree, stopping)
+    showing.reply = WitnessReply(200, witnessed)
     check_not_behind([showing], ORIGIN, world.policy, log.history.tree, stopping)
+
+
+def test_a_note_of_another_log_of_the_policy_stops_nothing(world) -> None:
+    other, log = "another.example/log", world.open()
+    keys = LogKeys.generate()
+    both = TrustPolicy(
+        (*world.policy.logs, TrustedLog(other, (keys.note_signer(other).key, keys.cosigner(other).key))),
+        world.policy.witnesses, world.policy.groups, world.policy.quorum,
+    )
+    text = format_checkpoint(Checkpoint(other, 10**6, leaf_hash(b"elsewhere")))
+    lines = (
+        keys.note_signer(other).sign(text), keys.cosigner(other).cosign(text, 1_760_000_000),
+        world.witnesses[0].cosigner.cosign(text, 1_760_000_000),
+    )
+    stopping = threading.Event()
+    stopping.set()
+    with pytest.raises(UnavailableError):
+        check_not_behind(
+            [Showing(WitnessReply(200, format_note(Note(text, lines))))], ORIGIN, both, log.history.tree, stopping
+        )
 
 
 def test_a_quorum_of_none_asks_nobody(world) -> None:

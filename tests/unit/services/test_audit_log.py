@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -40,7 +41,7 @@ from sfrl_secure.services.verifier.wiring import open_verifier
 from sfrl_secure.storage.files import read_bounded
 from sfrl_secure.storage.secrets import read_secret, write_secret
 from sfrl_secure.translog.opened import open_checkpoint
-from sfrl_secure.translog.policy import TrustPolicy, parse_trust_policy
+from sfrl_secure.translog.policy import TrustPolicy, format_trust_policy, parse_trust_policy
 from sfrl_secure.translog.proofs import InclusionProof, verify_inclusion
 from sfrl_secure.wire import audit_service
 from sfrl_secure.wire.audit_service import AppendedEntry
@@ -60,6 +61,7 @@ class Site:
     policy: TrustPolicy
     channels: list[RpcChannel] = field(default_factory=list)
     rules: list[Digest] = field(default_factory=list)
+    witnessed_at_open: int = 0
 
     def channel(self, who: str) -> RpcChannel:
         """A channel of `operators/alice`, `participants/rover-1`, `services/gatekeeper-gatekeeper-1`..."""
@@ -115,10 +117,14 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], S
 
     def start() -> Site:
         log = open_audit_log(log_config(federation), SystemClock(), stopping, on_uncertain=uncertain.append)
+        witnessed_at_open = log.sequencer.head.witnessed_size
         port = log.start()
         running.append(log)
         policy = parse_trust_policy(read_bounded(federation.folder.trust_policy, 10**6))
-        sites.append(Site(federation, log, f"127.0.0.1:{port}", policy, rules=sites[-1].rules if sites else []))
+        rules = sites[-1].rules if sites else []
+        sites.append(
+            Site(federation, log, f"127.0.0.1:{port}", policy, rules=rules, witnessed_at_open=witnessed_at_open)
+        )
         return sites[-1]
 
     yield start
@@ -314,6 +320,7 @@ def test_a_second_log_on_the_same_folder_does_not_start(site: Site) -> None:
 def test_a_stop_ends_the_streams_well_and_a_start_goes_on(running: list[Site], started: Callable[[], Site]) -> None:
     site = running[-1]
     _, appended = site.append_rules()
+    wait_until(lambda: site.log.sequencer.head.witnessed_size == appended.logged.index + 1)
     ended: list[object] = []
 
     def follow() -> None:
@@ -335,12 +342,37 @@ def test_a_stop_ends_the_streams_well_and_a_start_goes_on(running: list[Site], s
 
     running.append(started())
     again = running[-1]
+    # What was witnessed is known at once, before any witness is asked for a cosignature.
+    assert again.witnessed_at_open == appended.logged.index + 1
     assert again.log.sequencer.history.size == appended.logged.index + 1
     _, more = again.append_rules()
     assert more.logged.index == appended.logged.index + 1
     wait_until(lambda: again.log.sequencer.head.witnessed_size == more.logged.index + 1)
     published = (again.federation.folder.log_dir / "checkpoint").read_bytes()
     assert open_checkpoint(published, again.policy, quorum=True).checkpoint.size == more.logged.index + 1
+
+
+@pytest.mark.parametrize("remembered_by", ["the last signed note", "the published checkpoint", "the witness"])
+def test_a_log_put_back_to_an_older_state_does_not_start(site: Site, tmp_path: Path, remembered_by: str) -> None:
+    older = (site.federation.folder.journal_dir / "journal").read_bytes()
+    _, appended = site.append_rules()
+    wait_until(lambda: site.log.sequencer.head.witnessed_size == appended.logged.index + 1)
+    config = log_config(site.federation)
+    unwitnessed = tmp_path / "trust-policy.txt"
+    unwitnessed.write_bytes(format_trust_policy(TrustPolicy(site.policy.logs, (), (), "none")))
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "journal").write_bytes(older)
+    changes: dict[str, object] = {"journal_dir": tmp_path / "journal", "log_dir": tmp_path / "log"}
+    if remembered_by != "the witness":
+        changes |= {"trust_policy": unwitnessed, "witnesses": ()}
+    if remembered_by == "the last signed note":
+        shutil.copy(config.journal_dir / "signed", tmp_path / "journal" / "signed")
+    if remembered_by == "the published checkpoint":
+        shutil.copytree(config.log_dir, tmp_path / "log")
+    with pytest.raises(UncertainStateError, match="signed for more entries"):
+        open_audit_log(
+            config.model_copy(update=changes), SystemClock(), threading.Event(), on_uncertain=lambda _: None
+        )
 
 
 # Configurations that do not fit together

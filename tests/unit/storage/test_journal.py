@@ -83,6 +83,16 @@ def test_an_append_whose_blocks_came_to_the_disk_out_of_order_is_cut(tmp_path: P
             assert read_journal(path) == flat(BATCHES[:-1])
 
 
+def test_a_cut_is_durable_before_anything_is_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal"
+    make_journal(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    lengths: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: lengths.append(os.fstat(descriptor).st_size))
+    Journal(path).close()
+    assert lengths == [path.stat().st_size]
+
+
 def test_damage_to_any_byte_before_the_last_batch_stops_the_opening(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     lengths = make_journal(path)

@@ -1,0 +1,48 @@
+"""What each service loads: started in a clean interpreter, and looked at."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+SERVICES = ("gatekeeper", "aggregator", "audit_log", "verifier")
+
+_PROBE = """
+import json, sys
+import sfrl_secure.cli.main
+import sfrl_secure.services.{role}.serve
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def loaded(role: str) -> set[str]:
+    found = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _PROBE.format(role=role)], capture_output=True, text=True, check=True
+    )
+    return set(json.loads(found.stdout))
+
+
+@pytest.mark.parametrize("role", SERVICES)
+def test_no_service_loads_torch_or_another_service(role: str) -> None:
+    modules = loaded(role)
+    assert not {"torch", "safetensors", "numba"} & modules
+    assert not [name for name in modules if name.startswith(("sfrl_secure.learning", "sfrl_secure.demo"))]
+    others = [each for each in SERVICES if each != role]
+    assert not [name for name in modules if name.startswith(tuple(f"sfrl_secure.services.{each}" for each in others))]
+
+
+@pytest.mark.parametrize("role", ["audit_log", "verifier"])
+def test_a_service_that_computes_nothing_loads_no_numpy(role: str) -> None:
+    assert "numpy" not in loaded(role)
+
+
+def test_the_verifiers_walk_loads_none_of_what_it_checks() -> None:
+    probe = "import json, sys, sfrl_secure.audit.verify; print(json.dumps(sorted(sys.modules)))"
+    found = subprocess.run([sys.executable, "-W", "error", "-c", probe], capture_output=True, text=True, check=True)
+    shared = ("rounds", "sequencer", "governance", "sparse", "aggregation", "learning", "services", "participant")
+    modules = set(json.loads(found.stdout))
+    assert "sfrl_secure.replay.fold" in modules
+    assert not [name for name in modules if name.startswith(tuple(f"sfrl_secure.{each}" for each in shared))]
