@@ -166,6 +166,12 @@ class SimulatedLog:
         """Order an envelope once, if it has effect; answer with receipt A."""
         self.before_append(envelope)
         with self._lock:
+            index, signed = self.order(envelope), self.signed
+            return AppendedEntry(self.logged_entry(index, signed.tree_size), signed.note)
+
+    def order(self, envelope: Envelope) -> int:
+        """Order an envelope once, if it has effect; give its index."""
+        with self._lock:
             content = parse_content(envelope)
             known = self.fold.index_of(envelope.digest)
             if known is None:
@@ -174,8 +180,7 @@ class SimulatedLog:
                 except ConflictError as conflict:
                     raise ConflictError(str(conflict), reason=conflict.reason, log_size=len(self.raw)) from None
                 known = self.force(envelope)
-            signed = self.signed
-            return AppendedEntry(self.logged_entry(known, signed.tree_size), signed.note)
+            return known
 
     def force(self, envelope: Envelope) -> int:
         """Order an envelope whatever it is, as a log that lies would; give its index. `voids` has what is void."""
@@ -345,7 +350,7 @@ class Simulator:
 
     def publish(self, payload_type: str, raw: bytes, signers: Sequence[str] = ("ann", "bob")) -> int:
         """Sign and append a document; give its index."""
-        return self.log.append(self.sign_document(payload_type, raw, signers)).logged.index
+        return self.log.order(self.sign_document(payload_type, raw, signers))
 
     def succession(self, series: tuple[str, str]) -> dict[str, Any]:
         """Version, previous digest and expiry of the next document of a series."""
@@ -436,7 +441,7 @@ class Simulator:
 
     def write(self, writer: SpiffeId, stream: str, body: Body, **changes: Any) -> int:
         """State, sign and append; give the index."""
-        return self.log.append(self.sign(self.statement(writer, stream, body, **changes))).logged.index
+        return self.log.order(self.sign(self.statement(writer, stream, body, **changes)))
 
     def issue(self, name: str, *, spki: Digest | None = None) -> int:
         """Record a participant's TLS key."""

@@ -20,6 +20,8 @@ from sfrl_secure.errors import (
     ConflictError,
     DeniedError,
     ExhaustedError,
+    MalformedError,
+    MissingEvidenceError,
     NotFoundError,
     UnavailableError,
     VerificationError,
@@ -36,8 +38,12 @@ from sfrl_secure.storage.objects import ObjectStore
 
 _log = structlog.get_logger()
 
-_POSTPONING = (ConflictError, DeniedError, ExhaustedError, NotFoundError, UnavailableError, VerificationError)
-"""What may hold on a newer state, or once an object or a service is there."""
+_POSTPONING = (
+    ConflictError, DeniedError, ExhaustedError, MalformedError, MissingEvidenceError, NotFoundError, UnavailableError,
+    VerificationError,
+)  # fmt: skip
+"""What may hold on a newer state, or once an object or a service is there. Malformed is a store's file that is too long
+or none: whoever writes into the store could end the process otherwise."""
 
 _EVENTS = {OpenRound: "round_opened", CloseRound: "round_closed", PublishModel: "model_published"}
 

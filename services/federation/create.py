@@ -43,6 +43,9 @@ from sfrl_secure.wire.content import parse_content
 from sfrl_secure.wire.entries import encode_entry, parse_entry
 from sfrl_secure.wire.statements import encode_statement
 
+WITNESS = "verifier-witness"
+"""Name of the one witness in the trust policy: the verifier's."""
+
 _YEAR_US = 366 * 24 * 3_600_000_000
 
 
@@ -211,7 +214,7 @@ class _Creation:
     def _write_trust_policy(self, origin: str, addresses: Addresses) -> None:
         name = f"{self._plan.verifier}.{self._plan.trust_domain}/witness"
         key = verifier_key(name, ED25519_COSIGNATURE, self._witness_key.public_key.parts[0])
-        witness = TrustedWitness("verifier-witness", key, f"http://{addresses.witness}/witness")
+        witness = TrustedWitness(WITNESS, key, f"http://{addresses.witness}/witness")
         policy = TrustPolicy(
             logs=(TrustedLog(origin, tuple(parse_vkey(vkey) for vkey in self._log_keys.vkeys(origin))),),
             witnesses=(witness,),
@@ -248,7 +251,7 @@ class _Creation:
         log = {"log_dir": folder.log_dir, "journal_dir": folder.journal_dir, "log_key": "log.key", **counted}
         client = {"log_address": addresses.audit_log, "objects_dir": folder.objects_dir}
         url = f"http://{addresses.witness}/witness"
-        witnesses = [{"name": "verifier-witness", "submission_url": url, "monitoring_url": url}]
+        witnesses = [{"name": WITNESS, "submission_url": url, "monitoring_url": url}]
         self._write_service("audit_log", plan.audit_log, addresses.audit_log, origin, {**log, "witnesses": witnesses})
         for name, address in addresses.gatekeepers.items():
             self._write_service("gatekeeper", name, address, origin, {**client, **counted})

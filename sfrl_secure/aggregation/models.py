@@ -70,7 +70,7 @@ class ModelSnapshot:
         for start, stop, dtype in _spans(self.manifest):
             low, high = _RANGE[dtype]
             base, step = self.values[start:stop], aggregate[start:stop]
-            # Cut the base to where the step still fits, by the step's sign: then no sum wraps, and none is cut too soon.
+            # Cut the base to where the step still fits, by its sign: then no sum wraps, and none is cut too soon.
             down = np.maximum(base, low - np.minimum(step, 0))
             up = np.minimum(base, high - np.maximum(step, 0))
             moved[start:stop] = np.where(step < 0, down, up) + step

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from sfrl_secure.audit.source import LogSource
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.ids import Digest
-from sfrl_secure.replay.findings import LOG, Finding, Missing
+from sfrl_secure.replay.findings import FILES, Finding, Missing
 from sfrl_secure.translog.checkpoint import Checkpoint
 from sfrl_secure.translog.merkle import leaf_hash
 from sfrl_secure.translog.tiles import (
@@ -222,9 +222,8 @@ def _blame_root(found: Structure, source: LogSource, checkpoint: Checkpoint, tre
     assert tree is not None, "one of the two is whole"
     _check_upper(found, source, checkpoint.size, tree)
     if not found.findings:
-        found.findings.append(
-            Finding("structure", None, LOG, f"root {checkpoint.root.hex()}", f"root {tree.root().hex()}", "checkpoint")
-        )
+        expected, said = f"root {checkpoint.root.hex()}", f"root {tree.root().hex()}"
+        found.findings.append(Finding("structure", None, FILES, expected, said, "checkpoint"))
 
 
 def _blame_entry(found: Structure, index: int, entries: _Leaves, tiles: _Leaves, size: int) -> None:
@@ -233,7 +232,7 @@ def _blame_entry(found: Structure, index: int, entries: _Leaves, tiles: _Leaves,
     expected = "an entry as the root has it" if leaf is None else f"entry hash {leaf.hex()}"
     said = "no whole entry" if entry is None else f"entry hash {entry.hex()}"
     found.findings.append(
-        Finding("structure", index, LOG, expected, said, Bundle(number, _width(number, size)).path)
+        Finding("structure", index, FILES, expected, said, Bundle(number, _width(number, size)).path)
     )
 
 
@@ -241,13 +240,13 @@ def _blame_tile(found: Structure, tile: Tile, said: str) -> None:
     span = TILE_WIDTH**tile.level
     first = tile.index * TILE_WIDTH * span
     covered = f"entries {first} to {first + tile.width * span - 1}"
-    found.findings.append(Finding("structure", None, LOG, f"the hashes over {covered}", said, tile.path))
+    found.findings.append(Finding("structure", None, FILES, f"the hashes over {covered}", said, tile.path))
 
 
 def _blame_left_over(found: Structure, number: int, size: int) -> None:
     path = Bundle(number, _width(number, size)).path
     last = min(size, (number + 1) * TILE_WIDTH) - 1
-    found.findings.append(Finding("structure", last, LOG, "the last entry of the bundle", "bytes behind it", path))
+    found.findings.append(Finding("structure", last, FILES, "the last entry of the bundle", "bytes behind it", path))
 
 
 def _missing_tile(tile: Tile) -> Missing:

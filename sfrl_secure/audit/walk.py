@@ -22,7 +22,7 @@ from sfrl_secure.errors import DigestError, MalformedError, VerificationError
 from sfrl_secure.ids import Digest
 from sfrl_secure.limits import NOTE_BYTES_MAX
 from sfrl_secure.replay.docket import STORE
-from sfrl_secure.replay.findings import LOG, Finding, Missing
+from sfrl_secure.replay.findings import FILES, LOG, Finding, Missing
 from sfrl_secure.replay.fold import Replay
 from sfrl_secure.translog.opened import OpenedCheckpoint, open_checkpoint
 from sfrl_secure.translog.policy import TrustPolicy
@@ -60,12 +60,12 @@ def walk(audit: Audit, progress: Progress) -> Report:
     try:
         opened = open_checkpoint(raw, audit.policy, quorum=False)
     except (MalformedError, VerificationError) as error:
-        return Report(findings=(Finding("checkpoint", None, LOG, str(error), "", "checkpoint"),))
+        return Report(findings=(Finding("checkpoint", None, FILES, str(error), "", "checkpoint"),))
     report = _report_of(audit, opened)
     structure = check_structure(audit.source, opened.checkpoint, progress)
     findings, missing = list(structure.findings), list(structure.missing)
     if not opened.quorum_met:
-        findings.insert(0, Finding("checkpoint", None, LOG, f"quorum {audit.policy.quorum}", "not met", "checkpoint"))
+        findings.insert(0, Finding("checkpoint", None, FILES, f"quorum {audit.policy.quorum}", "not met", "checkpoint"))
     if structure.tree is not None:
         older_findings, older_missing = _compare_older(audit, opened, structure.tree)
         findings += older_findings
@@ -121,7 +121,7 @@ def _replay(audit: Audit, report: Report, structure: Structure, progress: Progre
                 break
             progress("replay", index + 1, report.size)
     except MalformedError as error:
-        findings.append(Finding("structure", replay.size, LOG, "the same bytes twice", str(error)))
+        findings.append(Finding("structure", replay.size, FILES, "the same bytes twice", str(error)))
     replay.finish()
     docket = replay.docket
     if not report.size:

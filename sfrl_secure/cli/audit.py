@@ -46,8 +46,9 @@ def verify(
 ) -> None:
     """Derive every decision and every model again, offline, and say whether the history is true.
 
-    Exit code 0: verified. 1: something is false, and the report names the first entry, tile or object. 2: evidence
-    is missing, so that it can say neither.
+    Exit code 0: verified.
+    Exit code 1: something is false; the report names the first entry, tile or object.
+    Exit code 2: evidence is missing, so that it can say neither.
     """
     from rich.console import Console
 
@@ -69,7 +70,7 @@ def verify(
 
 @app.command()
 def show(
-    index: Annotated[int | None, typer.Argument(metavar="[INDEX]", min=0, help="Show this entry in full.")] = None,
+    index: Annotated[int | None, typer.Argument(metavar="INDEX", min=0, help="Show this entry in full.")] = None,
     *,
     log: LogOption,
 ) -> None:

@@ -29,6 +29,16 @@ def read_input(path: Path, bytes_max: int, what: str) -> bytes:
         raise MissingEvidenceError(f"{what} {path}: {error}") from None
 
 
+def check_file(path: Path, what: str) -> None:
+    """Check that a file is there, which something below the command line reads.
+
+    Raises:
+        NotFoundError: it is not.
+    """
+    if not path.is_file():
+        raise NotFoundError(f"{what}: there is no file {path}")
+
+
 def check_folder(path: Path, what: str) -> None:
     """Check that a folder is there.
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sfrl_secure.cli.inputs import check_file
 from sfrl_secure.errors import MalformedError, NotFoundError, RoundStateError
 from sfrl_secure.wire.receipts import ReceiptKind
 
@@ -49,6 +50,7 @@ def fetch(
     """Open the segment's round and write its base model: one float32 array a tensor."""
     from sfrl_secure.participant.sdk import Participant
 
+    check_file(profile, "the profile")
     with Participant.from_profile(profile) as participant:
         opened = participant.open_round(segment, wait_seconds=wait)
         model = participant.model(opened)
@@ -78,6 +80,8 @@ def submit(
     kinds = {"none": None, "witnessed": ReceiptKind.WITNESSED, "counted": ReceiptKind.COUNTED}
     if receipt not in kinds:
         raise MalformedError(f"a receipt to wait for is one of {', '.join(kinds)}")
+    check_file(profile, "the profile")
+    check_file(update, "the update")
     indices, values = read_update(update)
     with Participant.from_profile(profile) as participant:
         opened = participant.open_round(segment, wait_seconds=wait)

@@ -17,7 +17,8 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars: RichProgress | None = None
-        self._task: TaskID | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._totals: dict[str, int] = {}
         self._what = ""
 
     def __enter__(self) -> Progress:
@@ -31,22 +32,24 @@ class Progress:
 
     def __exit__(self, *error: object) -> None:
         if self._bars is not None:
-            self._finish_task()
+            self._finish_step()
             self._bars.stop()
 
     def tell(self, what: str, done: int, total: int) -> None:
-        """Say that `done` of `total` of `what` is done."""
+        """Say that `done` of `total` of `what` is done; a `total` of 1 stands for a step without a count."""
         if what != self._what:
-            self._what = what
             if self._bars is None:
                 self._console.print(what, highlight=False)
             else:
-                self._finish_task()
-                self._task = self._bars.add_task(what, total=total)
-        if self._bars is not None and self._task is not None:
-            self._bars.update(self._task, completed=done, total=total)
+                self._finish_step()
+                if what not in self._tasks:
+                    self._tasks[what] = self._bars.add_task(what, total=total)
+            self._what = what
+            self._totals[what] = total
+        if self._bars is not None:
+            self._bars.update(self._tasks[what], completed=done, total=total)
 
-    def _finish_task(self) -> None:
-        if self._bars is not None and self._task is not None:
-            total = next(task.total for task in self._bars.tasks if task.id == self._task)
-            self._bars.update(self._task, completed=total)
+    def _finish_step(self) -> None:
+        # A step without a count is done when the next begins; one with a count says so itself.
+        if self._bars is not None and self._totals.get(self._what) == 1:
+            self._bars.update(self._tasks[self._what], completed=1)

@@ -34,7 +34,9 @@ _NOT_PROVEN = (
 def verify(file: FileArgument, trust_policy: TrustPolicyOption, as_json: JsonOption = False) -> None:
     """Verify a receipt from the file and the trust policy alone; say what it proves and what not.
 
-    Exit code 0: it holds. 1: it does not. 2: it is no receipt, or not there.
+    Exit code 0: it holds.
+    Exit code 1: it does not.
+    Exit code 2: it is no receipt, or not there.
     """
     from sfrl_secure.limits import RECEIPT_BYTES_MAX, TRUST_POLICY_BYTES_MAX
     from sfrl_secure.participant.receipts import open_receipt

@@ -145,8 +145,26 @@ class DemoReport:
             colour = "green" if each.is_found else "red"
             altered.add_row(each.what, f"[{colour}]{each.verification['verdict']}[/{colour}]", each.said)
         console.print(altered)
+        console.print(self._verification_table())
         colour = "green" if self.holds else "red"
         console.print(
             f"[bold {colour}]{self.verdict}[/bold {colour}]: {self.summary.size} entries, {self.rounds} rounds, "
             f"{self.seconds:.0f} s. Look at {self.folder.root}"
         )
+
+    def _verification_table(self) -> Table:
+        found = self.verification
+        own = set(found["witnesses_same_operator"])
+        near = " (on the log's own machine)"
+        witnesses = [f"{name}{near if name in own else ''}" for name in found["witnesses"]]
+        table = Table(
+            title="The verifier, from log, objects and trust policy alone", show_header=False, title_justify="left"
+        )
+        table.add_row("history", f"{found['size']} entries under root {found['root'][:32]}...")
+        table.add_row("witnesses", f"quorum {'met' if found['quorum_met'] else 'NOT met'}: {', '.join(witnesses)}")
+        table.add_row("rounds", f"{found['rounds']}, {found['models']} models derived again bit for bit")
+        table.add_row("results", "sound" if found["results_sound"] else "not sound")
+        table.add_row("conduct", "clean" if found["conduct_clean"] else "not clean")
+        refused, on_word = sum(found["refused"].values()), found["refusals_on_word"]
+        table.add_row("refusals", f"{refused}, {on_word} of them on word; {found['refusals_counted']} more counted")
+        return table

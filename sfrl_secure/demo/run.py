@@ -35,7 +35,7 @@ from sfrl_secure.learning.evaluate import accuracy
 from sfrl_secure.learning.mlp import use_one_thread
 from sfrl_secure.participant.rounds import OpenRound
 from sfrl_secure.participant.sdk import Participant
-from sfrl_secure.services.federation.create import create_federation
+from sfrl_secure.services.federation.create import WITNESS, create_federation
 from sfrl_secure.services.federation.folder import FederationFolder
 from sfrl_secure.services.federation.supervise import Supervisor
 from sfrl_secure.storage.objects import ObjectStore
@@ -168,6 +168,8 @@ def _verify(folder: FederationFolder) -> dict[str, object]:
             "--log", str(folder.log_dir),
             "--trust-policy", str(folder.trust_policy),
             "--objects", str(folder.objects_dir),
+            # The demo's witness stands on the log's own machine, and is named as such.
+            "--same-operator", WITNESS,
         ],
         capture_output=True, timeout=_VERIFY_SECONDS, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
@@ -183,7 +185,7 @@ def _tamper(folder: FederationFolder, summary: LogSummary, tell: Tell) -> list[T
     found = []
     copies = altered_copies(folder, folder.root / "altered", model)
     for number, altered in enumerate(copies):
-        tell("verifying altered copies", number, len(copies))
+        tell("verifying altered copies", number + 1, len(copies))
         found.append(TamperingFound(altered.what, _verify(altered.folder)))
     return found
 

@@ -100,6 +100,9 @@ def _open_admission(receipt: Receipt, authority: Authority) -> tuple[ProvenState
         raise VerificationError("the update belongs to another federation")
     if record.name != update.participant or record.key.key_id != update.key_id:
         raise VerificationError("the participant's record names another key than the update")
+    # A revocation takes fewer operators than an enrolment: what it says of keys lets nobody take part.
+    if record.state != "active" or admitted.entry.log_time_us >= record.expires_us:
+        raise VerificationError("the participant's record does not say that it was active at the admission")
     verify_single(body.envelope, record.key)
     return admitted, body
 

@@ -18,6 +18,8 @@ from sfrl_secure.ids import Digest
 
 LOG = "log"
 """Who is blamed for what only the sequencer writes, and for entries that nobody's signature ties to a writer."""
+FILES = "files"
+"""Who is blamed where the log's files are not what the log signed: whoever keeps this copy."""
 OPERATORS = "operators"
 """Who is blamed for a document."""
 
@@ -114,7 +116,7 @@ class Finding:
     Attributes:
         code: of `CODES`.
         index: leaf index of the entry; None where it is about no entry.
-        writer: the SPIFFE ID that signed the entry, `operators`, or `log`.
+        writer: the SPIFFE ID that signed the entry, `operators`, `log`, `files` or `objects`.
         expected, found: for people; only values that were parsed, never a stranger's bytes.
         subject: digest of an object, or path of a file, where it is about one.
     """

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from sfrl_secure.crypto.envelope import Envelope, verify_single
 from sfrl_secure.errors import ConflictError, DeniedError, RoundStateError, VerificationError
 from sfrl_secure.governance.authority import check_document_authority, check_succession, open_genesis
-from sfrl_secure.governance.documents import Document, GenesisDocument, ParticipantRecord
+from sfrl_secure.governance.documents import Document, GenesisDocument, ParticipantRecord, ServicesDocument
 from sfrl_secure.governance.statements import (
     CONTROL_KINDS,
     EntryKind,
@@ -35,7 +35,7 @@ from sfrl_secure.governance.statements import (
     UpdateRefused,
 )
 from sfrl_secure.governance.terms import SegmentTerms
-from sfrl_secure.ids import ZERO_DIGEST, Digest
+from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId
 from sfrl_secure.limits import SINGLE_REFUSALS_MAX
 from sfrl_secure.rounds import effects
 from sfrl_secure.rounds.admission import check_log_steps, denial_in_log
@@ -55,6 +55,9 @@ _ROLES: dict[EntryKind, frozenset[str]] = {
     EntryKind.MODEL_PUBLISHED: frozenset({"aggregator"}),
     EntryKind.MODELS_FETCHED: frozenset({"gatekeeper"}),
 }
+
+_NAMED_ELSEWHERE = frozenset({"participant", "operator"})
+"""Roles that records and root name; all others stand in the services document."""
 
 _DAY_US = 86_400_000_000
 
@@ -132,7 +135,9 @@ class FederationFold:
         if content is not None:
             place = self.place(content)
             state.streams[place.stream] = StreamState(place.stream_seq + 1, leaf)
-            state.statements.setdefault(digest, index)
+            # A document whose signatures did not suffice may come again with enough: its digest is the same.
+            if void is None or isinstance(content, Statement):
+                state.statements.setdefault(digest, index)
             if void is None:
                 self._take(index, leaf, entry, content)
         state.size = index + 1
@@ -335,12 +340,15 @@ class FederationFold:
         state.governance_head = leaf
         if isinstance(document, SegmentTerms):
             effects.take_terms(state, document, index)
+        if isinstance(document, ServicesDocument):
+            named = {signatory.spiffe_id for signatory in (*document.services, *document.auditors)}
+            self._forget_identities(lambda who: who.role not in _NAMED_ELSEWHERE and who not in named)
         if isinstance(document, ParticipantRecord) and document.state == "revoked":
-            # A revoked participant's TLS keys open nothing any more.
-            state.identities = {
-                key: identity
-                for key, identity in state.identities.items()
-                if identity.spiffe_id.role != "participant" or identity.spiffe_id.name != document.name
-            }
+            self._forget_identities(lambda who: who.role == "participant" and who.name == document.name)
+
+    def _forget_identities(self, is_gone: Callable[[SpiffeId], bool]) -> None:
+        """The TLS keys of whoever is revoked, or no longer named, open nothing any more."""
+        state = self.state
+        state.identities = {key: each for key, each in state.identities.items() if not is_gone(each.spiffe_id)}
 
 

@@ -169,10 +169,11 @@ class FederationState:
 
     Attributes:
         placed: documents in force by series.
-        identities: TLS public keys that open the door; those of a revoked participant are gone.
+        identities: TLS public keys that open the door; those of a revoked participant, and of a service or auditor that the
+            services document no longer names, are gone.
         issued: every TLS public key that was ever issued, and to whom: a key serves one name, for ever.
         recorded_peers: everybody to whom one was.
-        statements: statement digest of each entry to its leaf index.
+        statements: statement digest to leaf index, of each statement and of each document that had effect.
         admitted_updates: each effective admission by the statement digest of its update.
         refused_updates: the first refusal of an update, by its statement digest and the peer.
         single_refusals: refusal entries so far by `refusal_key`.

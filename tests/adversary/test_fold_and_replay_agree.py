@@ -17,14 +17,18 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sfrl_secure.aggregation.models import encode_aggregate, parse_model
+from sfrl_secure.aggregation.weighted_mean import WeightedMean
 from sfrl_secure.crypto.envelope import Envelope, sign_envelope
 from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.errors import DeniedError, MalformedError
 from sfrl_secure.replay.fold import Replay
 from sfrl_secure.replay.state import Verdict
+from sfrl_secure.rounds.closing import counted_of
 from sfrl_secure.rounds.fold import Content, FederationFold
 from sfrl_secure.rounds.payloads import check_admission
-from sfrl_secure.translog.merkle import leaf_hash
+from sfrl_secure.sparse.decode import decode_update
+from sfrl_secure.translog.merkle import leaf_hash, root_of
 from sfrl_secure.wire.content import parse_content
 from sfrl_secure.wire.entries import parse_entry
 
@@ -65,7 +69,6 @@ class Pair:
         self.fold = FederationFold(BASE.origin, (BASE.signer.key.vkey, BASE.cosigner.key.vkey))
         self.replay = WatchedReplay(BASE.trust, self.log.objects)
         self.read = 0
-        self.counted: list[Any] = []
         self.catch_up()
 
     def catch_up(self) -> None:
@@ -125,16 +128,13 @@ class Pair:
         state, log = self.fold.state, self.log
         log.governance_head = state.governance_head
         log.versions = {
-            ("segment-terms" if kind == "segment-terms" else kind, subject): (placed.document.version, placed.document.digest)
-            for (kind, subject), placed in state.placed.items()
+            series: (placed.document.version, placed.document.digest) for series, placed in state.placed.items()
         }
         log.control_heads = {f"segment/{name}": segment.control_head for name, segment in state.segments.items()}
         segment = state.segments[SEGMENT]
         log.terms_raw, log.last_round, log.model_digest = segment.terms.raw, segment.last_round, segment.model
         current = segment.current
-        admitted = log.round.admitted if log.round is not None and current is not None and log.round.opened == current.opened else []
-        log.round = None if current is None else RoundNow(current.number, current.opened, current.base_model, admitted)
-        log.closed_hash = ZEROS if current is None else current.closed_hash
+        log.round = None if current is None else RoundNow(current.number, current.opened, current.base_model)
         for name in log.participants:
             record = state.participant(name)
             keys = [*BASE.participants.values(), *SPARE_KEYS]
@@ -166,7 +166,6 @@ def open_round(pair: Pair, n: int) -> None:
 def admit(pair: Pair, n: int) -> None:
     log = pair.log
     name, update = of(NAMES, n), of(UPDATES, n // 5)
-    current = pair.fold.state.segments[SEGMENT].current
     other: dict[str, Any] = of(
         [
             {}, {}, {}, {"weight": 100}, {"weight": 101}, {"weight": 0}, {"weight": 60}, {"keys": [SPARE_KEYS[1]]},
@@ -179,8 +178,7 @@ def admit(pair: Pair, n: int) -> None:
         ],
         n // 25,
     )  # fmt: skip
-    void = current is None
-    log.admit(name, update, void=void, **{"weight": 10, **other})
+    log.admit(name, update, void=True, **{"weight": 10, **other})
 
 
 def refuse(pair: Pair, n: int) -> None:
@@ -201,53 +199,67 @@ def refuse(pair: Pair, n: int) -> None:
 def close(pair: Pair, n: int) -> None:
     """Close as the segment's state asks, or with one thing wrong."""
     current = pair.fold.state.segments[SEGMENT].current
-    if current is None or pair.log.round is None:
+    if current is None:
         return
     other: dict[str, Any] = of([{}, {}, {}, {"cause": 1}, {"cause": 2}, {"outcome": 1}, {"outcome": 2}, {"count": 9}, {"round": 5}], n)
     defective = {
         name for name, seen in pair.replay.state.segments[SEGMENT].round.admissions.items()  # type: ignore[union-attr]
         if seen.verdict is not Verdict.SOUND
     }  # fmt: skip
-    at = pair.log.now + SECOND
     dropped = {}
     for name in sorted(current.admissions):
         if name in defective:
             dropped[name] = "defective"
-        elif not pair.fold.state.is_active(name, at):
+        elif not pair.fold.state.is_active(name, pair.log.now + SECOND):
             dropped[name] = "participant_inactive"
     if n // 9 % 5 == 4 and not defective:
         dropped = {}
-    by_name = {each.name: each for each in pair.log.round.admitted}
-    pair.log.round.admitted = []
-    for name, admission in current.admissions.items():
-        known = by_name[name]
-        known.digest, known.weight = admission.statement_digest, admission.update.weight
-        pair.log.round.admitted.append(known)
-    full = current.is_full
-    counted = len(current.admissions) - len(dropped)
-    right = {"cause": 1 if full else 2, "outcome": 1 if counted >= current.terms.round.cohort_min else 2}
-    body = {"round": current.number, "cause": 0, "outcome": 0, "count": counted}
-    # The builder fills what is not named here, in the order of the numbers.
-    kept = list(pair.log.round.admitted)
-    pair.log.close(dropped=dropped, body={**body, **right, **other})
-    pair.catch_up()
-    if pair.log.round is not None:
-        pair.log.round.admitted = [each for each in kept if current.is_open or each.name not in dropped]
+    counted = [admission for name, admission in sorted(current.admissions.items()) if name not in dropped]
+    leaves = [
+        leaf_hash(each.update.participant.encode() + b"\0" + each.statement_digest + each.update.weight.to_bytes(4, "big"))
+        for each in counted
+    ]
+    named = {
+        "round": current.number, "cause": 1 if current.is_full else 2,
+        "outcome": 1 if len(counted) >= current.terms.round.cohort_min else 2, "count": len(counted),
+    } | other  # fmt: skip
+    body = pb(
+        (1, named["round"]), (2, named["cause"]), (3, named["outcome"]), (4, named["count"]), (5, root_of(leaves)),
+        (6, [pb((1, name), (2, current.admissions[name].statement_digest), (3, dropped[name])) for name in dropped]),
+    )  # fmt: skip
+    pair.log.statement(11, body, STREAM, pair.log.aggregator)
 
 
 def publish_model(pair: Pair, n: int) -> None:
+    """Publish what the round gives, or name something else."""
     segment = pair.fold.state.segments[SEGMENT]
     current = segment.current
-    if current is None or pair.log.round is None or (current.closed is not None and current.closed.counted_count == 0):
+    if current is None:
         return
-    if segment.awaits_model and n % 4:
-        values = pair.replay.state.segments[SEGMENT].values
-        assert values is not None
-        pair.log.model = values.tolist()
-        pair.log.publish_model()
-    elif not segment.awaits_model or n % 8:
-        wrong: dict[str, Any] = of([{"arithmetic": 2}, {"rule": "sum/v1"}, {"closed": b"\1" * 32}, {"base": b"\1" * 32}], n // 4)
-        pair.log.publish_model(body=wrong, model=[0] * 17)
+    aggregate, model = ZEROS, ZEROS
+    if segment.awaits_model:
+        terms = current.terms.model
+        mean = WeightedMean(terms.manifest.coordinates)
+        assert current.closed is not None
+        for admission in counted_of(current, current.closed):
+            update = admission.update
+            decoded = decode_update(
+                pair.log.objects[update.payload_sha256], coordinates=17, nonzeros=update.nonzeros,
+                value_type=update.format.values, grid_exponent=terms.grid_exponent,
+            )  # fmt: skip
+            mean.add(decoded.indices, decoded.values, update.weight)
+        base = parse_model(pair.log.objects[current.base_model], terms.manifest, terms.grid_exponent)
+        aggregate = pair.log.objects.put(encode_aggregate(terms.manifest, terms.grid_exponent, mean.result()))
+        model = pair.log.objects.put(base.add(mean.result()).to_bytes())
+    wrong: list[dict[str, Any]] = [{}, {}, {"rule": "sum/v1"}, {"closed": b"\1" * 32}, {"base": b"\1" * 32}, {"round": 7}]
+    named = {
+        "round": current.number, "closed": current.closed_hash, "base": current.base_model, "rule": "weighted_mean/v1"
+    } | of(wrong, n)  # fmt: skip
+    body = pb(
+        (1, named["round"]), (2, named["closed"]), (3, named["base"]), (4, aggregate), (5, model), (6, named["rule"]),
+        (7, 1 + n // 6 % 4 // 3),
+    )  # fmt: skip
+    pair.log.statement(12, body, STREAM, pair.log.aggregator)
 
 
 def publish_terms(pair: Pair, n: int) -> None:
@@ -384,11 +396,29 @@ def be_stale(pair: Pair, n: int) -> None:
     pair.log.statement(15, pb((1, 1), (2, 1), (3, [pb((1, "r1"), (2, pair.log.model_digest))])), STREAM, pair.log.gatekeeper, **wrong)
 
 
+def go_on(pair: Pair, n: int) -> None:
+    """What honest services would do next, so that histories get further than their first fault."""
+    pair.log.now += 1 + n % 3
+    segment = pair.fold.state.segments[SEGMENT]
+    current = segment.open_round
+    if segment.awaits_model:
+        publish_model(pair, 0)
+    elif current is None:
+        open_round(pair, 0)
+    elif current.is_full or pair.log.now + SECOND >= current.deadline_us:
+        close(pair, 0)
+    elif len(current.admissions) == 2 and n % 2:
+        pair.log.now = current.deadline_us - SECOND
+    else:
+        absent = [name for name in ("r1", "r2", "r3", "r4") if name not in current.admissions]
+        admit(pair, NAMES.index(of(absent, n)) + 5 * (n % 3))
+
+
 ACTIONS: tuple[Callable[[Pair, int], None], ...] = (
     let_time_pass, open_round, admit, refuse, close, publish_model, publish_terms, publish_rules, publish_services, record,
     issue, say_again, say_nonsense, drop_too_many, say_little, be_stale,
 )  # fmt: skip
-OFTEN = (open_round, admit, admit, admit, admit, let_time_pass, close, publish_model)
+OFTEN = (go_on,) * 16
 STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS + OFTEN), st.integers(0, 4095)), min_size=1, max_size=40)
 
 

@@ -131,9 +131,10 @@ def test_receipts_verify_offline_and_only_under_their_own_trust_policy(ran: Ran,
         open_receipt(ran.receipts[kind], without_the_log)
 
 
-def test_an_update_is_smaller_than_its_receipts_are_and_both_are_kept(ran: Ran) -> None:
-    kept = sorted(path.name for path in (ran.site.folder.participant(ROVERS[0]) / "receipts").iterdir())
-    assert kept == ["left-1-counted.receipt", "left-1-witnessed.receipt"]
+def test_receipts_are_kept_by_segment_round_and_kind_for_their_owner_alone(ran: Ran) -> None:
+    kept = sorted((ran.site.folder.participant(ROVERS[0]) / "receipts").iterdir())
+    assert [path.name for path in kept] == ["left-1-counted.receipt", "left-1-witnessed.receipt"]
+    assert {path.stat().st_mode & 0o777 for path in kept} == {0o600}
 
 
 def sfrl(*arguments: object) -> subprocess.CompletedProcess[str]:

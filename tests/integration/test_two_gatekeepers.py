@@ -65,9 +65,8 @@ def _race(doubles: list[Participant], number: int) -> Race:
 
     with ThreadPoolExecutor(len(doubles)) as threads:
         ended = list(threads.map(run, range(len(doubles))))
-    return Race(
-        [each for each in ended if isinstance(each, Submitted)], [each for each in ended if isinstance(each, DeniedError)]
-    )
+    admitted = [each for each in ended if isinstance(each, Submitted)]
+    return Race(admitted, [each for each in ended if isinstance(each, DeniedError)])
 
 
 def test_of_two_different_updates_one_is_admitted_and_the_other_is_a_duplicate(races: list[Race]) -> None:

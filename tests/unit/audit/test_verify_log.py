@@ -13,15 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ..replay.builder import SECOND, Writer, sha
 
 from sfrl_secure.audit.report import Report
 from sfrl_secure.audit.source import FolderLog, FolderObjects
 from sfrl_secure.audit.verify import verify_log
 from sfrl_secure.errors import DigestError, MalformedError
+from sfrl_secure.translog.checkpoint import Checkpoint
+from sfrl_secure.translog.cosignature import sign_checkpoint
 from sfrl_secure.translog.merkle import leaf_hash
+from sfrl_secure.translog.note import add_signatures, format_note, parse_note
+from sfrl_secure.translog.policy import TrustPolicy, format_trust_policy
 from sfrl_secure.translog.tiles import encode_bundle, parse_bundle, tile_of_tree, tiles_of
 from sfrl_secure.translog.tree import MerkleTree
+
+from ..replay.builder import SECOND, Writer, sha
 
 UPDATES = {"r1": {0: 5, 13: -7}, "r2": {0: 6, 3: 100}, "r3": {16: 1}}
 SIZE = 530
@@ -116,7 +121,7 @@ def test_a_changed_byte_of_an_entry_names_the_entry(copy: Copy, index: int, wher
     ("tile/1/000.p/2", "entries 0 to 511"),
 ])  # fmt: skip
 @pytest.mark.parametrize("where", [0, -1])
-def test_a_changed_byte_of_a_tile_names_the_tile_and_its_entries(copy: Copy, path: str, entries: str, where: int) -> None:
+def test_a_changed_byte_of_a_tile_names_tile_and_entries(copy: Copy, path: str, entries: str, where: int) -> None:
     copy.flip(copy.log / path, where)
     report = copy.verify()
     assert only(report) == ("structure", None, path)
@@ -173,7 +178,9 @@ def test_every_changed_object_is_false_and_every_missing_one_is_missing(copy: Co
         assert (report.verdict, report.exit_code, report.findings) == ("missing", 2, ())
         assert [(each.digest, each.index) for each in report.missing] == [(digest, index)]
         assert not report.results_sound
-        assert report.to_text().startswith(f"MISSING: nothing is false, and 1 piece of evidence lacking\n  object {digest.hex()}")
+        headline, line, *_ = report.to_text().splitlines()
+        assert headline == "MISSING: nothing is false, and 1 piece of evidence lacking"
+        assert line.startswith(f"  object {digest.hex()}")
         path.write_bytes(raw)
     assert copy.verify().verdict == "verified"
 
@@ -243,7 +250,8 @@ def test_a_changed_line_of_the_checkpoint_is_false(copy: Copy, line: int) -> Non
     text, lines = path.read_text().split("\n\n")
     changed = lines.rstrip("\n").split("\n")
     middle = len(changed[line]) - 40
-    changed[line] = changed[line][:middle] + ("A" if changed[line][middle] != "A" else "B") + changed[line][middle + 1 :]
+    other = "A" if changed[line][middle] != "A" else "B"
+    changed[line] = changed[line][:middle] + other + changed[line][middle + 1 :]
     path.write_text(text + "\n\n" + "\n".join(changed) + "\n")
     assert only(copy.verify()) == ("checkpoint", None, "checkpoint")
 
@@ -290,6 +298,14 @@ def test_an_older_checkpoint_that_is_none_of_the_log_is_the_callers_mistake(copy
         copy.verify(older=[b"no note"])
     with pytest.raises(MalformedError):
         copy.verify(older=[copy.writer.checkpoint(50).replace(b"A", b"B")])
+
+
+def test_an_older_checkpoint_of_another_log_is_the_callers_mistake(copy: Copy) -> None:
+    other = Writer()
+    policy = copy.writer.policy
+    both = TrustPolicy((copy.writer.trust, other.trust), policy.witnesses, policy.groups, policy.quorum)
+    with pytest.raises(MalformedError, match="same log"):
+        verify_log(copy.log, format_trust_policy(both), copy.objects, older=[other.checkpoint(witnesses=[])])
 
 
 def test_a_trust_policy_that_is_none_is_the_callers_mistake(copy: Copy) -> None:
@@ -353,17 +369,8 @@ def test_a_long_report_is_cut(tmp_path: Path) -> None:
 def test_a_log_that_claims_a_huge_size_costs_no_time(tmp_path: Path) -> None:
     writer = Writer().begin()
     log, trust_policy, objects = writer.write(tmp_path)
-    tree = MerkleTree([leaf_hash(b"")])
-
-    class Huge(MerkleTree):
-        size = 2**60  # type: ignore[assignment]
-
-    assert tree.size == 1
-    from sfrl_secure.translog.checkpoint import Checkpoint
-    from sfrl_secure.translog.cosignature import sign_checkpoint
-    from sfrl_secure.translog.note import add_signatures, format_note, parse_note
-
-    raw = sign_checkpoint(Checkpoint(writer.origin, 2**60, tree.root()), writer.signer, writer.cosigner, 5)
+    claimed = Checkpoint(writer.origin, 2**60, leaf_hash(b""))
+    raw = sign_checkpoint(claimed, writer.signer, writer.cosigner, 5)
     note = parse_note(raw)
     lines = [witness.cosign(note.text, 6) for witness in writer.witnesses.values()]
     (log / "checkpoint").write_bytes(format_note(add_signatures(note, lines)))

@@ -98,6 +98,13 @@ def test_a_plan_that_is_not_there_is_named(run, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("command", [("fetch", "--out", "m.npz"), ("submit", "--update", "u.npz", "--weight", "1")])
+def test_a_profile_that_is_not_there_is_named(run, tmp_path: Path, command: tuple[str, ...]) -> None:
+    ended = run(*command, "--segment", "rocks", "--profile", tmp_path / "profile.toml")
+    assert ended.code == 2
+    assert ended.err == f"error: the profile: there is no file {tmp_path / 'profile.toml'}\n"
+
+
 def test_init_refuses_a_folder_that_holds_something_and_a_file(run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path, tmp_path / "file"):

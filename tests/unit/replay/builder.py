@@ -1,4 +1,4 @@
-"""A small log writer, from the specification alone: signs everything, keeps the heads, and knows no rule that it follows.
+"""A small log writer, from the specification alone: it signs everything, keeps the heads, and knows no rule.
 
 Every method takes what is right from the writer's own state, and lets a test put something else in its place.
 """
@@ -16,8 +16,6 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
-from sfrl_secure.replay.findings import Finding
-from sfrl_secure.replay.fold import Replay
 
 from sfrl_secure.crypto.envelope import Envelope, envelope_to_json, sign_envelope
 from sfrl_secure.crypto.keys import SigningKey
@@ -25,6 +23,8 @@ from sfrl_secure.crypto.pae import statement_digest
 from sfrl_secure.crypto.possession import prove_possession
 from sfrl_secure.errors import DigestError
 from sfrl_secure.ids import Digest
+from sfrl_secure.replay.findings import Finding
+from sfrl_secure.replay.fold import Replay
 from sfrl_secure.translog.checkpoint import Checkpoint
 from sfrl_secure.translog.cosignature import Cosigner, sign_checkpoint
 from sfrl_secure.translog.merkle import leaf_hash, root_of
@@ -177,13 +177,15 @@ class Writer:
 
     def _log_keys(self) -> None:
         ed25519, ml_dsa = Ed25519PrivateKey.generate(), MLDSA44PrivateKey.generate()
-        self.signer = NoteSigner(verifier_key(self.origin, ED25519, ed25519.public_key().public_bytes_raw()), ed25519.sign)
+        key = verifier_key(self.origin, ED25519, ed25519.public_key().public_bytes_raw())
+        self.signer = NoteSigner(key, ed25519.sign)
         key = verifier_key(self.origin, ML_DSA_44_COSIGNATURE, ml_dsa.public_key().public_bytes_raw())
         self.cosigner = Cosigner(key, ml_dsa.sign)
         self.witnesses: dict[str, Cosigner] = {}
         for name in ("w1", "w2"):
             private = Ed25519PrivateKey.generate()
-            witness = verifier_key(f"{name}.example/witness", ED25519_COSIGNATURE, private.public_key().public_bytes_raw())
+            public = private.public_key().public_bytes_raw()
+            witness = verifier_key(f"{name}.example/witness", ED25519_COSIGNATURE, public)
             self.witnesses[name] = Cosigner(witness, private.sign)
         self.trust = TrustedLog(self.origin, (self.signer.key, self.cosigner.key))
         self.policy = TrustPolicy(
@@ -198,7 +200,8 @@ class Writer:
         seconds = self.now // SECOND
         raw = sign_checkpoint(Checkpoint(self.origin, tree.size, tree.root()), self.signer, self.cosigner, seconds)
         note = parse_note(raw)
-        return format_note(add_signatures(note, [self.witnesses[name].cosign(note.text, seconds + 1) for name in witnesses]))
+        lines = [self.witnesses[name].cosign(note.text, seconds + 1) for name in witnesses]
+        return format_note(add_signatures(note, lines))
 
     def write(self, folder: Path) -> tuple[Path, bytes, Path]:
         """Write everything as files; gives the log's folder, the trust policy and the folder of the objects."""
@@ -264,8 +267,9 @@ class Writer:
     def signed(self, kind: str, raw: bytes, signers: Iterable[str]) -> Envelope:
         return sign_envelope(f"application/vnd.sfrl.{kind}.v1+json", raw, [self.operators[name] for name in signers])
 
-    def genesis(self, *, signers: Sequence[str] = ("ann", "bob", "cyd"), root_signers: Sequence[str] = ("ann", "bob", "cyd"),
-                void: bool = False, **other: Any) -> bytes:  # fmt: skip
+    def genesis(self, *, signers: Sequence[str] = ("ann", "bob", "cyd"),
+                root_signers: Sequence[str] = ("ann", "bob", "cyd"), void: bool = False,
+                **other: Any) -> bytes:  # fmt: skip
         root = envelope_to_json(self.signed("root", self.root, root_signers))
         raw = self.json_of({
             "type": "genesis", "federation_id": self.federation_id.hex(), "origin": self.origin,
@@ -323,11 +327,14 @@ class Writer:
             self.terms_raw = raw
         return raw
 
-    def record(self, name: str, *, state: str = "active", key: SigningKey | None = None, signers: Sequence[str] = ("ann",),
-               possession: bytes | None = None, body: dict[str, Any] | None = None, **other: Any) -> bytes:  # fmt: skip
+    def record(self, name: str, *, state: str = "active", key: SigningKey | None = None,
+               signers: Sequence[str] = ("ann",), possession: bytes | None = None,
+               body: dict[str, Any] | None = None, **other: Any) -> bytes:  # fmt: skip
         key = key or self.participants[name]
         proof = prove_possession(key, self.federation_id, name) if possession is None else possession
-        record = {"name": name, "possession": proof.hex(), "clearance": 7, "groups": ["rovers"], "state": state, "reason": ""}
+        record = {
+            "name": name, "possession": proof.hex(), "clearance": 7, "groups": ["rovers"], "state": state, "reason": "",
+        }  # fmt: skip
         return self.document(
             "participant", record | self.key_of(key) | (body or {}), subject=name, signers=signers, **other
         )
@@ -336,7 +343,8 @@ class Writer:
 
     def statement(self, kind: int, body: bytes, stream: str, writer: str, *, void: bool = False, control: bool = False,
                   key: SigningKey | None = None, sign: Sequence[SigningKey] | None = None, keep_id: bool = False,
-                  entry: dict[str, Any] | None = None, field_number: int | None = None, **other: Any) -> bytes:  # fmt: skip
+                  entry: dict[str, Any] | None = None, field_number: int | None = None,
+                  **other: Any) -> bytes:  # fmt: skip
         """Write a statement; gives its entry hash. `other`: fields of the statement to write instead."""
         self.requests += not keep_id
         key = key or self.services[writer]
@@ -404,9 +412,7 @@ class Writer:
             "nonzeros": len(update), "density_ppm": len(update) * 10**6 // COORDINATES, "norm": norm,
             "largest": max(map(abs, update.values()), default=0), "tensors": tensors,
         } | other  # fmt: skip
-        return pb(
-            (1, found["nonzeros"]), (2, found["density_ppm"]), (3, found["norm"]), (4, found["largest"]), (5, found["tensors"])
-        )
+        return pb(*enumerate(found.values(), 1))
 
     def admit(self, name: str, update: dict[int, int], weight: int = 10, *, payload: bytes | None = None,
               value_type: str = "int8", fields: dict[str, Any] | None = None, facts: dict[str, Any] | None = None,
@@ -432,10 +438,10 @@ class Writer:
             self.last_digest = digest
         return leaf
 
-    def refuse(self, name: str, reason: str, *, evidence: int = 1, peer: str | None = None, payload: bytes | None = None,
-               update: dict[int, int] | None = None, weight: int = 10, fields: dict[str, Any] | None = None,
-               keys: Sequence[SigningKey] | None = None, quoted: bool = True, facts: bytes | None = None,
-               stream: str = STREAM, keep: bool = True, **other: Any) -> bytes:  # fmt: skip
+    def refuse(self, name: str, reason: str, *, evidence: int = 1, peer: str | None = None,
+               payload: bytes | None = None, update: dict[int, int] | None = None, weight: int = 10,
+               fields: dict[str, Any] | None = None, keys: Sequence[SigningKey] | None = None, quoted: bool = True,
+               facts: bytes | None = None, stream: str = STREAM, keep: bool = True, **other: Any) -> bytes:  # fmt: skip
         """Refuse an update; gives its entry hash."""
         update = update or {1: 5}
         payload = encode_payload(update, COORDINATES, "int8", GRID) if payload is None else payload
@@ -459,7 +465,9 @@ class Writer:
         body = pb((1, span[0]), (2, span[1]), (3, listed), (4, sha(b"")))
         return self.statement(8, body, "log", other.pop("writer", self.gatekeeper), **other)
 
-    def close(self, *, dropped: dict[str, str] | None = None, body: dict[str, Any] | None = None, **other: Any) -> bytes:
+    def close(
+        self, *, dropped: dict[str, str] | None = None, body: dict[str, Any] | None = None, **other: Any
+    ) -> bytes:
         """Close the round; `dropped`: participant to reason."""
         assert self.round is not None
         dropped = dropped or {}
@@ -469,9 +477,13 @@ class Writer:
             leaf_hash(each.name.encode() + b"\0" + each.digest + each.weight.to_bytes(4, "big")) for each in counted
         ]
         fields = {
-            "round": self.round.number, "cause": 1 if len(by_name) >= 3 else 2, "outcome": 1 if len(counted) >= 2 else 2,
-            "count": len(counted), "root": root_of(leaves),
-            "dropped": [pb((1, each.name), (2, each.digest), (3, dropped[each.name])) for each in by_name if each.name in dropped],
+            "round": self.round.number, "cause": 1 if len(by_name) >= 3 else 2,
+            "outcome": 1 if len(counted) >= 2 else 2, "count": len(counted), "root": root_of(leaves),
+            "dropped": [
+                pb((1, each.name), (2, each.digest), (3, dropped[each.name]))
+                for each in by_name
+                if each.name in dropped
+            ],
         } | (body or {})  # fmt: skip
         raw = pb(*((number, fields[key]) for number, key in enumerate(fields, 1)))
         leaf = self.statement(11, raw, STREAM, other.pop("writer", self.aggregator), control=True, **other)
@@ -489,7 +501,9 @@ class Writer:
         wide = magic == b"SFRLAGG1"
         return header + struct.pack("<17q" if wide else "<12i5q", *values)
 
-    def publish_model(self, *, body: dict[str, Any] | None = None, model: list[int] | None = None, **other: Any) -> bytes:
+    def publish_model(
+        self, *, body: dict[str, Any] | None = None, model: list[int] | None = None, **other: Any
+    ) -> bytes:
         """Publish the closed round's model."""
         assert self.round is not None
         mean = weighted_mean([(each.update, each.weight) for each in self.round.admitted], COORDINATES)

@@ -42,7 +42,9 @@ def encode_leaf(indices: list[int], values: list[int], base: int, value_type: st
     return body + bits_to_bytes(unary)
 
 
-def encode_payload(update: dict[int, int], coordinates: int, value_type: str = "int8", grid_exponent: int = 10) -> bytes:
+def encode_payload(
+    update: dict[int, int], coordinates: int, value_type: str = "int8", grid_exponent: int = 10
+) -> bytes:
     indices = sorted(update)
     values = [update[i] for i in indices]
     leaves, base = [], 0

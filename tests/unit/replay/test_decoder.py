@@ -72,7 +72,7 @@ GOOD = [param.values[0] for param in load("[!b]*.json")]
 
 @settings(deadline=None, max_examples=300)
 @given(vector=st.sampled_from(GOOD), data=st.data())
-def test_a_damaged_payload_is_refused_as_a_payload_and_never_otherwise(vector: dict[str, Any], data: st.DataObject) -> None:
+def test_a_damaged_payload_is_refused_for_a_reason(vector: dict[str, Any], data: st.DataObject) -> None:
     payload = bytearray.fromhex(vector["payload"])
     where = data.draw(st.integers(0, len(payload) - 1))
     payload[where] ^= 1 << data.draw(st.integers(0, 7))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .builder import DAY, RULES, SECOND, SEGMENT, STREAM, Writer
+from .builder import COORDINATES, DAY, RULES, SECOND, SEGMENT, STREAM, Writer, sha
 from .payloads import encode_payload
 
 UPDATES = {"r1": {0: 5, 13: -7}, "r2": {0: 6, 3: 100}, "r3": {16: 1}}
@@ -152,7 +152,7 @@ def test_refusals_for_their_payload_are_decided_from_the_object() -> None:
     writer.refuse("r1", "payload_declared", evidence=2, payload=good, fields={"nonzeros": 2})
     writer.refuse("r1", "policy_denied", evidence=2, update={1: 127 * 64}, facts=writer.facts({1: 127 * 64}))
     writer.refuse("r1", "magnitude_limit", evidence=2, update={1: 9001 // 128 * 128 + 128}, fields={})
-    writer.refuse("r1", "norm_limit", evidence=2, update={i: 64 * 126 for i in range(2)})
+    writer.refuse("r1", "norm_limit", evidence=2, update=dict.fromkeys(range(2), 64 * 126))
     assert_clean(writer)
 
 
@@ -193,20 +193,41 @@ def test_a_round_that_stays_open_while_its_segment_goes_on_is_overdue(late: int)
 
 def test_a_missing_payload_is_missing_and_the_walk_goes_on_from_the_published_model() -> None:
     writer = Writer().begin()
+    writer.run_round(UPDATES)
+    writer.run_round(UPDATES | {"r3": {2: 9}})
+    del writer.objects[sha(encode_payload(UPDATES["r3"], COORDINATES))]
+    replay = writer.replay()
+    assert replay.docket.findings == []
+    assert [each.why for each in replay.missing] == ["the payload of an admitted update"]
+    assert replay.state.segments[SEGMENT].model == writer.model_digest
+
+
+def test_without_its_payload_a_defective_admission_is_taken_from_the_close() -> None:
+    writer = Writer().begin()
     writer.open_round()
     for name, update in UPDATES.items():
-        writer.admit(name, update, keep=name != "r3")
-    writer.close()
+        writer.admit(name, update, facts={"norm": 9} if name == "r2" else None, keep=name != "r2")
+    writer.close(dropped={"r2": "defective"})
     writer.publish_model()
-    writer.run_round(UPDATES)
-    gone = [each.digest for each in writer.replay().missing]
-    assert gone == []  # the second round sent the same payload, and with it the first has it too
-    for digest in [d for d, raw in writer.objects.items() if raw == encode_payload(UPDATES["r3"], 17)]:
-        del writer.objects[digest]
     replay = writer.replay()
     assert replay.docket.findings == []
     assert len(replay.missing) == 1
-    assert replay.state.segments[SEGMENT].model == writer.model_digest
+    # The counted ones are all there, so the model was computed and not merely read.
+    values = replay.state.segments[SEGMENT].values
+    assert values is not None
+    assert values.tolist() == writer.model
+
+
+def test_a_published_model_that_is_no_model_is_void_even_where_it_cannot_be_computed() -> None:
+    writer = Writer().begin()
+    writer.open_round()
+    for name, update in UPDATES.items():
+        writer.admit(name, update, keep=name != "r2")
+    writer.close()
+    writer.publish_model(body={"model": writer.objects.put(b"no model")})
+    replay = writer.replay()
+    assert [f.code for f in replay.docket.findings] == ["model"]
+    assert replay.state.segments[SEGMENT].model != sha(b"no model")
 
 
 def test_every_object_that_is_named_is_looked_for() -> None:
