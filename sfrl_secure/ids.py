@@ -25,7 +25,9 @@ ZERO_DIGEST = Digest(bytes(32))
 _SEGMENT = re.compile(r"[a-z0-9-]{1,64}")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9]([a-z0-9._-]{0,126}[a-z0-9])?")
-_SPIFFE_PATH = re.compile(r"(participant|operator|auditor)/([^/]+)|service/(gatekeeper|aggregator|audit_log|verifier)/([^/]+)")
+_SPIFFE_PATH = re.compile(
+    r"(participant|operator|auditor)/([^/]+)|service/(gatekeeper|aggregator|audit_log|verifier)/([^/]+)"
+)
 
 
 def sha256(data: bytes) -> Digest:

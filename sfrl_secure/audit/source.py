@@ -21,8 +21,11 @@ from typing import BinaryIO, Protocol
 
 from sfrl_secure.errors import DigestError
 from sfrl_secure.ids import Digest
+from sfrl_secure.limits import COORDINATES_MAX
 
 _CHUNK_BYTES = 1024 * 1024
+_OBJECT_BYTES_MAX = 8 * COORDINATES_MAX + 4096
+"""No object is longer than the largest model: a file with holes in it costs nobody the time to hash it."""
 _SHARD = re.compile(r"[0-9a-f]{2}")
 _NAME = re.compile(r"[0-9a-f]{64}")
 
@@ -69,6 +72,8 @@ class FolderObjects:
         if opened is None:
             return None
         with opened:
+            if os.fstat(opened.fileno()).st_size > _OBJECT_BYTES_MAX:
+                return None
             kept = opened.read(bytes_max + 1)
             _check_digest(opened, kept, digest)
         return kept

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from sfrl_secure.aggregation.models import ModelSnapshot
     from sfrl_secure.participant.rounds import FinishedSegment, OpenRound
+    from sfrl_secure.participant.sdk import Participant
 
 UPDATE_FILE_BYTES_MAX = 2**30
 
@@ -48,10 +49,7 @@ def fetch(
     as_json: JsonOption = False,
 ) -> None:
     """Open the segment's round and write its base model: one float32 array a tensor."""
-    from sfrl_secure.participant.sdk import Participant
-
-    check_file(profile, "the profile")
-    with Participant.from_profile(profile) as participant:
+    with open_participant(profile) as participant:
         opened = participant.open_round(segment, wait_seconds=wait)
         model = participant.model(opened)
     write_model(out, model)
@@ -73,17 +71,15 @@ def submit(
     import numpy as np
 
     from sfrl_secure.participant.rounds import FinishedSegment
-    from sfrl_secure.participant.sdk import Participant
 
     if value_type not in ("int8", "fp32"):
         raise MalformedError("a value type is int8 or fp32")
     kinds = {"none": None, "witnessed": ReceiptKind.WITNESSED, "counted": ReceiptKind.COUNTED}
     if receipt not in kinds:
         raise MalformedError(f"a receipt to wait for is one of {', '.join(kinds)}")
-    check_file(profile, "the profile")
     check_file(update, "the update")
     indices, values = read_update(update)
-    with Participant.from_profile(profile) as participant:
+    with open_participant(profile) as participant:
         opened = participant.open_round(segment, wait_seconds=wait)
         if isinstance(opened, FinishedSegment):
             raise RoundStateError("round_not_open", "the segment's rounds are used up under the terms in force")
@@ -103,6 +99,22 @@ def submit(
             participant.receipt(sent, kind, wait_seconds=wait)
             said["receipt"] = str(participant.receipt_path(segment, opened.number, kind).absolute())
     _say(said, as_json)
+
+
+def open_participant(profile: Path) -> Participant:
+    """Take part as a profile says; close it.
+
+    Raises:
+        NotFoundError: the profile or a file that it names is not there; says which of the two.
+        MalformedError, DeniedError: as `Participant.from_profile`.
+    """
+    from sfrl_secure.participant.sdk import Participant
+
+    try:
+        return Participant.from_profile(profile)
+    except NotFoundError:
+        check_file(profile, "the profile")
+        raise NotFoundError(f"the profile {profile} names a file that is not there") from None
 
 
 def read_update(path: Path) -> tuple[NDArray[np.int64], NDArray[np.floating]]:

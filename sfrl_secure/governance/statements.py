@@ -1,7 +1,7 @@
 """Statements: what services and participants sign, as values.
 
-The types carry no behaviour and believe nothing: a statement of these types was parsed in canonical form, its fields have
-their lengths and ranges, and no signature was looked at.
+The types carry no behaviour and believe nothing: a statement of these types was parsed in canonical form, its fields
+have their lengths and ranges, and no signature was looked at.
 
 Format: proto/README.md, "Statement" and "Update statement".
 

@@ -1,7 +1,7 @@
 """Log entries: what a leaf of the log holds.
 
-The sequencer sets `prev`, `log_time_us`, `stream_seq` and `stream_prev`; the checkpoint signs them. The writer signs the
-envelope. A `LogEntry` says nothing about whether its signatures hold or whether it has effect.
+The sequencer sets `prev`, `log_time_us`, `stream_seq` and `stream_prev`; the checkpoint signs them. The writer signs
+the envelope. A `LogEntry` says nothing about whether its signatures hold or whether it has effect.
 
 Format: proto/README.md, "Entry".
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sfrl_secure.cli import federation
@@ -100,6 +101,8 @@ def test_a_plan_that_is_not_there_is_named(run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [("fetch", "--out", "m.npz"), ("submit", "--update", "u.npz", "--weight", "1")])
 def test_a_profile_that_is_not_there_is_named(run, tmp_path: Path, command: tuple[str, ...]) -> None:
+    np.savez(tmp_path / "u.npz", indices=np.array([0]), values=np.array([1.0]))
+    command = tuple(each.replace("u.npz", str(tmp_path / "u.npz")) for each in command)
     ended = run(*command, "--segment", "rocks", "--profile", tmp_path / "profile.toml")
     assert ended.code == 2
     assert ended.err == f"error: the profile: there is no file {tmp_path / 'profile.toml'}\n"
