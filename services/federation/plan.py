@@ -95,7 +95,7 @@ class FederationPlan(_Strict):
     participants: list[ParticipantPlan]
     segments: list[SegmentPlan]
     years: int = Field(default=5, ge=1, le=30)
-    certificate_hours: int = Field(default=24, ge=1, le=24 * 366)
+    certificate_hours: int = Field(default=720, ge=1, le=24 * 366)
     refusals_seconds: float = Field(default=10.0, gt=0, le=3600)
 
 

@@ -89,14 +89,17 @@ class ProofBuilder:
                 raise NotFoundError("no such round is open and witnessed yet")
             current, finished = outcome
             segment = state.segment(segment_name)
-            services_index = state.index_of_document(("services", ""))
             model_index = segment.model_index
+            # Whoever published the base may have lost its role since: each statement has its own document.
+            services = {state.index_of_document(("services", ""))}
+            published = [each for each in segment.rounds.values() if each.model_index == model_index >= 0]
+            services |= {each.model_services_index for each in published}
         witnessed = self._log.witnessed
         size, note = witnessed.tree_size, witnessed.note
         return RoundAnswer(
             checkpoint=note,
             genesis=self._log.logged_entry(0, size),
-            services=self._log.logged_entry(services_index, size),
+            services=tuple(self._log.logged_entry(index, size) for index in sorted(services)),
             terms=self._log.logged_entry(current.terms_index, size),
             round_opened=None if finished else self._log.logged_entry(current.opened_index, size),
             base_model=self._log.logged_entry(model_index, size) if model_index >= 0 else None,

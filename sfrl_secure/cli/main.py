@@ -85,7 +85,7 @@ app.add_typer(rounds.app, name="round")
 def main() -> None:
     """Run the command; a typed error is one line and its exit code."""
     try:
-        app(standalone_mode=True)
+        app(prog_name="sfrl", standalone_mode=True)
     except SfrlError as error:
         from sfrl_secure.rpc.status import exit_code_of
 

@@ -61,7 +61,7 @@ def open_round(
         VerificationError: a proof does not hold, or no cosignature of the quorum is fresh.
         MalformedError: something does not parse.
     """
-    authority = Authority(answer.checkpoint, policy, answer.genesis, [answer.services], quorum=True)
+    authority = Authority(answer.checkpoint, policy, answer.genesis, answer.services, quorum=True)
     check_fresh(authority, now_us)
     stream = f"segment/{segment}"
     terms = authority.document(answer.terms, SegmentTerms)
@@ -69,7 +69,7 @@ def open_round(
         raise VerificationError("the terms are another segment's")
     model = terms.model.initial
     if answer.base_model is not None:
-        model = authority.statement(answer.base_model, ModelPublished, "aggregator", stream, in_force_now=True)[1].model
+        model = authority.statement(answer.base_model, ModelPublished, "aggregator", stream)[1].model
     if answer.finished or answer.round_opened is None:
         return FinishedSegment(segment, model, terms)
     proven, body = authority.statement(answer.round_opened, RoundOpened, "aggregator", stream, in_force_now=True)

@@ -40,7 +40,7 @@ from sfrl_secure.wire.entries import envelope_message, logged_entry_message, log
 from sfrl_secure.wire.gen.sfrl.audit.v1 import audit_service_pb2
 from sfrl_secure.wire.gen.sfrl.gatekeeper.v1 import gatekeeper_service_pb2 as messages
 from sfrl_secure.wire.gen.sfrl.receipt.v1 import receipt_pb2
-from sfrl_secure.wire.receipts import Receipt, ReceiptKind, parse_receipt, receipt_message
+from sfrl_secure.wire.receipts import Receipt, ReceiptKind, parse_receipt, receipt_message, services_of
 from sfrl_secure.wire.statements import parse_update_envelope
 
 SERVICE = messages.DESCRIPTOR.services_by_name["GatekeeperService"].full_name
@@ -67,6 +67,7 @@ class RoundAnswer:
     """An open round and its proofs, all leading to one checkpoint under the quorum. Not verified.
 
     Attributes:
+        services: those in force when the base model was published and now, by rising index.
         round_opened: None only where `finished`.
         base_model: the model's entry; None where the terms name the base.
         finished: no further round will open under the terms in force.
@@ -74,7 +75,7 @@ class RoundAnswer:
 
     checkpoint: bytes
     genesis: LoggedEntry
-    services: LoggedEntry
+    services: tuple[LoggedEntry, ...]
     terms: LoggedEntry
     round_opened: LoggedEntry | None
     base_model: LoggedEntry | None
@@ -148,7 +149,7 @@ def encode_round_response(answer: RoundAnswer) -> bytes:
             lambda: messages.GetRoundResponse(
                 checkpoint=answer.checkpoint,
                 genesis=logged_entry_message(answer.genesis),
-                services=logged_entry_message(answer.services),
+                services=[logged_entry_message(each) for each in answer.services],
                 terms=logged_entry_message(answer.terms),
                 round_opened=optional(answer.round_opened),
                 base_model=optional(answer.base_model),
@@ -170,7 +171,7 @@ def parse_round_response(raw: bytes) -> RoundAnswer:
     return RoundAnswer(
         checkpoint=take_bytes(message.checkpoint, "a checkpoint", NOTE_BYTES_MAX),
         genesis=logged_entry_of(message.genesis, "genesis"),
-        services=logged_entry_of(message.services, "the services document"),
+        services=services_of(message.services),
         terms=logged_entry_of(message.terms, "the terms"),
         round_opened=logged_entry_of(message.round_opened, "the round") if message.HasField("round_opened") else None,
         base_model=logged_entry_of(message.base_model, "the base") if message.HasField("base_model") else None,

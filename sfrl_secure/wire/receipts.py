@@ -11,6 +11,7 @@ Trusts: nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -28,6 +29,7 @@ from sfrl_secure.wire.canonical import (
     take_digests,
 )
 from sfrl_secure.wire.entries import PATH_HASHES_MAX, logged_entry_message, logged_entry_of
+from sfrl_secure.wire.gen.sfrl.audit.v1 import audit_service_pb2
 from sfrl_secure.wire.gen.sfrl.receipt.v1 import receipt_pb2
 
 SERVICES_MAX = 16
@@ -100,10 +102,6 @@ def parse_receipt(raw: bytes) -> Receipt:
     """
     message = parse_canonical(receipt_pb2.Receipt, raw, RECEIPT_BYTES_MAX)
     kind = take_enum(ReceiptKind, message.kind, "the kind of a receipt")
-    if not 0 < len(message.services) <= SERVICES_MAX:
-        raise MalformedError(f"a receipt has 1 to {SERVICES_MAX} services documents")
-    services = tuple(logged_entry_of(each, "a services document") for each in message.services)
-    check_ascending((each.index for each in services), "services documents")
     genesis = logged_entry_of(message.genesis, "genesis")
     if genesis.index != 0:
         raise MalformedError("genesis is entry 0")
@@ -111,11 +109,24 @@ def parse_receipt(raw: bytes) -> Receipt:
         kind=kind,
         checkpoint=take_bytes(message.checkpoint, "a checkpoint", NOTE_BYTES_MAX),
         genesis=genesis,
-        services=services,
+        services=services_of(message.services),
         participant=logged_entry_of(message.participant, "the participant record"),
         admitted=logged_entry_of(message.admitted, "the admission"),
         counted=_counted_of(message, kind),
     )
+
+
+def services_of(messages: Sequence[audit_service_pb2.LoggedEntry]) -> tuple[LoggedEntry, ...]:
+    """Take the services documents that a proof carries, by rising index.
+
+    Raises:
+        MalformedError: none, more than 16, or out of order.
+    """
+    if not 0 < len(messages) <= SERVICES_MAX:
+        raise MalformedError(f"a proof carries 1 to {SERVICES_MAX} services documents")
+    services = tuple(logged_entry_of(each, "a services document") for each in messages)
+    check_ascending((each.index for each in services), "services documents")
+    return services
 
 
 def receipt_message(receipt: Receipt) -> receipt_pb2.Receipt:

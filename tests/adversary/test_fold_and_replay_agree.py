@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from hypothesis import given, settings
@@ -63,7 +64,16 @@ class Pair:
 
     def __init__(self) -> None:
         self.log = copy.copy(BASE)
-        for name in ("entries", "objects", "streams", "control_heads", "versions", "operators", "services", "participants"):
+        for name in (
+            "entries",
+            "objects",
+            "streams",
+            "control_heads",
+            "versions",
+            "operators",
+            "services",
+            "participants",
+        ):
             setattr(self.log, name, copy.copy(getattr(BASE, name)))
         self.log.participants["r5"] = SPARE_KEYS[0]
         self.fold = FederationFold(BASE.origin, (BASE.signer.key.vkey, BASE.cosigner.key.vkey))
@@ -76,10 +86,8 @@ class Pair:
         for raw in self.log.entries[self.read :]:
             entry = parse_entry(raw)
             content: Content | None = None
-            try:
+            with suppress(MalformedError):
                 content = parse_content(entry.envelope)
-            except MalformedError:
-                pass
             void = self.fold.apply(self.read, leaf_hash(raw), entry, content)
             findings = self.replay.step(raw)
             assert (void is None) == self.replay.has_effect, (void, findings)
@@ -103,7 +111,11 @@ class Pair:
         assert fold.segments.keys() == replay.segments.keys()
         for name, segment in fold.segments.items():
             other = replay.segments[name]
-            assert (segment.control_head, segment.model, segment.models) == (other.control_head, other.model, other.models)
+            assert (segment.control_head, segment.model, segment.models) == (
+                other.control_head,
+                other.model,
+                other.models,
+            )
             assert segment.last_round == other.last_round
             current = segment.current
             if current is None or other.round is None:
@@ -201,7 +213,9 @@ def close(pair: Pair, n: int) -> None:
     current = pair.fold.state.segments[SEGMENT].current
     if current is None:
         return
-    other: dict[str, Any] = of([{}, {}, {}, {"cause": 1}, {"cause": 2}, {"outcome": 1}, {"outcome": 2}, {"count": 9}, {"round": 5}], n)
+    other: dict[str, Any] = of(
+        [{}, {}, {}, {"cause": 1}, {"cause": 2}, {"outcome": 1}, {"outcome": 2}, {"count": 9}, {"round": 5}], n
+    )
     defective = {
         name for name, seen in pair.replay.state.segments[SEGMENT].round.admissions.items()  # type: ignore[union-attr]
         if seen.verdict is not Verdict.SOUND
@@ -216,7 +230,9 @@ def close(pair: Pair, n: int) -> None:
         dropped = {}
     counted = [admission for name, admission in sorted(current.admissions.items()) if name not in dropped]
     leaves = [
-        leaf_hash(each.update.participant.encode() + b"\0" + each.statement_digest + each.update.weight.to_bytes(4, "big"))
+        leaf_hash(
+            each.update.participant.encode() + b"\0" + each.statement_digest + each.update.weight.to_bytes(4, "big")
+        )
         for each in counted
     ]
     named = {
@@ -251,7 +267,14 @@ def publish_model(pair: Pair, n: int) -> None:
         base = parse_model(pair.log.objects[current.base_model], terms.manifest, terms.grid_exponent)
         aggregate = pair.log.objects.put(encode_aggregate(terms.manifest, terms.grid_exponent, mean.result()))
         model = pair.log.objects.put(base.add(mean.result()).to_bytes())
-    wrong: list[dict[str, Any]] = [{}, {}, {"rule": "sum/v1"}, {"closed": b"\1" * 32}, {"base": b"\1" * 32}, {"round": 7}]
+    wrong: list[dict[str, Any]] = [
+        {},
+        {},
+        {"rule": "sum/v1"},
+        {"closed": b"\1" * 32},
+        {"base": b"\1" * 32},
+        {"round": 7},
+    ]
     named = {
         "round": current.number, "closed": current.closed_hash, "base": current.base_model, "rule": "weighted_mean/v1"
     } | of(wrong, n)  # fmt: skip
@@ -314,7 +337,15 @@ def publish_services(pair: Pair, n: int) -> None:
 def record(pair: Pair, n: int) -> None:
     name = of(NAMES, n)
     state = of(["active", "active", "suspended", "revoked"], n // 5)
-    keys = [None, None, SPARE_KEYS[0], SPARE_KEYS[1], BASE.participants["r1"], BASE.operators["ann"], BASE.services[BASE.gatekeeper]]
+    keys = [
+        None,
+        None,
+        SPARE_KEYS[0],
+        SPARE_KEYS[1],
+        BASE.participants["r1"],
+        BASE.operators["ann"],
+        BASE.services[BASE.gatekeeper],
+    ]
     body: dict[str, Any] = of([{}, {}, {"groups": []}, {"clearance": 1}], n // 20)
     changes = document_changes(pair, n // 80)
     changes["signers"] = changes.get("signers", ("ann",))
@@ -389,11 +420,19 @@ def say_little(pair: Pair, n: int) -> None:
 
 def be_stale(pair: Pair, n: int) -> None:
     wrong: dict[str, Any] = of(
-        [{"reads_governance": b"\4" * 32}, {"reads_segment": b"\4" * 32}, {"named_stream": "segment/none"}, {"key_id": b"\4" * 32}], n
+        [
+            {"reads_governance": b"\4" * 32},
+            {"reads_segment": b"\4" * 32},
+            {"named_stream": "segment/none"},
+            {"key_id": b"\4" * 32},
+        ],
+        n,
     )
     if "named_stream" in wrong:
         wrong["entry_stream"] = "segment/none"
-    pair.log.statement(15, pb((1, 1), (2, 1), (3, [pb((1, "r1"), (2, pair.log.model_digest))])), STREAM, pair.log.gatekeeper, **wrong)
+    pair.log.statement(
+        15, pb((1, 1), (2, 1), (3, [pb((1, "r1"), (2, pair.log.model_digest))])), STREAM, pair.log.gatekeeper, **wrong
+    )
 
 
 def go_on(pair: Pair, n: int) -> None:

@@ -44,7 +44,12 @@ def test_every_service_is_in_the_wheel(wheel: zipfile.ZipFile, service: str) -> 
 
 @pytest.mark.parametrize(
     "name",
-    ["governance/sfrl.cedarschema", "governance/default_rules.cedar", "wire/gen/sfrl/audit/v1/entry_pb2.py", "py.typed"],
+    [
+        "governance/sfrl.cedarschema",
+        "governance/default_rules.cedar",
+        "wire/gen/sfrl/audit/v1/entry_pb2.py",
+        "py.typed",
+    ],
 )
 def test_what_the_code_reads_is_in_the_wheel(wheel: zipfile.ZipFile, name: str) -> None:
     assert f"sfrl_secure/{name}" in wheel.namelist()

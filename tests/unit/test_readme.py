@@ -211,3 +211,10 @@ def test_files_that_a_paper_links_or_names_with_a_folder_exist(paper: str) -> No
     named = set(re.findall(r"`((?:sfrl_secure|services|proto|tests|certs|benchmarks)/[A-Za-z0-9_./]+\.[a-z]+)`", text))
     beside = (CHECKOUT / paper).parent
     assert not {each for each in linked | named if not (beside / each).exists() and not (CHECKOUT / each).exists()}
+
+
+def test_the_test_files_of_the_tests_readme_exist() -> None:
+    text = (CHECKOUT / "tests" / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:unit|vectors|integration|adversary)/[a-z0-9_/]*(?:\.py)?)`", text))
+    assert len(named) > 20
+    assert not {each for each in named if not (CHECKOUT / "tests" / each).exists()}

@@ -105,3 +105,12 @@ def test_a_log_whose_entry_0_is_no_genesis_is_refused(run, published) -> None:
     ended = run("policy", "show", "--log", published.log)
     assert ended.code == 2
     assert "entry 0 is not a genesis" in ended.err
+
+
+def test_a_genesis_of_another_origin_than_the_checkpoints_is_refused(run, published) -> None:
+    path = published.log / "checkpoint"
+    origin, _, rest = path.read_bytes().partition(b"\n")
+    path.write_bytes(origin + b"0\n" + rest)
+    ended = run("policy", "show", "--log", published.log)
+    assert ended.code == 2
+    assert ended.err == "error: the genesis has no effect (genesis): see `sfrl audit verify`\n"

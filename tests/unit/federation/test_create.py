@@ -148,24 +148,24 @@ def test_a_folder_that_holds_something_is_refused_and_left_as_it_is(plan, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "said"),
     [
-        {"threshold": 4},
-        {"operators": ["alice", "alice", "bob"]},
-        {"gatekeepers": []},
-        {"gatekeepers": ["gatekeeper-1", "gatekeeper-1"]},
-        {"trust_domain": "no domain"},
-        {"log_host": "no host"},
-        {"participants": "twice"},
-        {"segments": "twice"},
+        ({"threshold": 4}, "the plan's threshold"),
+        ({"operators": ["alice", "alice", "bob"]}, "the plan's operators"),
+        ({"gatekeepers": []}, "the plan's gatekeepers: there is at least one"),
+        ({"gatekeepers": ["gatekeeper-1", "gatekeeper-1"]}, "the plan's gatekeepers"),
+        ({"participants": "twice"}, "the plan's participants"),
+        ({"segments": "twice"}, "the plan's segments"),
+        ({"trust_domain": "no domain"}, "trust domain"),
+        ({"log_host": "no host"}, "log_host"),
     ],
     ids=str,
 )
-def test_a_plan_that_cannot_be_is_refused_before_anything_is_made(plan, tmp_path: Path, change) -> None:
+def test_a_plan_that_cannot_be_is_refused_before_anything_is_made(plan, tmp_path: Path, change, said: str) -> None:
     for key in ("participants", "segments"):
         if change.get(key) == "twice":
             change = {key: [getattr(plan, key)[0]] * 2}
-    with pytest.raises(MalformedError):
+    with pytest.raises(MalformedError, match=said):
         create_federation(tmp_path / "new", plan.model_copy(update=change), SystemClock())
     assert not (tmp_path / "new").exists()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from simulator import SEGMENT, Simulator, service_id
 
+from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.errors import MalformedError, SfrlError, SignatureError, VerificationError
 from sfrl_secure.governance.services import ServicesDocument
 from sfrl_secure.governance.statements import RoundOpened
@@ -47,11 +48,28 @@ def again(sim: Simulator, answer: RoundAnswer, **forced: int) -> RoundAnswer:
     size = len(sim.log.raw)
 
     def moved(field: str) -> LoggedEntry | None:
-        logged = getattr(answer, field)
+        logged = shown_at(answer, field)
         return None if logged is None else sim.log.logged_entry(forced.get(field, logged.index), size)
 
-    places = {field: moved(field) for field in ("genesis", "services", "terms", "round_opened", "base_model")}
-    return replace(answer, checkpoint=sim.log.witnessed.note, **places)
+    for field in PLACES:
+        answer = put_at(answer, field, moved(field))
+    return replace(answer, checkpoint=sim.log.witnessed.note)
+
+
+PLACES = ("genesis", "services", "terms", "round_opened", "base_model")
+
+
+def shown_at(answer: RoundAnswer, place: str) -> LoggedEntry | None:
+    """The entry in a place of the answer; of the services documents, the newest."""
+    return answer.services[-1] if place == "services" else getattr(answer, place)
+
+
+def put_at(answer: RoundAnswer, place: str, logged: LoggedEntry | None) -> RoundAnswer:
+    """The answer with another entry in a place."""
+    if place == "services":
+        assert logged is not None
+        return replace(answer, services=(*answer.services[:-1], logged))
+    return replace(answer, **{place: logged})
 
 
 def test_a_true_answer_opens_the_round(shown: tuple[Simulator, RoundAnswer]) -> None:
@@ -64,9 +82,6 @@ def test_a_true_answer_opens_the_round(shown: tuple[Simulator, RoundAnswer]) -> 
     assert opened.base_model != sim.segment.terms.model.initial
     assert opened.deadline_us == current.deadline_us
     assert opened.terms == sim.segment.terms
-
-
-PLACES = ("genesis", "services", "terms", "round_opened", "base_model")
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -87,14 +102,14 @@ def test_every_damaged_proof_is_refused(
 ) -> None:
     sim, answer = shown
     with pytest.raises((VerificationError, MalformedError)):
-        opened_by(sim, replace(answer, **{place: damage(getattr(answer, place))}))
+        opened_by(sim, put_at(answer, place, damage(shown_at(answer, place))))
 
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("other", PLACES)
 def test_no_entry_stands_for_another(shown: tuple[Simulator, RoundAnswer], place: str, other: str) -> None:
     sim, answer = shown
-    swapped = replace(answer, **{place: getattr(answer, other)})
+    swapped = put_at(answer, place, shown_at(answer, other))
     if place == other:
         assert opened_by(sim, swapped)
     else:
@@ -203,7 +218,7 @@ def test_a_statement_of_another_stream_or_federation_is_refused(
 
 def test_documents_need_the_threshold_and_the_federation(shown: tuple[Simulator, RoundAnswer]) -> None:
     sim, answer = shown
-    index = answer.services.index
+    index = answer.services[-1].index
     raw = sim.log.envelope_at(index).statement
     alone = sim.log.force(sim.sign_document(ServicesDocument.payload_type, raw, ["ann"]))
     with pytest.raises(VerificationError, match="2 operators"):
@@ -241,6 +256,20 @@ def test_a_round_stays_open_when_the_operators_renew_their_services(sim: Simulat
         opened_by(sim, sim.gatekeeper().proofs.open_round(SEGMENT, 0, 0.0))
 
 
+def test_a_base_model_is_judged_by_the_services_of_its_own_time(shown: tuple[Simulator, RoundAnswer]) -> None:
+    """A new aggregator's key takes over: the base is still the old one's, the round must be the new one's."""
+    sim, _ = shown
+    sim.publish_services(services={**sim.keys, A1: SigningKey.generate("ed25519")})
+    with pytest.raises(VerificationError, match="role and key"):
+        opened_by(sim, sim.gatekeeper().proofs.open_round(SEGMENT, 0, 0.0))
+    answer = sim.gatekeeper().proofs.open_round(SEGMENT, 0, 0.0)
+    assert len(answer.services) == 2
+    finished = opened_by(sim, replace(answer, round_opened=None, finished=True))
+    assert finished.model == sim.segment.model
+    with pytest.raises(VerificationError, match="role and key"):
+        opened_by(sim, replace(answer, round_opened=None, finished=True, services=answer.services[1:]))
+
+
 def test_a_services_document_that_had_expired_gives_no_role(sim: Simulator) -> None:
     sim.publish_services(expires_us=sim.clock.now_us() + 1_000)
     sim.clock.advance(1_000)
@@ -251,7 +280,7 @@ def test_a_services_document_that_had_expired_gives_no_role(sim: Simulator) -> N
     answer = RoundAnswer(
         checkpoint=sim.log.witnessed.note,
         genesis=sim.log.logged_entry(0, size),
-        services=sim.log.logged_entry(sim.state.index_of_document(("services", "")), size),
+        services=(sim.log.logged_entry(sim.state.index_of_document(("services", "")), size),),
         terms=sim.log.logged_entry(sim.segment.terms_index, size),
         round_opened=sim.log.logged_entry(forced, size),
         base_model=None,

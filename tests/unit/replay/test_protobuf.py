@@ -52,6 +52,8 @@ BAD = {
     "an unknown enum number": b"\x20\x03",
     "a number as bytes": b"\x0a\x01\x01",
     "bytes as a number": b"\x10\x01",
+    "text with a fixed width": b"\x11\x01x",
+    "a wide number beyond 64 bits": b"\x32\x0b\x08" + b"\xff" * 9 + b"\x02",
     "packed numbers one by one": b"\x28\x01",
     "a length beyond the end": b"\x12\x02x",
     "a tag without a value": b"\x08",

@@ -156,6 +156,11 @@ def test_an_update_beyond_16_kib_is_malformed() -> None:
     refuses(parse_update_envelope, wire_statements.parse_update_envelope, envelope)
 
 
+def test_the_envelope_of_an_update_has_its_type() -> None:
+    other = ENVELOPE.replace(b"sfrl.update.v1", b"sfrl.update.v2")
+    refuses(parse_update_envelope, wire_statements.parse_update_envelope, other)
+
+
 def signature(number: int, suite: str = "ed25519", length: int = 64) -> bytes:
     return pb((1, bytes([number]) * 32), (2, suite), (3, bytes(length)))
 

@@ -81,7 +81,7 @@ def test_answers_survive_and_may_say_more_than_we_know(by_hand: SimpleNamespace)
     appended = AppendedEntry(LOGGED, b"note")
     batch = FollowBatch(5, (b"one", b"two"), b"note")
     receipt = parse_receipt(by_hand.receipt(3).encode())
-    answer = RoundAnswer(b"note", LoggedEntry(0, b"genesis", ()), LOGGED, LOGGED, LOGGED, LOGGED, finished=False)
+    answer = RoundAnswer(b"note", LoggedEntry(0, b"genesis", ()), (LOGGED,), LOGGED, LOGGED, LOGGED, finished=False)
     first = replace(answer, base_model=None)
     over = replace(answer, round_opened=None, base_model=None, finished=True)
     for encode, parse, value in (
@@ -148,6 +148,9 @@ def test_answers_out_of_range_are_refused(by_hand: SimpleNamespace) -> None:
     for index in range(5):
         with pytest.raises(MalformedError):
             gatekeeper_service.parse_round_response(by_hand.Msg("Round", whole[:index] + whole[index + 1 :]).encode())
+    twice = (*whole[:3], (3, logged), *whole[3:])
+    with pytest.raises(MalformedError, match="services documents"):
+        gatekeeper_service.parse_round_response(by_hand.Msg("Round", twice).encode())
     for entries, note in (
         ([bytes(65_536)], b""),
         ([b""], b""),

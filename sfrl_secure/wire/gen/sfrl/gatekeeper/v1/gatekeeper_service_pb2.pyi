@@ -3,8 +3,10 @@
 isort:skip_file
 The door for participants."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from sfrl_secure.wire.gen.sfrl.audit.v1 import audit_service_pb2 as _audit_service_pb2
 from sfrl_secure.wire.gen.sfrl.audit.v1 import entry_pb2 as _entry_pb2
 from sfrl_secure.wire.gen.sfrl.receipt.v1 import receipt_pb2 as _receipt_pb2
@@ -71,8 +73,8 @@ class GetRoundResponse(_message.Message):
         """Entry 0."""
 
     @_builtins.property
-    def services(self) -> _audit_service_pb2.LoggedEntry:
-        """The services document in force."""
+    def services(self) -> _containers.RepeatedCompositeFieldContainer[_audit_service_pb2.LoggedEntry]:
+        """The services documents in force when the base model was published and now, by rising index, 1 to 16."""
 
     @_builtins.property
     def terms(self) -> _audit_service_pb2.LoggedEntry:
@@ -91,13 +93,13 @@ class GetRoundResponse(_message.Message):
         *,
         checkpoint: _builtins.bytes = ...,
         genesis: _audit_service_pb2.LoggedEntry | None = ...,
-        services: _audit_service_pb2.LoggedEntry | None = ...,
+        services: _abc.Iterable[_audit_service_pb2.LoggedEntry] | None = ...,
         terms: _audit_service_pb2.LoggedEntry | None = ...,
         round_opened: _audit_service_pb2.LoggedEntry | None = ...,
         base_model: _audit_service_pb2.LoggedEntry | None = ...,
         finished: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "genesis", b"genesis", "round_opened", b"round_opened", "services", b"services", "terms", b"terms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "genesis", b"genesis", "round_opened", b"round_opened", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "checkpoint", b"checkpoint", "finished", b"finished", "genesis", b"genesis", "round_opened", b"round_opened", "services", b"services", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...

@@ -1,0 +1,199 @@
+"""Stolen keys: a gatekeeper's, an aggregator's, one operator's, a participant's. Each does what it may, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from simulator import SEGMENT, UNTIL_US, Simulator, participant_id, service_id
+
+from sfrl_secure.crypto.keys import SigningKey
+from sfrl_secure.errors import DeniedError, VerificationError
+from sfrl_secure.governance.statements import IdentityIssued, RoundOpened
+from sfrl_secure.ids import sha256
+from sfrl_secure.participant.receipts import open_receipt
+from sfrl_secure.wire.entries import encode_envelope
+from sfrl_secure.wire.receipts import Receipt, ReceiptKind, encode_receipt
+
+from ..unit.replay.builder import Writer, codes
+
+G1, G2, A1 = service_id("gatekeeper", "g1"), service_id("gatekeeper", "g2"), service_id("aggregator", "a1")
+STREAM = f"segment/{SEGMENT}"
+UPDATES = {"r1": {1: 5}, "r2": {2: 6}, "r3": {3: 7}}
+
+
+def in_round(*, full: bool = False) -> Writer:
+    log = Writer().begin()
+    log.open_round()
+    for name in ("r1", "r2", "r3") if full else ("r1", "r2"):
+        log.admit(name, UPDATES[name])
+    return log
+
+
+def own_key_for_anothers_update(log: Writer) -> None:
+    key = SigningKey.generate("ed25519")
+    log.admit("r3", UPDATES["r3"], keys=[key], fields={"key_id": key.public_key.key_id}, void=True)
+
+
+def over_the_cohort(log: Writer) -> None:
+    log.admit("r3", UPDATES["r3"])
+    log.admit("r4", {4: 1}, void=True)
+
+
+def close_full(log: Writer, **wrong: object) -> None:
+    log.admit("r3", UPDATES["r3"])
+    log.close(void=True, **wrong)  # type: ignore[arg-type]
+
+
+GATEKEEPER: list[tuple[str, Callable[[Writer], object]]] = [
+    ("role", lambda log: log.close(writer=log.gatekeeper, void=True)),
+    ("role", lambda log: log.open_round(writer=log.gatekeeper, void=True)),
+    ("bad_signature", own_key_for_anothers_update),
+    ("duplicate", lambda log: log.admit("r1", {4: 1}, void=True)),
+    ("round_full", over_the_cohort),
+    ("defective", lambda log: log.admit("r3", {3: 127 * 64})),
+    ("defective", lambda log: log.admit("r3", UPDATES["r3"], facts={"norm": 1})),
+    ("retention", lambda log: log.admit("r3", UPDATES["r3"], retain_until_us=log.now, void=True)),
+    ("refusal_reason", lambda log: log.refuse("r3", "weight_limit", void=True)),
+    ("refusal_reason", lambda log: log.refuse("r3", "policy_denied", evidence=2)),
+    ("bad_signature", lambda log: log.refuse("r3", "weight_limit", keys=[log.participants["r1"]], void=True)),
+    ("identity_unknown", lambda log: log.issue("spiffe://rover.example/participant/nobody", void=True)),
+    (
+        "key_reused",
+        lambda log: log.issue("spiffe://rover.example/operator/ann", sha256(b"spiffe://rover.example/participant/r1")),
+    ),
+    ("fetch", lambda log: log.fetch([("r1", b"\1" * 32)], void=True)),
+]
+AGGREGATOR: list[tuple[str, Callable[[Writer], object]]] = [
+    ("role", lambda log: log.admit("r3", UPDATES["r3"], writer=log.aggregator, void=True)),
+    ("role", lambda log: log.issue("spiffe://rover.example/participant/r1", writer=log.aggregator, void=True)),
+    ("close_early", lambda log: log.close(void=True)),
+    ("round_not_due", lambda log: log.open_round(void=True)),
+    ("no_model_due", lambda log: log.publish_model(void=True)),
+    ("close_cause", lambda log: close_full(log, body={"cause": 2})),
+    ("close_outcome", lambda log: close_full(log, body={"outcome": 2})),
+    ("close_counted", lambda log: close_full(log, body={"count": 2})),
+    ("close_counted", lambda log: close_full(log, body={"root": b"\1" * 32})),
+    ("close_dropped", lambda log: close_full(log, dropped={"r2": "defective"})),
+    ("close_dropped", lambda log: close_full(log, dropped={"r2": "participant_inactive"})),
+]
+
+
+@pytest.mark.parametrize(("code", "act"), GATEKEEPER + AGGREGATOR)
+def test_a_stolen_services_key_is_named_for_each_false_statement(code: str, act: Callable[[Writer], object]) -> None:
+    log = in_round()
+    act(log)
+    assert codes(log.replay().docket.findings) == [code]
+
+
+def test_an_admission_with_the_wrong_facts_does_not_reach_the_model() -> None:
+    log = in_round()
+    log.admit("r3", UPDATES["r3"], facts={"norm": 1})
+    log.close(dropped={"r3": "defective"})
+    log.publish_model()
+    replayed = log.replay()
+    assert codes(replayed.docket.findings) == ["defective"]
+    assert replayed.docket.models == 1
+
+
+def test_a_service_that_is_no_longer_named_reads_and_writes_nothing(sim: Simulator) -> None:
+    spki = sha256(b"the second gatekeeper's TLS key")
+    sim.write(G1, "identity", IdentityIssued(G2, spki, 7, UNTIL_US))
+    assert sim.view().lookup(spki) is not None
+    left = {name: key for name, key in sim.keys.items() if name != G2}
+    sim.publish_services(services=left)
+    # No identity, so the interceptors let nobody in under it; no key, so nothing that it signs has effect.
+    assert sim.view().lookup(spki) is None
+    assert sim.view().lookup(sha256(b"rover-1")) is not None
+    with pytest.raises(DeniedError) as denied:
+        sim.write(G2, "identity", IdentityIssued(participant_id("rover-1"), sha256(b"x"), 7, UNTIL_US))
+    assert denied.value.reason == "writer"
+
+
+def test_one_operator_alone_changes_nothing(sim: Simulator) -> None:
+    before = sim.state.governance_head
+    thief = SigningKey.generate("ed25519")
+    for payload_type, raw in (
+        ("application/vnd.sfrl.segment-terms.v1+json", sim.terms_raw()),
+        ("application/vnd.sfrl.participant.v1+json", sim.record_raw("rover-1", signing_key=thief)),
+        ("application/vnd.sfrl.participant.v1+json", sim.record_raw("rover-1", state="suspended")),
+    ):
+        with pytest.raises(DeniedError) as denied:
+            sim.publish(payload_type, raw, signers=("eve",))
+        assert denied.value.reason == "threshold"
+    assert sim.state.governance_head == before
+
+
+def test_a_revocation_lends_its_key_to_nobody(sim: Simulator) -> None:
+    """One operator may revoke. The record that does so names a key; receipts must not take it for the participant's."""
+    aggregator = sim.aggregator()
+    aggregator.step()
+    thief = SigningKey.generate("ed25519")
+    honest = sim.admission("rover-1")
+    record = sim.record_raw("rover-1", signing_key=thief, state="revoked")
+    revoked = sim.publish("application/vnd.sfrl.participant.v1+json", record, signers=("eve",))
+    envelope, update, _ = sim.update("rover-1", key=thief)
+    forged = replace(honest, envelope_raw=encode_envelope(envelope), envelope=envelope, update=update)
+    admitted = sim.log.force(sim.sign(sim.statement(G1, STREAM, forged)))
+    assert sim.log.voids[admitted] == "participant_inactive"
+    size = len(sim.log.raw)
+    receipt = Receipt(
+        ReceiptKind.WITNESSED,
+        sim.log.note(size, sim.log.witnesses[:2]),
+        genesis=sim.log.logged_entry(0, size),
+        services=(sim.log.logged_entry(1, size),),
+        participant=sim.log.logged_entry(revoked, size),
+        admitted=sim.log.logged_entry(admitted, size),
+    )
+    with pytest.raises(VerificationError, match="active"):
+        open_receipt(encode_receipt(receipt), sim.policy)
+
+
+@pytest.mark.parametrize("owner", ["operator", "service", "participant", "revoked participant"])
+def test_a_key_that_served_a_name_serves_no_other(sim: Simulator, owner: str) -> None:
+    sim.rovers["rover-9"] = {
+        "operator": sim.operators["ann"], "service": sim.keys[A1], "participant": sim.rovers["rover-1"],
+        "revoked participant": sim.rovers["rover-2"],
+    }[owner]  # fmt: skip
+    sim.record("rover-2", state="revoked")
+    with pytest.raises(DeniedError) as denied:
+        sim.record("rover-9")
+    assert denied.value.reason == "key_reused"
+
+
+def test_a_revoked_participant_gets_no_identity_and_no_second_life(sim: Simulator) -> None:
+    sim.record("rover-1", state="revoked")
+    with pytest.raises(DeniedError) as denied:
+        sim.issue("rover-1", spki=sha256(b"new"))
+    assert denied.value.reason == "unknown_name"
+    with pytest.raises(DeniedError) as denied:
+        sim.record("rover-1", state="active")
+    assert denied.value.reason == "revoked"
+
+
+def test_a_key_does_not_move_between_services(sim: Simulator) -> None:
+    swapped = dict(sim.keys)
+    swapped[G1], swapped[A1] = swapped[A1], swapped[G1]
+    with pytest.raises(DeniedError) as denied:
+        sim.publish_services(services=swapped)
+    assert denied.value.reason == "key_reused"
+
+
+def test_a_participants_key_writes_no_statement(sim: Simulator) -> None:
+    body = RoundOpened(1, sim.segment.model, sim.segment.terms.digest)
+    statement = sim.statement(A1, STREAM, body, key_id=sim.rovers["rover-1"].public_key.key_id)
+    with pytest.raises(DeniedError) as denied:
+        sim.log.append(sim.sign(statement, sim.rovers["rover-1"]))
+    assert denied.value.reason == "writer"
+
+
+def test_a_participant_that_was_suspended_in_the_round_is_not_counted() -> None:
+    log = in_round(full=True)
+    log.record("r2", state="suspended")
+    log.close(void=True)
+    log.close(dropped={"r2": "participant_inactive"})
+    log.publish_model()
+    replayed = log.replay()
+    assert codes(replayed.docket.findings) == ["close_dropped"]
+    assert replayed.docket.models == 1
