@@ -169,8 +169,8 @@ class FederationState:
 
     Attributes:
         placed: documents in force by series.
-        identities: TLS public keys that open the door; those of a revoked participant, and of a service or auditor that the
-            services document no longer names, are gone.
+        identities: TLS public keys that open the door; those of a revoked participant, and of a service or auditor that
+            the services document no longer names, are gone.
         issued: every TLS public key that was ever issued, and to whom: a key serves one name, for ever.
         recorded_peers: everybody to whom one was.
         statements: statement digest to leaf index, of each statement and of each document that had effect.

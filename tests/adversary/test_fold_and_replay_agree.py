@@ -183,8 +183,10 @@ def admit(pair: Pair, n: int) -> None:
             {}, {}, {}, {"weight": 100}, {"weight": 101}, {"weight": 0}, {"weight": 60}, {"keys": [SPARE_KEYS[1]]},
             {"fields": {"round": 7}}, {"fields": {"segment": "sand"}}, {"fields": {"base_model": b"\2" * 32}},
             {"fields": {"federation_id": b"\2" * 32}}, {"fields": {"values": 2}}, {"fields": {"codec": 2}},
-            {"fields": {"nonzeros": 3}}, {"fields": {"payload_bytes": 4097}}, {"retain_until_us": log.now + 30 * 86_400 * SECOND},
-            {"retain_until_us": log.now + SECOND + 30 * 86_400 * SECOND}, {"rule_ids": ["known"]}, {"rule_ids": ["cleared", "known"]},
+            {"fields": {"nonzeros": 3}}, {"fields": {"payload_bytes": 4097}},
+            {"retain_until_us": log.now + 30 * 86_400 * SECOND},
+            {"retain_until_us": log.now + SECOND + 30 * 86_400 * SECOND}, {"rule_ids": ["known"]},
+            {"rule_ids": ["cleared", "known"]},
             {"facts": {"norm": 1}}, {"payload": b"SFRU" + bytes(60)}, {"writer": log.aggregator},
             {"valid_until_us": log.now + SECOND}, {"valid_until_us": log.now + SECOND + 1},
         ],
@@ -197,9 +199,11 @@ def refuse(pair: Pair, n: int) -> None:
     log = pair.log
     other: dict[str, Any] = of(
         [
-            {}, {"weight": 0}, {"evidence": 2, "update": {2: 127 * 64}}, {"evidence": 3}, {"quoted": False, "evidence": 3},
+            {}, {"weight": 0}, {"evidence": 2, "update": {2: 127 * 64}}, {"evidence": 3}, {"quoted": False,
+            "evidence": 3},
             {"quoted": False}, {"peer": "spiffe://rover.example/participant/r4"}, {"stream": "log"},
-            {"fields": {"segment": "sand"}, "stream": "log"}, {"fields": {"segment": "sand"}}, {"stream": "segment/sand"},
+            {"fields": {"segment": "sand"}, "stream": "log"}, {"fields": {"segment": "sand"}},
+            {"stream": "segment/sand"},
             {"peer": "spiffe://rover.example/operator/ann"}, {"stream": "identity"}, {"fields": {"round": 9}},
             {"quoted": False, "evidence": 3, "stream": "log"}, {"keys": [SPARE_KEYS[1]]},
         ],
@@ -309,7 +313,8 @@ def publish_terms(pair: Pair, n: int) -> None:
 def publish_rules(pair: Pair, n: int) -> None:
     cedar = of(
         [
-            RULES, RULES.replace('"known"', '"others"'), "", '@id("never") forbid (principal, action, resource);' + RULES,
+            RULES, RULES.replace('"known"', '"others"'), "",
+            '@id("never") forbid (principal, action, resource);' + RULES,
             RULES + '@id("error") forbid (principal, action, resource) when { context.weight * 9223372036854775807 > 0 };',
             RULES.replace('"known"', '"heavy"'), RULES + "x",
         ],
@@ -454,7 +459,8 @@ def go_on(pair: Pair, n: int) -> None:
 
 
 ACTIONS: tuple[Callable[[Pair, int], None], ...] = (
-    let_time_pass, open_round, admit, refuse, close, publish_model, publish_terms, publish_rules, publish_services, record,
+    let_time_pass, open_round, admit, refuse, close, publish_model, publish_terms, publish_rules,
+    publish_services, record,
     issue, say_again, say_nonsense, drop_too_many, say_little, be_stale,
 )  # fmt: skip
 OFTEN = (go_on,) * 16

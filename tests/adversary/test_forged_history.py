@@ -152,7 +152,8 @@ def test_a_second_genesis_changes_nothing() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"signers": ("ann", "bob")}, {"root_signers": ("ann", "bob")}, {"federation_id": "11" * 32}, {"origin": "log.example/sfrl/x"},
+        {"signers": ("ann", "bob")}, {"root_signers": ("ann", "bob")}, {"federation_id": "11" * 32},
+        {"origin": "log.example/sfrl/x"},
         {"log_keys": []}, {"formats": {"entry": 2, "codec": 1, "model": 1, "arithmetic": 1}},
     ],
 )  # fmt: skip
