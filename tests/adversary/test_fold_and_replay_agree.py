@@ -467,7 +467,7 @@ OFTEN = (go_on,) * 16
 STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS + OFTEN), st.integers(0, 4095)), min_size=1, max_size=40)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=200)
 @given(steps=STEPS)
 def test_random_histories_mean_the_same_to_both(steps: list[tuple[Callable[[Pair, int], None], int]]) -> None:
     pair = Pair()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
 
+from sfrl_secure.crypto.envelope import envelope_to_json
 from sfrl_secure.replay.fold import Replay
 from sfrl_secure.translog.policy import TrustedLog
 
@@ -83,12 +85,17 @@ def make_log_key_change(writer: Writer) -> dict[str, Any]:
     return {"log_keys": [writer.signer.key.vkey, other.cosigner.key.vkey]}
 
 
+def root_as(writer: Writer, kind: str) -> str:
+    return base64.b64encode(envelope_to_json(writer.signed(kind, writer.root, ["ann", "bob", "cyd"]))).decode()
+
+
 GENESIS: list[tuple[str, Any]] = [
     ("another federation id", {"federation_id": "00" * 32}),
     ("another log key", make_log_key_change),
     ("root without its threshold", {"root_signers": ["ann", "bob"]}),
     ("genesis without its threshold", {"signers": ["ann", "bob"]}),
     ("keys in the wrong order", lambda w: {"log_keys": [w.cosigner.key.vkey, w.signer.key.vkey]}),
+    ("another document in root's place", lambda w: {"root": root_as(w, "services")}),
     ("another format", {"formats": {"entry": 2, "codec": 1, "model": 1, "arithmetic": 1}}),
 ]
 

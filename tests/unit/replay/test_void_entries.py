@@ -207,6 +207,8 @@ STATEMENTS: list[tuple[str, Callable[[Writer], None], str, Act]] = [
     ("a kind that its body is not", ready, "malformed", lambda w: w.count(field_number=16, entry_stream=None)),
     ("stream governance", ready, "malformed", lambda w: w.count(named_stream="governance", entry_stream=None)),
     ("an update as an entry", opened, "malformed", lambda w: bare_update(w)),
+    ("a payload type that there is not", ready, "malformed",
+     lambda w: w.append(sign_envelope("application/vnd.sfrl.x.v1", b"{}", [w.operators["ann"]]), None)),
     # identity_issued
     ("an identity for a name that nobody recorded", ready, "identity_unknown",
      lambda w: w.issue("spiffe://rover.example/participant/zoe")),
@@ -466,7 +468,8 @@ def test_what_the_terms_do_not_allow_is_not_admitted(changes: dict[str, Any], co
 
 DEFECTS: list[tuple[str, dict[str, Any]]] = [
     ("a policy that denies the header", {"weight": 51}),
-    ("a payload of another length", {"fields": {"payload_bytes": 5}}),
+    ("a payload that is longer than it says", {"fields": {"payload_bytes": 5}}),
+    ("a payload that is shorter than it says", {"fields": {"payload_bytes": 4000}}),
     ("a payload that does not decode", {"payload": encode_payload(UPDATES["r2"], 17)[:-1]}),
     ("a norm beyond the terms", {"update": dict.fromkeys(range(2), 127 * 64)}),
     ("a magnitude beyond the terms", {"update": {1: 9088}}),

@@ -69,7 +69,7 @@ def test_the_audit_logs_methods_go_there_and_back(site: Any) -> None:
 
 
 def test_the_gatekeepers_methods_go_there_and_back(site: Any) -> None:
-    answer = RoundAnswer(b"note", GENESIS, LOGGED, LOGGED, LOGGED, None, finished=False)
+    answer = RoundAnswer(b"note", GENESIS, (LOGGED,), LOGGED, LOGGED, None, finished=False)
     receipt = Receipt(ReceiptKind.WITNESSED, b"note", GENESIS, (LOGGED,), LOGGED, LOGGED)
     asked: list[object] = []
 
