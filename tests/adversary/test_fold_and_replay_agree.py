@@ -315,7 +315,8 @@ def publish_rules(pair: Pair, n: int) -> None:
         [
             RULES, RULES.replace('"known"', '"others"'), "",
             '@id("never") forbid (principal, action, resource);' + RULES,
-            RULES + '@id("error") forbid (principal, action, resource) when { context.weight * 9223372036854775807 > 0 };',
+            RULES + '@id("error") forbid (principal, action, resource) when '
+            "{ context.weight * 9223372036854775807 > 0 };",
             RULES.replace('"known"', '"heavy"'), RULES + "x",
         ],
         n,

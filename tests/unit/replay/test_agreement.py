@@ -173,6 +173,7 @@ def test_both_read_the_same_roots() -> None:
 
 CEDAR = [
     '@id("a") permit (principal, action, resource);', "", "// only a comment",
+    '// \u00e9\n@id("a") permit (principal, action, resource);',
     '@id("a") permit (principal, action, resource)',
     '@id("a") permit (principal, action, resource) when { ' + "(" * 15 + "true" + ")" * 15 + " };",
     '@id("a") permit (principal, action, resource) when { ' + "(" * 16 + "true" + ")" * 16 + " };",

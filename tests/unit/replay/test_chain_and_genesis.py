@@ -89,6 +89,13 @@ def root_as(writer: Writer, kind: str) -> str:
     return base64.b64encode(envelope_to_json(writer.signed(kind, writer.root, ["ann", "bob", "cyd"]))).decode()
 
 
+def with_stray_bits(encoded: str) -> str:
+    raw = base64.b64decode(encoded)
+    padded = base64.b64encode(raw + b" " * (-(len(raw) - 1) % 3)).decode()
+    assert padded.endswith("A==") or padded.endswith("g==")
+    return padded[:-3] + chr(ord(padded[-3]) + 1) + "=="
+
+
 GENESIS: list[tuple[str, Any]] = [
     ("another federation id", {"federation_id": "00" * 32}),
     ("another log key", make_log_key_change),
@@ -96,6 +103,7 @@ GENESIS: list[tuple[str, Any]] = [
     ("genesis without its threshold", {"signers": ["ann", "bob"]}),
     ("keys in the wrong order", lambda w: {"log_keys": [w.cosigner.key.vkey, w.signer.key.vkey]}),
     ("another document in root's place", lambda w: {"root": root_as(w, "services")}),
+    ("root in base64 with stray bits", lambda w: {"root": with_stray_bits(root_as(w, "root"))}),
     ("another format", {"formats": {"entry": 2, "codec": 1, "model": 1, "arithmetic": 1}}),
 ]
 

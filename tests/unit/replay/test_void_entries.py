@@ -148,6 +148,8 @@ DOCUMENTS: list[tuple[str, Callable[[Writer], None], str, Act]] = [
      lambda w: w.publish_terms(terms_with(w, limits__weight_max=2**21), void=True, stream=None)),
     ("a tensor that is not in the manifest", ready, "malformed",
      lambda w: w.publish_terms(terms_with(w, tensors=["c"]), void=True, stream=None)),
+    ("a constant whose name has another form", ready, "malformed",
+     lambda w: w.publish_terms(terms_with(w, model__manifest__constants={"a b": [1]}), void=True, stream=None)),
     ("an operation that there is not", ready, "malformed",
      lambda w: w.publish_terms(terms_with(w, operations=["own"]), void=True, stream=None)),
 ]  # fmt: skip
