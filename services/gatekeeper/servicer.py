@@ -15,13 +15,14 @@ import grpc
 
 from sfrl_secure.aggregation.models import model_bytes
 from sfrl_secure.clock import Clock
-from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError
+from sfrl_secure.errors import DeniedError, ExhaustedError, MalformedError, NotFoundError
 from sfrl_secure.ids import SpiffeId, sha256
 from sfrl_secure.limits import CHUNK_BYTES_MAX
 from sfrl_secure.rounds.state import FederationState
 from sfrl_secure.rpc.identity import peer_of
 from sfrl_secure.rpc.server import Method
 from sfrl_secure.services.gatekeeper.admit import Admitter, Submission
+from sfrl_secure.services.gatekeeper.bounds import FETCHES_AT_ONCE_MAX, FETCHES_OF_A_MODEL_MAX, PeerBound
 from sfrl_secure.services.gatekeeper.fetches import FetchLog
 from sfrl_secure.services.gatekeeper.proofs import ProofBuilder
 from sfrl_secure.services.gatekeeper.refuse import DecisionChangedError, RefusedRequest, Refuser
@@ -62,6 +63,7 @@ class GatekeeperServicer:
         self._objects = objects
         self._clock = clock
         self._waiters = BoundedSemaphore(waiters_max)
+        self._fetching = PeerBound(FETCHES_AT_ONCE_MAX)
 
     def methods(self) -> list[Method]:
         """What the server serves, and to whom."""
@@ -88,13 +90,18 @@ class GatekeeperServicer:
 
     def fetch_model(self, raw: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         """Give a model in chunks; the fetch is in the log before the last chunk goes out."""
-        asked = wire.parse_model_request(raw)
         peer = peer_of(context).spiffe_id
+        with self._fetching.held_by(peer):
+            yield from self._model_in_chunks(wire.parse_model_request(raw), peer)
+
+    def _model_in_chunks(self, asked: wire.ModelRequest, peer: SpiffeId) -> Iterator[bytes]:
         with self._view.reading() as state:
             self._check_granted(state, peer, asked.segment)
             segment = state.segment(asked.segment)
             if asked.model not in segment.models:
                 raise NotFoundError("the model is not one of the segment's")
+            if segment.fetches[peer.name, asked.model] >= FETCHES_OF_A_MODEL_MAX:
+                raise ExhaustedError(f"a participant is given a model at most {FETCHES_OF_A_MODEL_MAX} times: keep it")
             bytes_max = model_bytes(segment.terms.model.manifest)
         model = self._objects.get(asked.model, bytes_max)
         chunks = [model[at : at + CHUNK_BYTES_MAX] for at in range(0, len(model), CHUNK_BYTES_MAX)]

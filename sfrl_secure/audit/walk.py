@@ -28,8 +28,12 @@ from sfrl_secure.translog.opened import OpenedCheckpoint, open_checkpoint
 from sfrl_secure.translog.policy import TrustPolicy
 from sfrl_secure.translog.tree import MerkleTree
 
-_UNSOUND = frozenset({"structure", "genesis", "initial_model", "aggregate", "model", "object_altered"})
+_UNSOUND = frozenset({"structure", "genesis", "initial_model", "aggregate", "model", "close_dropped", "object_altered"})
 """Findings after which it is not shown that every model is right."""
+
+
+SKEW_SECONDS = 120
+"""How far the log's time may be ahead of the newest cosignature (PROTOCOL V7)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,7 @@ def _replay(audit: Audit, report: Report, structure: Structure, progress: Progre
     except MalformedError as error:
         findings.append(Finding("structure", replay.size, FILES, "the same bytes twice", str(error)))
     replay.finish()
+    findings += _ahead_of_witnesses(report, replay)
     docket = replay.docket
     if not report.size:
         findings.append(Finding("genesis", None, LOG, "a genesis at index 0", "a log without entries"))
@@ -144,6 +149,16 @@ def _replay(audit: Audit, report: Report, structure: Structure, progress: Progre
         findings=tuple(findings),
         missing=missing,
     )
+
+
+def _ahead_of_witnesses(report: Report, replay: Replay) -> list[Finding]:
+    """A log whose time runs ahead of its witnesses' closes rounds before their deadlines."""
+    newest_seconds = max(report.witnessed.times.values(), default=0)
+    latest_us = (newest_seconds + SKEW_SECONDS) * 1_000_000
+    if not newest_seconds or replay.last_time_us <= latest_us:
+        return []
+    expected = f"{latest_us} or earlier: {SKEW_SECONDS} s after the newest cosignature"
+    return [Finding("time_ahead", replay.size - 1, LOG, expected, str(replay.last_time_us))]
 
 
 def _stray_objects(objects: FolderObjects, named: Collection[Digest], progress: Progress) -> Iterable[Finding]:

@@ -98,6 +98,9 @@ def check_succession(document: Document, previous: Document | None, log_time_us:
     assert previous is None or previous.series == document.series, "the caller looks up the document's own series"
     if isinstance(previous, ParticipantRecord) and previous.state == "revoked":
         raise DeniedError("revoked", "a revoked participant stays revoked")
+    if previous is None and isinstance(document, ParticipantRecord) and document.state == "revoked":
+        # Revocation may take one operator alone, who could bar names that nobody bears yet.
+        raise DeniedError("revoked", "a participant is recorded before it is revoked")
     if document.version != (1 if previous is None else previous.version + 1):
         raise DeniedError("version", "a document's version is that of the one in force plus 1, or 1")
     if document.previous != (ZERO_DIGEST if previous is None else previous.digest):

@@ -93,6 +93,8 @@ def _check_succession(state: State, document: Document, log_time_us: int) -> Non
     before = state.in_force.get(document.series)
     version = 1 if before is None else before.version + 1
     previous = ZERO_DIGEST if before is None else before.digest
+    if before is None and isinstance(document.content, Participant) and document.content.state == "revoked":
+        raise Void("revoked", "a record before a revocation", "a revocation of nobody")
     if before is not None and isinstance(before.content, Participant) and before.content.state == "revoked":
         raise Void("revoked", "no version after a revocation", f"version {document.version}")
     if document.version != version:

@@ -43,16 +43,20 @@ def apply_closed(state: State, docket: Docket, segment: Segment, body: RoundClos
     cause = FULL if opened.is_full else DEADLINE
     if body.cause != cause:
         raise Void("close_cause", "full" if cause == FULL else "deadline", "full" if body.cause == FULL else "deadline")
-    dropped = _due_drops(state, opened, body, at.log_time_us)
-    if body.dropped != dropped:
-        raise Void("close_dropped", _names(dropped) or "none", _names(body.dropped) or "none")
-    gone = {each.participant for each in dropped}
+    due = _due_drops(state, opened, body, at.log_time_us)
+    claimed = {each.participant for each in body.dropped if each.reason == "defective"}
+    if not claimed <= opened.admissions.keys() or body.dropped != _drops(state, opened, claimed, at.log_time_us):
+        raise Void("close_dropped", _names(due) or "none", _names(body.dropped) or "none")
+    gone = {each.participant for each in body.dropped}
     counted = [opened.admissions[name] for name in sorted(opened.admissions.keys() - gone)]
     if body.counted_count != len(counted) or body.counted_root != counted_root(counted):
         raise Void("close_counted", f"{len(counted)} updates under their root", f"{body.counted_count}, or another")
     outcome = ABORTED if len(counted) < opened.terms.cohort_min else CLOSED
     if body.outcome != outcome:
         raise Void("close_outcome", "aborted" if outcome == ABORTED else "closed", "the other")
+    if body.dropped != due:
+        # False, and in effect: who holds no payloads cannot see it, and goes on from this closing.
+        docket.find("close_dropped", at, _names(due) or "none", _names(body.dropped) or "none")
     _take_out(docket, opened, gone, at)
     opened.closed, opened.closed_hash = body, at.leaf
     if outcome == ABORTED:
@@ -63,9 +67,18 @@ def apply_closed(state: State, docket: Docket, segment: Segment, body: RoundClos
 def _due_drops(state: State, opened: Round, body: RoundClosed, now_us: int) -> tuple[Dropped, ...]:
     """Who falls out. Where a payload is not there, the close's word is taken on whether it is defective."""
     claimed = {each.participant for each in body.dropped if each.reason == "defective"}
+    defective = {
+        name
+        for name, admission in opened.admissions.items()
+        if admission.verdict is Verdict.DEFECTIVE or (admission.verdict is Verdict.UNKNOWN and name in claimed)
+    }
+    return _drops(state, opened, defective, now_us)
+
+
+def _drops(state: State, opened: Round, defective: set[str], now_us: int) -> tuple[Dropped, ...]:
     dropped: list[Dropped] = []
     for name, admission in sorted(opened.admissions.items()):
-        if admission.verdict is Verdict.DEFECTIVE or (admission.verdict is Verdict.UNKNOWN and name in claimed):
+        if name in defective:
             dropped.append(Dropped(name, admission.statement_digest, "defective"))
         elif not state.is_active(name, now_us):
             dropped.append(Dropped(name, admission.statement_digest, "participant_inactive"))
@@ -81,7 +94,7 @@ def _take_out(docket: Docket, opened: Round, gone: set[str], at: Position) -> No
     for name, admission in opened.admissions.items():
         if admission.verdict is Verdict.SOUND and name in gone:
             _subtract(docket, opened, admission, at)
-        if admission.verdict is Verdict.UNKNOWN and name not in gone:
+        if admission.verdict is not Verdict.SOUND and name not in gone:
             opened.is_summed = False
 
 
@@ -127,7 +140,7 @@ def apply_model(docket: Docket, segment: Segment, body: ModelPublished, at: Posi
         raise Void("base_model", closed.base_model.hex(), body.base_model.hex())
     if body.rule != closed.terms.rule or body.arithmetic != ARITHMETIC:
         raise Void("rule", f"{closed.terms.rule} in arithmetic {ARITHMETIC}", f"{body.rule} in {body.arithmetic}")
-    values = _recompute(closed, segment, body)
+    values = _recompute(docket, closed, segment, body, at)
     docket.look_for(body.aggregate, at, f"the aggregate of round {closed.number}")
     if values is None:
         values = _read_model(docket, closed, body, at)
@@ -141,21 +154,28 @@ def apply_model(docket: Docket, segment: Segment, body: ModelPublished, at: Posi
     docket.models += 1
 
 
-def _recompute(closed: Round, segment: Segment, body: ModelPublished) -> Integers | None:
-    """Work the aggregate and the model out and compare their names; None where an update or the base is not there."""
+def _recompute(
+    docket: Docket, closed: Round, segment: Segment, body: ModelPublished, at: Position
+) -> Integers | None:
+    """Work the aggregate and the model out and compare their names; None where an update or the base is not there.
+
+    A false name is a finding and voids nothing: who holds no payloads cannot see it, and goes on from this model. So
+    the walk goes on from it too, and what honest services write afterwards is not stale.
+    """
     terms = closed.terms
     if not closed.is_summed:
         return None
     aggregate = closed.total.mean()
     name = digest_of(encode_aggregate(terms.manifest, terms.grid_exponent, aggregate))
     if name != body.aggregate:
-        raise Void("aggregate", name.hex(), body.aggregate.hex())
+        docket.find("aggregate", at, name.hex(), body.aggregate.hex())
     if segment.values is None:
         return None
     values = add_to_model(terms.manifest, segment.values, aggregate)
     name = digest_of(encode_model(terms.manifest, terms.grid_exponent, values))
     if name != body.model:
-        raise Void("model", name.hex(), body.model.hex())
+        docket.find("model", at, name.hex(), body.model.hex())
+        return None
     return values
 
 
@@ -168,4 +188,5 @@ def _read_model(docket: Docket, closed: Round, body: ModelPublished, at: Positio
     try:
         return parse_model(raw, terms.manifest, terms.grid_exponent)
     except MalformedError:
-        raise Void("model", "a model of the terms' manifest and grid", "another object") from None
+        docket.find("model", at, "a model of the terms' manifest and grid", "another object")
+        return None

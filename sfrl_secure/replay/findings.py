@@ -53,6 +53,7 @@ CODES = MappingProxyType(
         "entry_malformed": "the leaf is not an entry in canonical form",
         "chain": "the entry does not name the entry before it",
         "time": "log time falls",
+        "time_ahead": "log time is ahead of the newest cosignature by more than two clocks may differ",
         "stream_position": "the entry does not continue its stream",
         # Any statement or document.
         "malformed": "the signed bytes do not follow their format",

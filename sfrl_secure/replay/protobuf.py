@@ -133,7 +133,10 @@ def _packed(content: bytes) -> tuple[int, ...]:
 
 
 def _varint(raw: bytes, at: int) -> tuple[int, int]:
-    """Read a varint: seven bits a byte, the lowest first, the top bit says that more follows."""
+    """Read a varint: seven bits a byte, the lowest first, the top bit says that more follows.
+
+    Whoever reads bounds the number: each by its field, a length by the message, a tag by its table.
+    """
     number = 0
     for position in range(_VARINT_BYTES_MAX):
         if at >= len(raw):
@@ -144,7 +147,5 @@ def _varint(raw: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             if byte == 0 and position:
                 raise MalformedError("a varint is minimal")
-            if number >= 2**64:
-                raise MalformedError("a varint is below 2**64")
             return number, at
     raise MalformedError("a varint has at most 10 bytes")

@@ -115,8 +115,11 @@ def take_statement(state: FederationState, index: int, leaf: Digest, entry: LogE
             state.single_refusals[key] = state.single_refusals.get(key, 0) + 1
             if body.envelope is not None:
                 state.refused_updates.setdefault((body.envelope.digest, body.peer), RefusedUpdate(index, body.reason))
-        case RefusalsCounted() | ModelsFetched():
-            pass  # Records for people; no decision rests on them.
+        case RefusalsCounted():
+            pass  # A record for people; no decision rests on it.
+        case ModelsFetched():
+            segment = state.segments[statement.stream.removeprefix("segment/")]
+            segment.fetches.update((fetch.participant, fetch.model) for fetch in body.fetches)
         case RoundOpened() | UpdateAdmitted() | RoundClosed() | ModelPublished():
             segment = state.segments[statement.stream.removeprefix("segment/")]
             _take_round_body(state, segment, index, leaf, entry, body)

@@ -10,6 +10,7 @@ Trusts: the fold, which checked every entry.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from sfrl_secure.errors import DeniedError
@@ -120,7 +121,7 @@ class SegmentState:
     Attributes:
         control_head: entry hash of the last control entry.
         model: newest model; `model_index` its model_published entry, -1 while it is the terms' initial model.
-        models: every model that a participant may fetch.
+        models: every model that a participant may fetch; `fetches` counts who fetched which, how often.
     """
 
     terms: SegmentTerms
@@ -129,6 +130,7 @@ class SegmentState:
     control_head: Digest = ZERO_DIGEST
     model_index: int = -1
     models: set[Digest] = field(default_factory=set)
+    fetches: Counter[tuple[str, Digest]] = field(default_factory=Counter)
     rounds: dict[int, RoundState] = field(default_factory=dict)
     last_round: int = 0
 

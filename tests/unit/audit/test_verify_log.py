@@ -340,6 +340,20 @@ def test_a_wrong_model_is_not_sound(tmp_path: Path) -> None:
     assert not report.results_sound
 
 
+@pytest.mark.parametrize(("early_us", "codes"), [(120 * SECOND, []), (122 * SECOND, ["time_ahead"])])
+def test_a_log_whose_time_is_ahead_of_its_witnesses_is_false(
+    tmp_path: Path, early_us: int, codes: list[str]
+) -> None:
+    """It would close rounds before their deadlines."""
+    writer = Writer().begin()
+    last_us = writer.now
+    writer.now -= early_us
+    log, trust_policy, objects = writer.write(tmp_path)
+    report = verify_log(log, trust_policy, objects)
+    assert [each.code for each in report.findings] == codes
+    assert last_us - writer.now == early_us
+
+
 def test_an_ineffective_genesis_ends_the_walk(tmp_path: Path) -> None:
     writer = Writer()
     writer.genesis(signers=["ann"])

@@ -13,6 +13,7 @@ from simulator import MANIFEST, SEGMENT, Context, Simulator, participant_id, ser
 from sfrl_secure.aggregation.models import model_bytes
 from sfrl_secure.errors import (
     DeniedError,
+    ExhaustedError,
     MalformedError,
     NotFoundError,
     SfrlError,
@@ -23,6 +24,7 @@ from sfrl_secure.ids import sha256
 from sfrl_secure.limits import SINGLE_REFUSALS_MAX, SUBMIT_BYTES_MAX
 from sfrl_secure.participant.rounds import FinishedSegment, OpenRound, open_round
 from sfrl_secure.services.gatekeeper import fetches as fetch_module
+from sfrl_secure.services.gatekeeper.bounds import FETCHES_AT_ONCE_MAX, FETCHES_OF_A_MODEL_MAX
 from sfrl_secure.services.gatekeeper.fetches import FetchLog
 from sfrl_secure.services.gatekeeper.servicer import GatekeeperServicer
 from sfrl_secure.wire import gatekeeper_service as wire
@@ -199,6 +201,36 @@ def test_a_fetch_that_cannot_be_logged_keeps_its_last_chunk(sim: Simulator) -> N
     sim.clock.advance(1_000)
     with pytest.raises(SfrlError):
         list(caller.model(sim.segment.model))
+
+
+def test_a_participant_is_given_a_model_a_stated_number_of_times(sim: Simulator) -> None:
+    """Each time is an entry: nobody may fill the log by fetching."""
+    sim.open_round()
+    caller = Caller(sim)
+    for _ in range(FETCHES_OF_A_MODEL_MAX):
+        assert list(caller.model(sim.segment.model))
+    size = len(sim.log.raw)
+    with pytest.raises(ExhaustedError, match="at most 16 times"):
+        list(caller.model(sim.segment.model))
+    assert len(sim.log.raw) == size
+    assert list(Caller(sim, "rover-2").model(sim.segment.model))
+
+
+def test_a_participant_reads_a_stated_number_of_models_at_once(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow reader keeps a thread; the others must find one."""
+    monkeypatch.setattr("sfrl_secure.services.gatekeeper.servicer.CHUNK_BYTES_MAX", 50)
+    sim.open_round()
+    caller = Caller(sim)
+    raw = wire.encode_model_request(wire.ModelRequest(SEGMENT, sim.segment.model))
+    slow: list[Any] = [caller.servicer.fetch_model(raw, caller.context) for _ in range(FETCHES_AT_ONCE_MAX)]
+    for stream in slow:
+        next(stream)
+    with pytest.raises(ExhaustedError, match="at most 4"):
+        next(caller.servicer.fetch_model(raw, caller.context))
+    slow[0].close()
+    assert next(caller.servicer.fetch_model(raw, caller.context))
 
 
 def test_only_models_of_the_segment_are_given(sim: Simulator) -> None:

@@ -274,6 +274,13 @@ def test_the_model_is_what_it_says_and_not_how_it_is_spelled(federation, build: 
     check_succession(federation.parse("segment-terms", json.dumps(members).encode()), first, federation.now_us)
 
 
+def test_nobody_is_revoked_before_being_recorded(federation, build: Build) -> None:
+    """One operator may revoke alone; it must not bar names that nobody bears yet."""
+    with pytest.raises(DeniedError) as refused:
+        check_succession(build("participant", state="revoked"), None, federation.now_us)
+    assert reason_of(refused) == "revoked"
+
+
 def test_suspension_ends_and_revocation_does_not(federation, build: Build) -> None:
     first = build("participant", state="suspended")
     check_succession(build("participant", version=2, previous=first.digest), first, federation.now_us)

@@ -119,6 +119,8 @@ DOCUMENTS: list[tuple[str, Callable[[Writer], None], str, Act]] = [
     ("terms with other constants", ready, "model_changed",
      lambda w: republish(w, model__manifest__constants={"mean": [1, -3]})),
     ("a record after the revocation", ready, "revoked", after_revocation),
+    ("a revocation of nobody", ready, "revoked",
+     lambda w: w.record("r9", state="revoked", key=SigningKey.generate("ed25519"), void=True)),
     ("a participant with an operator's key", ready, "key_reused",
      lambda w: w.record("r1", key=w.operators["ann"], void=True)),
     ("a participant with another's key", ready, "key_reused",
@@ -288,8 +290,6 @@ STATEMENTS: list[tuple[str, Callable[[Writer], None], str, Act]] = [
     ("a late round that is said to be full", opened, "close_cause",
      lambda w: late(w, lambda w: w.close(body={"cause": 1}, void=True))),
     ("a close on order", full, "malformed", lambda w: w.close(body={"cause": 3}, void=True, entry_stream=None)),
-    ("an update dropped as defective that is sound", full, "close_dropped",
-     lambda w: w.close(dropped={"r2": "defective"}, void=True)),
     ("an update dropped of a participant who is active", full, "close_dropped",
      lambda w: w.close(dropped={"r2": "participant_inactive"}, void=True)),
     ("one update fewer", full, "close_counted", lambda w: w.close(body={"count": 2}, void=True)),
@@ -305,8 +305,6 @@ STATEMENTS: list[tuple[str, Callable[[Writer], None], str, Act]] = [
     ("a model from another base", closed, "base_model", lambda w: w.publish_model(body={"base": ZEROS}, void=True)),
     ("another rule", closed, "rule", lambda w: w.publish_model(body={"rule": "krum/v1"}, void=True)),
     ("another arithmetic", closed, "rule", lambda w: w.publish_model(body={"arithmetic": 2}, void=True)),
-    ("another aggregate", closed, "aggregate", lambda w: w.publish_model(body={"aggregate": ZEROS}, void=True)),
-    ("a model that is one unit off", closed, "model", lambda w: w.publish_model(model=[1] + [0] * 16, void=True)),
     # models_fetched
     ("a fetch of somebody without a record", ready, "fetch", lambda w: w.fetch([("zoe", w.model_digest)])),
     ("a fetch of a model that is none", ready, "fetch", lambda w: w.fetch([("r1", ZEROS)])),
@@ -370,7 +368,9 @@ def test_every_code_of_a_void_entry_has_a_row() -> None:
     rows = {row[2] for row in DOCUMENTS + STATEMENTS}
     elsewhere = {
         "checkpoint", "structure", "equivocation", "object_altered", "entry_malformed", "chain", "time",
-        "stream_position", "root_expired", "defective", "initial_model", "overdue", "refusal_facts",
+        "stream_position", "time_ahead", "root_expired", "defective", "initial_model", "overdue", "refusal_facts",
+        # False results are findings and have effect.
+        "aggregate", "model",
         "participant_inactive", "not_granted", "suite_not_allowed",
         # Reasons that a refusal can have and an admission, which names no peer, cannot.
         "wrong_peer", "replayed",
@@ -493,12 +493,40 @@ def test_an_admission_that_its_payload_does_not_bear_out_is_never_counted(change
     arguments = {"update": UPDATES["r2"]} | changes
     writer.admit("r2", arguments.pop("update"), arguments.pop("weight", 10), **arguments)
     defect = len(writer.entries) - 1
-    # It is in the cohort, so the round is full: a close that counts it is void, one that drops it has effect.
-    writer.close(void=True)
     writer.close(dropped={"r2": "defective"})
     writer.publish_model()
     found = [(each.code, each.index) for each in writer.replay().docket.findings]
+    assert found == [("defective", defect)]
+
+
+def test_a_defective_admission_that_is_counted_is_found() -> None:
+    writer = Writer().begin()
+    full_but_r2(writer)
+    writer.admit("r2", UPDATES["r2"], facts={"norm": 1})
+    defect = len(writer.entries) - 1
+    writer.close()
+    found = [(each.code, each.index) for each in writer.replay().docket.findings]
     assert found == [("defective", defect), ("close_dropped", defect + 1)]
+
+
+FALSE_RESULTS: list[tuple[str, str, Act]] = [
+    ("an update dropped as defective that is sound", "close_dropped",
+     lambda w: (w.close(dropped={"r2": "defective"}), w.publish_model())),
+    ("another aggregate", "aggregate", lambda w: (w.close(), w.publish_model(body={"aggregate": ZEROS}))),
+    ("a model that is one unit off", "model", lambda w: (w.close(), w.publish_model(model=[1] + [0] * 16))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "act"), [pytest.param(*row[1:], id=row[0]) for row in FALSE_RESULTS])
+def test_a_false_result_is_one_finding_and_frames_nobody_afterwards(code: str, act: Act) -> None:
+    """Who holds no payloads cannot see it and goes on from it: what honest services write next is in order."""
+    writer = Writer().begin()
+    full(writer)
+    act(writer)
+    writer.open_round()
+    writer.admit("r1", UPDATES["r1"])
+    found = [each.code for each in writer.replay().docket.findings]
+    assert found == [code]
 
 
 def full_but_r2(writer: Writer) -> None:

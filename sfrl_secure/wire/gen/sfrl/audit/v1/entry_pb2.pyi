@@ -750,7 +750,7 @@ class RoundClosed(_message.Message):
     """RFC 9162 tree hash over the counted updates, 32 bytes (proto/README.md, "Counted root")."""
     @_builtins.property
     def dropped(self) -> _containers.RepeatedCompositeFieldContainer[Global___DroppedUpdate]:
-        """Effective admissions that are not counted, sorted by participant."""
+        """Effective admissions that are not counted, sorted by participant, at most 500."""
 
     def __init__(
         self,
