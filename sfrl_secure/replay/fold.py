@@ -19,6 +19,7 @@ from sfrl_secure.replay.docket import Docket, Position
 from sfrl_secure.replay.documents import Document, parse_document
 from sfrl_secure.replay.findings import LOG, OPERATORS, Finding, Missing, Void
 from sfrl_secure.replay.objects import Objects
+from sfrl_secure.replay.reader import parse_entry, parse_statement
 from sfrl_secure.replay.state import Segment, State
 from sfrl_secure.replay.statements import (
     STATEMENT_TYPE,
@@ -31,8 +32,6 @@ from sfrl_secure.replay.statements import (
     Statement,
     UpdateAdmitted,
     UpdateRefused,
-    parse_entry,
-    parse_statement,
 )
 from sfrl_secure.replay.terms import Terms
 from sfrl_secure.translog.entries import LogEntry

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.documents import parse_document as parse_governance
-from sfrl_secure.replay import documents, statements
+from sfrl_secure.replay import documents, reader, statements
 from sfrl_secure.rounds.fold import Content, FederationFold
 from sfrl_secure.translog.merkle import leaf_hash
 from sfrl_secure.wire.content import parse_content
@@ -91,7 +91,7 @@ def damage(raw: bytes, data: st.DataObject) -> bytes:
 @given(index=st.integers(0, len(WHOLE.entries) - 1), data=st.data())
 def test_both_read_the_same_entries(index: int, data: st.DataObject) -> None:
     raw = damage(WHOLE.entries[index], data)
-    assert accepts(statements.parse_entry, raw) == accepts(parse_entry, raw)
+    assert accepts(reader.parse_entry, raw) == accepts(parse_entry, raw)
 
 
 SIGNED = [parse_entry(raw).envelope for raw in WHOLE.entries]
@@ -103,7 +103,7 @@ DOCUMENT_BYTES = [(e.payload_type, e.statement) for e in SIGNED if e.payload_typ
 @given(raw=st.sampled_from(STATEMENT_BYTES), data=st.data())
 def test_both_read_the_same_statements(raw: bytes, data: st.DataObject) -> None:
     damaged = damage(raw, data)
-    assert accepts(statements.parse_statement, damaged) == accepts(parse_statement, damaged)
+    assert accepts(reader.parse_statement, damaged) == accepts(parse_statement, damaged)
 
 
 @settings(deadline=None, max_examples=300)
@@ -113,7 +113,7 @@ def test_both_read_the_same_updates(data: st.DataObject) -> None:
     fields = WHOLE.update_fields("r1", b"payload", {1: 5}, 10)
     raw, _ = WHOLE.sign_update(fields, [WHOLE.participants["r1"]])
     damaged = damage(raw, data)
-    assert accepts(statements.parse_update_envelope, damaged) == accepts(parse_update_envelope, damaged)
+    assert accepts(reader.parse_update_envelope, damaged) == accepts(parse_update_envelope, damaged)
 
 
 HOSTILE: list[Any] = [

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from sfrl_secure.errors import MalformedError
-from sfrl_secure.replay.statements import UPDATE_TYPE, parse_entry, parse_statement, parse_update_envelope
+from sfrl_secure.replay.reader import parse_entry, parse_statement, parse_update_envelope
+from sfrl_secure.replay.statements import UPDATE_TYPE
 from sfrl_secure.wire import entries as wire_entries
 from sfrl_secure.wire import statements as wire_statements
 
