@@ -13,13 +13,14 @@ import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
 from sfrl_secure.crypto.keys import PUBLIC_BYTES, SigningKey, signing_key_from_pem
 from sfrl_secure.crypto.secret import SecretBytes
-from sfrl_secure.errors import MalformedError
+from sfrl_secure.crypto.svid import open_svid
+from sfrl_secure.errors import DeniedError, MalformedError
 from sfrl_secure.ids import SpiffeId, parse_hex_digest, parse_name, parse_spiffe_id, parse_trust_domain
 from sfrl_secure.limits import TRUST_POLICY_BYTES_MAX
 from sfrl_secure.storage.files import read_bounded
@@ -117,7 +118,7 @@ class SigningFile(_Section):
 
 
 class ServiceConfig(_Section):
-    """What every service has.
+    """What every service has; `role` is the class's.
 
     Attributes:
         listen: where its gRPC server listens; port 0 takes a free one.
@@ -126,6 +127,8 @@ class ServiceConfig(_Section):
         threads: calls served at once.
         grace_seconds: running calls have this long to end at a stop.
     """
+
+    role: ClassVar[str]
 
     name: Name
     trust_domain: TrustDomain
@@ -148,8 +151,20 @@ class ServiceConfig(_Section):
         return policy
 
     def read_certificate(self) -> bytes:
-        """Read the service's certificate chain, in PEM."""
-        return read_bounded(self.tls.certificate, CERTIFICATES_BYTES_MAX)
+        """Read the service's certificate chain, in PEM, whose leaf is for exactly this service.
+
+        Raises:
+            NotFoundError, MalformedError: no file, or the certificate of another service or role.
+        """
+        chain = read_bounded(self.tls.certificate, CERTIFICATES_BYTES_MAX)
+        wanted = f"spiffe://{self.trust_domain}/service/{self.role}/{self.name}"
+        try:
+            found = open_svid(_leaf_of(chain), self.trust_domain)
+        except DeniedError:
+            found = None
+        if found is None or found.spiffe_id != wanted:
+            raise MalformedError(f"the certificate in the configuration is not that of {wanted}")
+        return chain
 
     def read_tls_key(self) -> SecretBytes:
         """Read the certificate's private key, in PEM."""
@@ -191,6 +206,8 @@ class AuditLogConfig(ServiceConfig):
         refusals_seconds: counted refusals are written this often.
     """
 
+    role = "audit_log"
+
     signing: SigningFile
     log_dir: ConfigPath
     journal_dir: ConfigPath
@@ -210,6 +227,8 @@ class GatekeeperConfig(ServiceConfig):
         refusals_seconds: counted refusals are written this often.
     """
 
+    role = "gatekeeper"
+
     signing: SigningFile
     log_address: Address
     objects_dir: ConfigPath
@@ -223,6 +242,8 @@ class AggregatorConfig(ServiceConfig):
         log_address: where the audit log listens.
         objects_dir: payloads and models.
     """
+
+    role = "aggregator"
 
     signing: SigningFile
     log_address: Address
@@ -251,10 +272,19 @@ class VerifierConfig(ServiceConfig):
         callers: who may ask its gRPC server for its health.
     """
 
+    role = "verifier"
+
     witness_listen: Address
     witness_key: ConfigPath
     state_dir: ConfigPath
     callers: tuple[KnownCaller, ...] = ()
+
+
+def _leaf_of(chain: bytes) -> bytes:
+    """The first certificate of a PEM chain."""
+    end = b"-----END CERTIFICATE-----\n"
+    first, separator, _ = chain.partition(end)
+    return first + separator
 
 
 ConfigT = TypeVar("ConfigT", bound=ServiceConfig)

@@ -51,9 +51,11 @@ def run_service(role: str, make: Callable[[threading.Event], Service]) -> int:
             whatever waits during the start waits on it too.
     """
     configure_logs(role)
-    stopping = threading.Event()
+    # A service sets `stopping` itself when its start fails: only a signal is an end that was asked for.
+    stopping, asked = threading.Event(), threading.Event()
 
     def end(_number: int, _frame: FrameType | None) -> None:
+        asked.set()
         stopping.set()
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -64,7 +66,7 @@ def run_service(role: str, make: Callable[[threading.Event], Service]) -> int:
         return EXIT_UNCERTAIN
     except SfrlError as error:
         # An end that was asked for during the start is no failure.
-        if stopping.is_set():
+        if asked.is_set():
             return 0
         _log.error("failed", error=f"{type(error).__name__}: {error}", exit_code=exit_code_of(error))
         return exit_code_of(error)

@@ -13,11 +13,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sfrl_secure.errors import UnavailableError
+from sfrl_secure.errors import MalformedError, UnavailableError, UncertainStateError
 from sfrl_secure.services.federation.folder import FederationFolder, read_index
+from sfrl_secure.storage.files import FolderLock
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -68,7 +71,8 @@ class ServiceProcess:
         while not self._said_ready():
             if not self.is_running:
                 code = None if self.process is None else self.process.returncode
-                raise UnavailableError(f"{self.role} {self.name} ended with code {code}: see {self.log_path}")
+                why = f": {self._last_error()}" if self._last_error() else ""
+                raise UnavailableError(f"{self.role} {self.name} ended with code {code}{why}: see {self.log_path}")
             if time.monotonic() > deadline:
                 raise UnavailableError(f"{self.role} {self.name} is not ready: see {self.log_path}")
             time.sleep(_LOOK_SECONDS)
@@ -92,15 +96,23 @@ class ServiceProcess:
             self.process.wait()
 
     def _said_ready(self) -> bool:
+        return any(line.get("event") == "ready" for line in self._lines())
+
+    def _last_error(self) -> str:
+        errors = [str(line["error"]) for line in self._lines() if "error" in line]
+        return errors[-1] if errors else ""
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        """The JSON lines since the last start."""
         with self.log_path.open("rb") as log:
             log.seek(self._log_begin)
             for line in log:
                 try:
-                    if json.loads(line).get("event") == "ready":
-                        return True
-                except (ValueError, AttributeError):
+                    found = json.loads(line)
+                except ValueError:
                     continue  # a half line, or one that a library wrote
-        return False
+                if isinstance(found, dict):
+                    yield found
 
 
 class Supervisor:
@@ -115,6 +127,8 @@ class Supervisor:
         services = read_index(folder)["services"]
         logs = folder.root / "service-logs"
         logs.mkdir(exist_ok=True)
+        self._logs = logs
+        self._lock: FolderLock | None = None
         self.services = [
             ServiceProcess(
                 each["role"],
@@ -129,8 +143,13 @@ class Supervisor:
         """Start all, in order: the witness before the log, the log before those who follow it.
 
         Raises:
+            MalformedError: another supervisor runs this federation.
             UnavailableError: one did not become ready; those that run are stopped.
         """
+        try:
+            self._lock = FolderLock(self._logs)
+        except UncertainStateError:
+            raise MalformedError("this federation is running already") from None
         try:
             for service in self.services:
                 service.start()
@@ -144,7 +163,11 @@ class Supervisor:
 
     def stop(self) -> dict[str, int]:
         """Stop all, in the other order; give the exit codes by name."""
-        return {f"{each.role} {each.name}": each.stop() for each in reversed(self.services)}
+        codes = {f"{each.role} {each.name}": each.stop() for each in reversed(self.services)}
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+        return codes
 
     def dead(self) -> list[ServiceProcess]:
         """Services that should run and do not."""

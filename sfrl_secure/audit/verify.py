@@ -13,6 +13,7 @@ from sfrl_secure.audit.report import Report
 from sfrl_secure.audit.source import FolderLog, FolderObjects
 from sfrl_secure.audit.structure import Progress
 from sfrl_secure.audit.walk import Audit, walk
+from sfrl_secure.errors import MalformedError
 from sfrl_secure.translog.policy import parse_trust_policy
 
 
@@ -34,8 +35,12 @@ def verify_log(
         progress: called with a stage (`structure`, `replay`, `objects`), how far it is, and of how much.
 
     Raises:
-        MalformedError: the trust policy, or one of the older checkpoints, is not what it should be.
+        MalformedError: the trust policy, or one of the older checkpoints, is not what it should be; or a name in
+            `same_operator` is no witness of the policy.
     """
     policy = parse_trust_policy(trust_policy)
+    unknown = set(same_operator) - {witness.name for witness in policy.witnesses}
+    if unknown:
+        raise MalformedError(f"the trust policy lists no witness {sorted(unknown)[0]}")
     audit = Audit(FolderLog(log_dir), policy, FolderObjects(objects_dir), tuple(older), frozenset(same_operator))
     return walk(audit, progress or (lambda _stage, _done, _of: None))

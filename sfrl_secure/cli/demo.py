@@ -6,6 +6,7 @@ Trusts: whoever types.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -28,6 +29,12 @@ def demo(
     from rich.console import Console
 
     from sfrl_secure.cli.progress import Progress
+    from sfrl_secure.errors import MalformedError, MissingEvidenceError
+
+    if importlib.util.find_spec("torch") is None:
+        raise MissingEvidenceError("the demo trains: pip install -c constraints.txt 'sfrl-secure[learning]'")
+    if folder.exists() and any(folder.iterdir()):
+        raise MalformedError("the folder is not empty: the demo makes a federation in a new one")
     from sfrl_secure.demo.run import run_demo
 
     with Progress(Console(stderr=True)) as progress:

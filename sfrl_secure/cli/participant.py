@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 
     from sfrl_secure.aggregation.models import ModelSnapshot
     from sfrl_secure.participant.rounds import FinishedSegment, OpenRound
-    from sfrl_secure.participant.sdk import Participant
+    from sfrl_secure.participant.sdk import Participant, Submitted
 
 UPDATE_FILE_BYTES_MAX = 2**30
 
 ProfileOption = Annotated[Path, typer.Option("--profile", help="The participant's profile.toml.")]
 SegmentOption = Annotated[str, typer.Option("--segment", help="Name of the segment.")]
-WaitOption = Annotated[float, typer.Option("--wait", min=0.0, help="Seconds to wait for a round.")]
+WaitOption = Annotated[
+    float, typer.Option("--wait", min=0.0, help="Seconds to wait for a round, and again for a receipt.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -64,10 +66,16 @@ def submit(
     weight: Annotated[int, typer.Option("--weight", min=1, help="Weight in the mean, within the terms.")],
     value_type: Annotated[str, typer.Option("--value-type", help="int8 or fp32.")] = "int8",
     receipt: Annotated[str, typer.Option("--receipt", help="Wait for: none, witnessed or counted.")] = "witnessed",
+    model: Annotated[
+        str | None, typer.Option("--model", help="Digest of the model the update is relative to, as `fetch` says it.")
+    ] = None,
     wait: WaitOption = 60.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Submit an update for the segment's open round and keep its receipt."""
+    """Submit an update for the round that is open now, and keep its receipt.
+
+    With --model, refuse a round whose base is another model than the one that was fetched.
+    """
     import numpy as np
 
     from sfrl_secure.participant.rounds import FinishedSegment
@@ -83,6 +91,10 @@ def submit(
         opened = participant.open_round(segment, wait_seconds=wait)
         if isinstance(opened, FinishedSegment):
             raise RoundStateError("round_not_open", "the segment's rounds are used up under the terms in force")
+        if model is not None and opened.base_model.hex() != model:
+            raise RoundStateError(
+                "wrong_base", f"the open round {opened.number} begins from another model: fetch again and train on it"
+            )
         sent = participant.submit(
             opened, indices, values, weight,
             value_type="fp32" if value_type == "fp32" else "int8", rng=np.random.default_rng(),
@@ -94,11 +106,23 @@ def submit(
             "nonzeros": sent.update.nonzeros,
             "update_bytes": sent.request_bytes,
         }
-        kind = kinds[receipt]
-        if kind is not None:
-            participant.receipt(sent, kind, wait_seconds=wait)
-            said["receipt"] = str(participant.receipt_path(segment, opened.number, kind).absolute())
+        if kinds[receipt] is not None:
+            # Kept in any case: a round that is aborted gives no other one.
+            said["receipt"] = _keep_receipt(participant, sent, ReceiptKind.WITNESSED, wait)
+        if kinds[receipt] is ReceiptKind.COUNTED:
+            try:
+                said["receipt"] = _keep_receipt(participant, sent, ReceiptKind.COUNTED, wait)
+            except NotFoundError:
+                raise NotFoundError(
+                    f"entry {sent.index} admits the update, and no model counts it within {wait:.0f} seconds: the "
+                    f"round is still open, or was aborted with too few; its receipt so far is {said['receipt']}"
+                ) from None
     _say(said, as_json)
+
+
+def _keep_receipt(participant: Participant, sent: Submitted, kind: ReceiptKind, wait_seconds: float) -> str:
+    participant.receipt(sent, kind, wait_seconds=wait_seconds)
+    return str(participant.receipt_path(sent.update.segment, sent.update.round, kind).absolute())
 
 
 def open_participant(profile: Path) -> Participant:
@@ -108,13 +132,17 @@ def open_participant(profile: Path) -> Participant:
         NotFoundError: the profile or a file that it names is not there; says which of the two.
         MalformedError, DeniedError: as `Participant.from_profile`.
     """
+    from sfrl_secure.participant.profile import read_profile
     from sfrl_secure.participant.sdk import Participant
 
     try:
         return Participant.from_profile(profile)
     except NotFoundError:
         check_file(profile, "the profile")
-        raise NotFoundError(f"the profile {profile} names a file that is not there") from None
+        named = read_profile(profile)
+        for path in (named.certificate, named.tls_key, named.service_ca, named.signing_key, named.trust_policy):
+            check_file(path, f"a file that the profile {profile} names")
+        raise
 
 
 def read_update(path: Path) -> tuple[NDArray[np.int64], NDArray[np.floating]]:

@@ -17,10 +17,11 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from sfrl_secure.crypto.secret import SecretBytes
 from sfrl_secure.errors import DeniedError, MalformedError
 from sfrl_secure.ids import Digest, SpiffeId, parse_spiffe_id, sha256
 
@@ -113,3 +114,18 @@ def _open(leaf: bytes, trust_domain: str) -> PeerCertificate:
 
 def _microseconds(when: datetime) -> int:
     return (when - _EPOCH) // timedelta(microseconds=1)
+
+
+def check_tls_key(leaf: bytes, key: SecretBytes) -> None:
+    """Check that a PEM private key is the one of a PEM leaf: TLS libraries say so only when a handshake fails.
+
+    Raises:
+        MalformedError: it is another key, or not a key at all.
+    """
+    try:
+        found = load_pem_private_key(key.expose(), None).public_key()
+        same = found == x509.load_pem_x509_certificate(leaf).public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        same = False
+    if not same:
+        raise MalformedError("the TLS key is not that of the certificate")

@@ -17,7 +17,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
 from sfrl_secure.crypto.keys import PUBLIC_BYTES, SigningKey, signing_key_from_pem
-from sfrl_secure.errors import MalformedError
+from sfrl_secure.crypto.svid import check_tls_key, open_svid
+from sfrl_secure.errors import DeniedError, MalformedError
 from sfrl_secure.ids import parse_name, parse_trust_domain
 from sfrl_secure.limits import TRUST_POLICY_BYTES_MAX
 from sfrl_secure.rpc.channel import ClientTls
@@ -106,11 +107,21 @@ class Profile(BaseModel):
         """Read certificate, key and service CA.
 
         Raises:
-            NotFoundError, DeniedError, MalformedError: no file, a key that others can read, too long.
+            NotFoundError, DeniedError, MalformedError: no file, a key that others can read, too long; a certificate of
+                somebody else, or another certificate's key.
         """
+        key, chain = read_secret(self.tls_key), read_bounded(self.certificate, CERTIFICATES_BYTES_MAX)
+        wanted = f"spiffe://{self.trust_domain}/participant/{self.name}"
+        try:
+            found = str(open_svid(chain, self.trust_domain).spiffe_id)
+        except DeniedError:
+            found = ""
+        if found != wanted:
+            raise MalformedError(f"the profile's certificate is not that of {wanted}")
+        check_tls_key(chain, key)
         return ClientTls(
-            key=read_secret(self.tls_key),
-            chain=read_bounded(self.certificate, CERTIFICATES_BYTES_MAX),
+            key=key,
+            chain=chain,
             service_roots=read_bounded(self.service_ca, CERTIFICATES_BYTES_MAX),
         )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sfrl_secure.crypto.secret import SecretBytes
-from sfrl_secure.errors import DeniedError
+from sfrl_secure.errors import DeniedError, NotFoundError
 from sfrl_secure.storage.files import SECRET_MODE, read_bounded_with_mode, write_new
 
 SECRET_BYTES_MAX = 64 * 1024
@@ -26,9 +26,12 @@ def read_secret(path: Path) -> SecretBytes:
         DeniedError: `key_permissions`: its group or others may read, write or run it.
         MalformedError: longer than `SECRET_BYTES_MAX`, or not a regular file.
     """
-    data, mode = read_bounded_with_mode(path, SECRET_BYTES_MAX)
+    try:
+        data, mode = read_bounded_with_mode(path, SECRET_BYTES_MAX)
+    except NotFoundError:
+        raise NotFoundError(f"there is no key file {path}") from None
     if mode & 0o077:
-        raise DeniedError("key_permissions", "a key file must be readable by its owner alone: chmod 600")
+        raise DeniedError("key_permissions", f"the key file {path} must be readable by its owner alone: chmod 600")
     return SecretBytes(data)
 
 

@@ -308,6 +308,12 @@ def test_an_older_checkpoint_of_another_log_is_the_callers_mistake(copy: Copy) -
         verify_log(copy.log, format_trust_policy(both), copy.objects, older=[other.checkpoint(witnesses=[])])
 
 
+def test_a_name_that_is_no_witness_is_the_callers_mistake(copy: Copy) -> None:
+    """A slip of the pen must not let a witness of the log's operator look independent."""
+    with pytest.raises(MalformedError, match="no witness w9"):
+        copy.verify(same_operator=["w1", "w9"])
+
+
 def test_a_trust_policy_that_is_none_is_the_callers_mistake(copy: Copy) -> None:
     with pytest.raises(MalformedError):
         verify_log(copy.log, b"quorum nobody\n", copy.objects)

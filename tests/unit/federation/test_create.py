@@ -93,6 +93,18 @@ def test_everybody_has_an_identity_in_the_log_that_is_its_certificates(federatio
     assert all(str(parse_spiffe_id(each)) == each for each in issued)
 
 
+@pytest.mark.parametrize("role", ["gatekeeper", "verifier"])
+def test_a_service_does_not_start_as_another(federation, role: str) -> None:
+    """The aggregator's configuration, its certificate and key among them, makes no gatekeeper."""
+    services = {each["role"]: each["name"] for each in read_index(federation.folder)["services"]}
+    path = federation.folder.service(role, services[role]) / "config.toml"
+    other = federation.folder.service("aggregator", services["aggregator"]) / "tls.crt"
+    config = read_config(path, KINDS[role])
+    borrowed = config.model_copy(update={"tls": config.tls.model_copy(update={"certificate": other})})
+    with pytest.raises(MalformedError, match=f"not that of spiffe://.*/service/{role}/{services[role]}"):
+        borrowed.read_certificate()
+
+
 def test_every_service_configuration_is_read_by_its_service(federation) -> None:
     services = read_index(federation.folder)["services"]
     assert sorted(each["role"] for each in services) == [
@@ -193,3 +205,18 @@ def test_configurations_are_written_as_toml_that_reads_back() -> None:
         "tables": [{"a": 1}, {"a": 2}],
     }
     assert tomllib.loads(toml_of(values).decode()) == values
+
+
+def test_a_profile_opens_its_own_certificate_with_its_own_key(federation, plan) -> None:
+    """TLS libraries would say so only when a handshake fails, and not which file it was."""
+    first, second = (
+        read_profile(federation.folder.participant(each.name) / "profile.toml")
+        for each in plan.participants[:2]
+    )
+    assert first.open_tls().chain != second.open_tls().chain
+    with pytest.raises(MalformedError, match=f"not that of spiffe://.*/participant/{first.name}"):
+        first.model_copy(update={"certificate": second.certificate}).open_tls()
+    with pytest.raises(MalformedError, match="not that of the certificate"):
+        first.model_copy(update={"tls_key": second.tls_key}).open_tls()
+    with pytest.raises(MalformedError, match="not that of the certificate"):
+        first.model_copy(update={"tls_key": first.signing_key}).open_tls()

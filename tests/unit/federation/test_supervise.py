@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sfrl_secure.errors import UnavailableError
+from sfrl_secure.errors import MalformedError, UnavailableError
 from sfrl_secure.services.federation.supervise import ServiceProcess, Supervisor
+from sfrl_secure.storage.files import FolderLock
 
 READY = """import time; print('{"event": "ready"}', flush=True); time.sleep(60)"""
 
@@ -35,10 +36,18 @@ def test_services_start_witness_first_then_log_then_followers(federation) -> Non
     assert roles == ["verifier", "audit_log", "gatekeeper", "gatekeeper", "aggregator"]
 
 
+def test_a_federation_is_run_by_one_supervisor(federation) -> None:
+    first, second = Supervisor(federation.folder), Supervisor(federation.folder)
+    with FolderLock(federation.folder.root / "service-logs"), pytest.raises(MalformedError, match="running already"):
+        second.start()
+    assert all(each.process is None for each in second.services + first.services)
+
+
 def test_a_service_that_ends_is_told_with_its_code_and_log(tmp_path: Path) -> None:
     ended = service(tmp_path)
     ended.start()
-    with pytest.raises(UnavailableError, match=rf"verifier v ended with code 2: see {tmp_path}/v.jsonl"):
+    why = "NotFoundError: there is no such file"
+    with pytest.raises(UnavailableError, match=rf"verifier v ended with code 2: {why}: see {tmp_path}/v.jsonl"):
         ended.wait_ready()
     assert not ended.is_running
     assert b"there is no such file" in ended.log_path.read_bytes()

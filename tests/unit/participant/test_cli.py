@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 
 from sfrl_secure.cli.participant import UPDATE_FILE_BYTES_MAX, read_update, register, write_model
 from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError, RoundStateError
+from sfrl_secure.ids import sha256
 from sfrl_secure.participant.receipts import open_receipt
 from sfrl_secure.participant.sdk import Participant
+from sfrl_secure.wire.receipts import ReceiptKind
 
 
 @pytest.fixture
@@ -60,6 +62,26 @@ def test_fetch_writes_the_model_and_submit_keeps_a_receipt(sim: Simulator, run: 
     assert said["update_bytes"] > 100
     proven = open_receipt(Path(said["receipt"]).read_bytes(), sim.policy)
     assert (proven.update.weight, proven.index) == (7, said["index"])
+
+
+def test_submit_refuses_a_round_on_another_model_than_the_one_that_was_fetched(
+    sim: Simulator, run: Any, tmp_path: Path
+) -> None:
+    sim.open_round()
+    arguments = ("submit", "--update", str(update_file(tmp_path)), "--weight", "1")
+    size = len(sim.log.raw)
+    with pytest.raises(RoundStateError, match="another model"):
+        run(*arguments, "--model", sha256(b"an older one").hex())
+    assert len(sim.log.raw) == size
+    assert run(*arguments, "--model", sim.segment.model.hex())["index"] == size
+
+
+def test_submit_keeps_the_witnessed_receipt_where_none_is_counted(sim: Simulator, run: Any, tmp_path: Path) -> None:
+    sim.open_round()
+    with pytest.raises(NotFoundError, match="admits the update") as missing:
+        run("submit", "--update", str(update_file(tmp_path)), "--weight", "1", "--receipt", "counted")
+    kept = Path(str(missing.value).rpartition(" ")[2])
+    assert open_receipt(kept.read_bytes(), sim.policy).kind is ReceiptKind.WITNESSED
 
 
 def test_submit_without_a_receipt_waits_for_none(sim: Simulator, run: Any, tmp_path: Path) -> None:

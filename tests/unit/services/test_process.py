@@ -90,6 +90,24 @@ def test_a_service_whose_start_fails_half_way_is_stopped(capfd) -> None:
     assert service.is_stopped
 
 
+def test_a_start_that_fails_is_a_failure_even_where_it_stops_the_others(capfd) -> None:
+    """A service that cleans up sets the event that its threads wait on: nobody asked for that end."""
+
+    def make(stopping: threading.Event) -> Idle:
+        service = Idle()
+
+        def failing() -> int:
+            stopping.set()
+            raise UnavailableError("the log does not answer")
+
+        service.start = failing  # type: ignore[method-assign]
+        return service
+
+    assert run_service("gatekeeper", make) == 4
+    (line,) = events(capfd.readouterr().err)
+    assert (line["event"], line["exit_code"]) == ("failed", 4)
+
+
 def test_an_end_asked_for_during_the_start_is_no_failure(capfd) -> None:
     def make(stopping: threading.Event) -> Idle:
         os.kill(os.getpid(), signal.SIGTERM)
