@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 setup: $(VENV)/.ready
 
-# torch first: pinned to the CPU build that pip resolves, so that nothing else pulls another.
+# torch first and alone, at its pinned version: where a CPU build is on offer pip takes it, and nothing asks again.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
@@ -24,7 +24,7 @@ demo: $(VENV)/.ready $(VENV)/data/.ready
 	$(BIN)/sfrl demo --dir demo-run
 
 test: $(VENV)/.ready $(VENV)/data/.ready lint
-	$(BIN)/pytest -q -n 2 --dist loadfile
+	$(BIN)/pytest -q -n 2
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
