@@ -9,104 +9,52 @@ Trusts: whoever wrote the file; its form is checked.
 
 from __future__ import annotations
 
-import re
-import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import AfterValidator, Field
 
-from sfrl_secure.crypto.keys import PUBLIC_BYTES, SigningKey, signing_key_from_pem
+from sfrl_secure.crypto.keys import SigningKey, signing_key_from_pem
 from sfrl_secure.crypto.secret import SecretBytes
 from sfrl_secure.crypto.svid import open_svid
 from sfrl_secure.errors import DeniedError, MalformedError
-from sfrl_secure.ids import SpiffeId, parse_hex_digest, parse_name, parse_spiffe_id, parse_trust_domain
+from sfrl_secure.ids import SpiffeId, parse_hex_digest, parse_spiffe_id
 from sfrl_secure.limits import TRUST_POLICY_BYTES_MAX
 from sfrl_secure.storage.files import read_bounded
 from sfrl_secure.storage.secrets import read_secret
+from sfrl_secure.storage.settings import (
+    Address,
+    Name,
+    Section,
+    SettingsPath,
+    Suite,
+    TrustDomain,
+    checked_by,
+    read_settings,
+)
 from sfrl_secure.translog.policy import TrustPolicy, parse_trust_policy
 
 CONFIG_BYTES_MAX = 256 * 1024
 CERTIFICATES_BYTES_MAX = 64 * 1024
 
-_ADDRESS = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\]):([0-9]{1,5})")
-
-
-def _resolve(path: Path, info: ValidationInfo) -> Path:
-    folder = (info.context or {}).get("folder")
-    assert isinstance(folder, Path), "configurations are read by read_config"
-    return folder / path
-
-
-def _check_address(address: str) -> str:
-    matched = _ADDRESS.fullmatch(address)
-    if matched is None or int(matched[2]) > 65_535:
-        raise ValueError("an address is host:port")
-    return address
-
-
-def _checked_name(name: str) -> str:
-    return _value(parse_name, name)
-
-
-def _checked_domain(domain: str) -> str:
-    return _value(parse_trust_domain, domain)
-
-
-def _checked_spiffe_id(text: str) -> str:
-    return _value(parse_spiffe_id, text)
-
-
-def _checked_digest(text: str) -> str:
-    _value(parse_hex_digest, text)
-    return text
-
-
-def _checked_suite(suite: str) -> str:
-    if suite not in PUBLIC_BYTES:
-        raise ValueError("the suite is not one of ours")
-    return suite
-
-
-_T = TypeVar("_T")
-
-
-def _value(parse: Callable[[str], _T], text: str) -> _T:
-    try:
-        return parse(text)
-    except MalformedError as error:
-        raise ValueError(str(error)) from None  # What pydantic gathers.
-
-
-ConfigPath = Annotated[Path, AfterValidator(_resolve)]
-Address = Annotated[str, AfterValidator(_check_address)]
-Name = Annotated[str, AfterValidator(_checked_name)]
-TrustDomain = Annotated[str, AfterValidator(_checked_domain)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TlsFiles(_Section):
+class TlsFiles(Section):
     """Certificate and key of the service, and the CAs of those who may call it.
 
     Attributes:
         service_ca: also what the service trusts when it calls another.
     """
 
-    certificate: ConfigPath
-    key: ConfigPath
-    client_ca: ConfigPath
-    service_ca: ConfigPath
+    certificate: SettingsPath
+    key: SettingsPath
+    client_ca: SettingsPath
+    service_ca: SettingsPath
 
 
-class SigningFile(_Section):
+class SigningFile(Section):
     """The key with which the service signs its statements."""
 
-    key: ConfigPath
-    suite: Annotated[str, AfterValidator(_checked_suite)] = "ed25519"
+    key: SettingsPath
+    suite: Suite = "ed25519"
 
     def open(self) -> SigningKey:
         """Read the key.
@@ -117,7 +65,7 @@ class SigningFile(_Section):
         return signing_key_from_pem(self.suite, read_secret(self.key))
 
 
-class ServiceConfig(_Section):
+class ServiceConfig(Section):
     """What every service has; `role` is the class's.
 
     Attributes:
@@ -133,7 +81,7 @@ class ServiceConfig(_Section):
     name: Name
     trust_domain: TrustDomain
     listen: Address
-    trust_policy: ConfigPath
+    trust_policy: SettingsPath
     origin: str
     tls: TlsFiles
     threads: Annotated[int, Field(ge=4, le=512)] = 48
@@ -179,7 +127,7 @@ class ServiceConfig(_Section):
         return read_bounded(self.tls.service_ca, CERTIFICATES_BYTES_MAX)
 
 
-class WitnessUrls(_Section):
+class WitnessUrls(Section):
     """Where a witness of the trust policy is asked; `name` is the policy's."""
 
     name: str
@@ -187,7 +135,7 @@ class WitnessUrls(_Section):
     monitoring_url: str
 
 
-class Batches(_Section):
+class Batches(Section):
     """How the log gathers entries into batches."""
 
     entries_max: Annotated[int, Field(ge=1, le=256)] = 256
@@ -209,9 +157,9 @@ class AuditLogConfig(ServiceConfig):
     role = "audit_log"
 
     signing: SigningFile
-    log_dir: ConfigPath
-    journal_dir: ConfigPath
-    log_key: ConfigPath
+    log_dir: SettingsPath
+    journal_dir: SettingsPath
+    log_key: SettingsPath
     witnesses: tuple[WitnessUrls, ...] = ()
     batches: Batches = Batches()
     followers_max: Annotated[int, Field(ge=1, le=256)] = 16
@@ -231,7 +179,7 @@ class GatekeeperConfig(ServiceConfig):
 
     signing: SigningFile
     log_address: Address
-    objects_dir: ConfigPath
+    objects_dir: SettingsPath
     refusals_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
 
 
@@ -247,14 +195,14 @@ class AggregatorConfig(ServiceConfig):
 
     signing: SigningFile
     log_address: Address
-    objects_dir: ConfigPath
+    objects_dir: SettingsPath
 
 
-class KnownCaller(_Section):
+class KnownCaller(Section):
     """A peer that may call where no log is followed."""
 
-    spiffe_id: Annotated[str, AfterValidator(_checked_spiffe_id)]
-    spki_sha256: Annotated[str, AfterValidator(_checked_digest)]
+    spiffe_id: Annotated[str, AfterValidator(checked_by(parse_spiffe_id))]
+    spki_sha256: Annotated[str, AfterValidator(checked_by(parse_hex_digest))]
 
     @property
     def identity(self) -> SpiffeId:
@@ -275,8 +223,8 @@ class VerifierConfig(ServiceConfig):
     role = "verifier"
 
     witness_listen: Address
-    witness_key: ConfigPath
-    state_dir: ConfigPath
+    witness_key: SettingsPath
+    state_dir: SettingsPath
     callers: tuple[KnownCaller, ...] = ()
 
 
@@ -297,14 +245,4 @@ def read_config(path: Path, kind: type[ConfigT]) -> ConfigT:
         NotFoundError: there is no such file.
         MalformedError: not TOML, an unknown key, a missing key, a value of another form. The sentence names the keys.
     """
-    raw = read_bounded(path, CONFIG_BYTES_MAX)
-    try:
-        values = tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        raise MalformedError("the configuration is not TOML") from None
-    try:
-        return kind.model_validate(values, context={"folder": path.absolute().parent})
-    except ValidationError as error:
-        problems = {".".join(map(str, each["loc"])): each["msg"] for each in error.errors(include_input=False)}
-        sentence = "; ".join(f"{key}: {problem}" for key, problem in sorted(problems.items())[:8])
-        raise MalformedError(f"the configuration does not fit: {sentence}") from None
+    return read_settings(path, kind, bytes_max=CONFIG_BYTES_MAX, what="configuration")

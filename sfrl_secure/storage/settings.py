@@ -1,0 +1,110 @@
+"""Settings files: TOML, every key known, every path relative to the file.
+
+An unknown key is refused: a misspelt one would leave something in force that nobody chose. The sentence of an error
+names the keys and not what stood there.
+
+Runs in: everything that is configured.
+Trusts: whoever wrote the file; its form is checked.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
+
+from sfrl_secure.crypto.keys import PUBLIC_BYTES
+from sfrl_secure.errors import MalformedError
+from sfrl_secure.ids import parse_name, parse_trust_domain
+from sfrl_secure.storage.files import read_bounded
+
+PROBLEMS_MAX = 8
+"""Problems that one error names."""
+
+_ADDRESS = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\]):([0-9]{1,5})")
+
+_T = TypeVar("_T")
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A table of a settings file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def checked_by(parse: Callable[[str], _T]) -> Callable[[str], str]:
+    """Make a validator of a parser: the text stays text, and a MalformedError becomes what pydantic gathers."""
+
+    def check(text: str) -> str:
+        try:
+            parse(text)
+        except MalformedError as error:
+            raise ValueError(str(error)) from None
+        return text
+
+    return check
+
+
+def _resolve(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder")
+    assert isinstance(folder, Path), "settings are read by read_settings"
+    return folder / path
+
+
+def _check_address(address: str) -> str:
+    matched = _ADDRESS.fullmatch(address)
+    if matched is None or int(matched[2]) > 65_535:
+        raise ValueError("an address is host:port")
+    return address
+
+
+def _check_peer_address(address: str) -> str:
+    if int(_check_address(address).rpartition(":")[2]) == 0:
+        raise ValueError("an address is host:port")
+    return address
+
+
+def _check_suite(suite: str) -> str:
+    if suite not in PUBLIC_BYTES:
+        raise ValueError(f"a suite is one of {', '.join(sorted(PUBLIC_BYTES))}")
+    return suite
+
+
+SettingsPath = Annotated[Path, AfterValidator(_resolve)]
+Address = Annotated[str, AfterValidator(_check_address)]
+"""`host:port`; port 0 stands for any free one."""
+
+PeerAddress = Annotated[str, AfterValidator(_check_peer_address)]
+"""`host:port` of somebody else."""
+
+Name = Annotated[str, AfterValidator(checked_by(parse_name))]
+TrustDomain = Annotated[str, AfterValidator(checked_by(parse_trust_domain))]
+Suite = Annotated[str, AfterValidator(_check_suite)]
+
+
+def read_settings(path: Path, kind: type[SettingsT], *, bytes_max: int, what: str) -> SettingsT:
+    """Read a settings file.
+
+    Args:
+        what: how errors call it, such as `configuration`.
+
+    Raises:
+        NotFoundError: there is no such file.
+        MalformedError: not TOML, an unknown key, a missing key, a value of another form. The sentence names the keys.
+    """
+    raw = read_bounded(path, bytes_max)
+    try:
+        values = tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        raise MalformedError(f"the {what} is not TOML") from None
+    try:
+        return kind.model_validate(values, context={"folder": path.absolute().parent})
+    except ValidationError as error:
+        problems = {".".join(map(str, each["loc"])): each["msg"] for each in error.errors(include_input=False)}
+        sentence = "; ".join(f"{key}: {problem}" for key, problem in sorted(problems.items())[:PROBLEMS_MAX])
+        raise MalformedError(f"the {what} does not fit: {sentence}") from None
