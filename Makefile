@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint proto clean
+.PHONY: setup demo test lint proto bench fuzz clean
 
 setup: $(VENV)/.ready
 
@@ -32,6 +32,14 @@ lint: $(VENV)/.ready
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto
 	$(BIN)/python -m sfrl_secure.wire.generate --check
+
+# Figures of this machine; `python -m benchmarks audit_log --json --quick` is the short run.
+bench: $(VENV)/.ready
+	$(BIN)/python -m benchmarks audit_log --json
+
+# Hostile bytes, always the same: `python -m tests.fuzz --seed N` takes others.
+fuzz: $(VENV)/.ready
+	$(BIN)/python -m tests.fuzz
 
 proto: $(VENV)/.ready
 	$(BIN)/python -m sfrl_secure.wire.generate

@@ -37,6 +37,13 @@ from sfrl_secure.translog.policy import TrustPolicy, parse_trust_policy
 CONFIG_BYTES_MAX = 256 * 1024
 CERTIFICATES_BYTES_MAX = 64 * 1024
 
+LOG_GENERATIONS_MAX = 4
+"""Generations of the log's keys that sign at once: each adds 3.4 kB to every checkpoint."""
+
+WITNESS_KEYS_MAX = 4
+"""Keys of one witness."""
+
+
 class TlsFiles(Section):
     """Certificate and key of the service, and the CAs of those who may call it.
 
@@ -128,9 +135,9 @@ class ServiceConfig(Section):
 
 
 class WitnessUrls(Section):
-    """Where a witness of the trust policy is asked; `name` is the policy's."""
+    """Where a witness is asked; `names` are those that the trust policy gives its keys."""
 
-    name: str
+    names: Annotated[tuple[str, ...], Field(min_length=1, max_length=WITNESS_KEYS_MAX)]
     submission_url: str
     monitoring_url: str
 
@@ -140,7 +147,7 @@ class Batches(Section):
 
     entries_max: Annotated[int, Field(ge=1, le=256)] = 256
     delay_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
-    queue_max: Annotated[int, Field(ge=1, le=65_536)] = 1024
+    queue_max: Annotated[int, Field(ge=256, le=65_536)] = 4096
 
 
 class AuditLogConfig(ServiceConfig):
@@ -148,22 +155,32 @@ class AuditLogConfig(ServiceConfig):
 
     Attributes:
         log_dir: published: `checkpoint` and `tile/`.
-        journal_dir: private: the journal and the last signed note.
-        log_key: both keys of the log in one file.
+        journal_dir: private: the journal, the last signed note, the statement index and the fold's snapshot.
+        log_url: `s3://bucket/prefix`, where journal, signed note and published files lie instead of in the two folders;
+            index and snapshot stay in `journal_dir`.
+        log_keys: files of the log's keys, one a generation, the oldest first: the newest of the trust policy's.
+        public_listen: where everyone is given checkpoints and hash tiles over HTTP; without it, nowhere.
+        threads: each append waits in one, each stream keeps one: enough for 64 appends, all streams, and whoever asks
+            meanwhile.
         followers_max: streams of FollowLog at once; fewer than `threads`.
         refusals_seconds: counted refusals are written this often.
+        anchor_seconds: an entry is under an anchor of time after this long at the latest.
     """
 
     role = "audit_log"
 
     signing: SigningFile
+    threads: Annotated[int, Field(ge=4, le=512)] = 160
     log_dir: SettingsPath
     journal_dir: SettingsPath
-    log_key: SettingsPath
+    log_url: str | None = None
+    log_keys: Annotated[tuple[SettingsPath, ...], Field(min_length=1, max_length=LOG_GENERATIONS_MAX)]
     witnesses: tuple[WitnessUrls, ...] = ()
     batches: Batches = Batches()
+    public_listen: Address | None = None
     followers_max: Annotated[int, Field(ge=1, le=256)] = 16
     refusals_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    anchor_seconds: Annotated[float, Field(gt=0, le=60)] = 30.0
 
 
 class GatekeeperConfig(ServiceConfig):
@@ -172,6 +189,8 @@ class GatekeeperConfig(ServiceConfig):
     Attributes:
         log_address: where the audit log listens.
         objects_dir: payloads and models.
+        objects_url: `s3://bucket/prefix`, where they lie instead.
+        state_dir: private: what it keeps of the log over a restart.
         refusals_seconds: counted refusals are written this often.
     """
 
@@ -180,6 +199,8 @@ class GatekeeperConfig(ServiceConfig):
     signing: SigningFile
     log_address: Address
     objects_dir: SettingsPath
+    objects_url: str | None = None
+    state_dir: SettingsPath
     refusals_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
 
 
@@ -189,6 +210,8 @@ class AggregatorConfig(ServiceConfig):
     Attributes:
         log_address: where the audit log listens.
         objects_dir: payloads and models.
+        objects_url: `s3://bucket/prefix`, where they lie instead.
+        state_dir: private: what it keeps of the log over a restart.
     """
 
     role = "aggregator"
@@ -196,6 +219,8 @@ class AggregatorConfig(ServiceConfig):
     signing: SigningFile
     log_address: Address
     objects_dir: SettingsPath
+    objects_url: str | None = None
+    state_dir: SettingsPath
 
 
 class KnownCaller(Section):
@@ -215,7 +240,7 @@ class VerifierConfig(ServiceConfig):
 
     Attributes:
         witness_listen: where its witness answers over HTTP.
-        witness_key: the witness's key, which the trust policy names.
+        witness_keys: files of the witness's keys, one a file, each of which the trust policy names.
         state_dir: what it has cosigned.
         callers: who may ask its gRPC server for its health.
     """
@@ -223,7 +248,7 @@ class VerifierConfig(ServiceConfig):
     role = "verifier"
 
     witness_listen: Address
-    witness_key: SettingsPath
+    witness_keys: Annotated[tuple[SettingsPath, ...], Field(min_length=1, max_length=WITNESS_KEYS_MAX)]
     state_dir: SettingsPath
     callers: tuple[KnownCaller, ...] = ()
 

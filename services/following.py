@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from sfrl_secure.clock import Clock
 from sfrl_secure.errors import MalformedError, SfrlError, UncertainStateError
 from sfrl_secure.ids import parse_spiffe_id
-from sfrl_secure.rounds.fold import FederationFold
 from sfrl_secure.rpc.channel import ClientTls, RpcChannel
 from sfrl_secure.rpc.clients import AuditLogClient
-from sfrl_secure.rpc.follower import LogFollower
+from sfrl_secure.rpc.follower import FollowSource, LogFollower
 from sfrl_secure.rpc.server import ServerTls
 from sfrl_secure.services.config import AggregatorConfig, GatekeeperConfig
+from sfrl_secure.services.kept_fold import KeptFold
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.services.writer import StatementWriter
-from sfrl_secure.translog.note import ED25519, ML_DSA_44_COSIGNATURE
 from sfrl_secure.translog.policy import TrustPolicy
 
 CATCH_UP_SECONDS = 60.0
@@ -35,24 +34,31 @@ class FollowedFederation:
     channel: RpcChannel
     follower: LogFollower
     view: FederationView
+    kept: KeptFold
+    log: AuditLogClient
     writer: StatementWriter
     stopping: threading.Event
 
     def start(self) -> None:
-        """Follow the log, and return once genesis and what is witnessed has been read.
+        """Follow the log, and return once it has agreed with what we go on from, and what is witnessed has been read.
 
         Raises:
             UnavailableError: the log did not answer in time.
-            VerificationError: the log contradicts itself or its trust policy.
+            VerificationError: the log contradicts itself, its trust policy, or what it signed before.
         """
+        self.kept.start()
         self.follower.start()
+        self.follower.wait_agreed(CATCH_UP_SECONDS)
         self.follower.wait_witnessed(1, CATCH_UP_SECONDS)
 
     def stop(self) -> None:
-        """End the following and the channel."""
+        """End the following and the channel; keep the fold."""
         self.stopping.set()
         self.view.wake()
         self.follower.stop()
+        # What a log that contradicts itself has left in memory is not worth keeping.
+        failed = self.follower.failure is not None
+        self.kept.stop(None if failed else lambda: (self.follower.position(), self.view.freeze()))
         self.channel.close()
 
 
@@ -68,9 +74,11 @@ def follow_federation(
 
     Raises:
         NotFoundError, MalformedError, DeniedError: files of the configuration.
+        UncertainStateError, ExhaustedError: another process owns the state folder, or its disk failed or is full.
     """
     policy = config.open_trust_policy()
-    view = FederationView(FederationFold(config.origin, log_vkeys_of(policy, config.origin)))
+    name = parse_spiffe_id(f"spiffe://{config.trust_domain}/service/{role}/{config.name}")
+    key = config.signing.open()
     channel = RpcChannel(
         config.log_address,
         role="audit_log",
@@ -78,24 +86,44 @@ def follow_federation(
         tls=ClientTls(config.read_tls_key(), config.read_certificate(), config.read_service_roots()),
     )
     log = AuditLogClient(channel)
+    kept = KeptFold(config.state_dir, config.origin, log_vkeys_of(policy, config.origin), policy)
+    view, follower = follow_kept(kept, log, config.origin, policy, on_uncertain=on_uncertain)
+    writer = StatementWriter(log, view, key, name, clock)
+    return FollowedFederation(channel, follower, view, kept, log, writer, stopping)
+
+
+def follow_kept(
+    kept: KeptFold,
+    source: FollowSource,
+    origin: str,
+    policy: TrustPolicy,
+    *,
+    on_uncertain: Callable[[UncertainStateError], None],
+) -> tuple[FederationView, LogFollower]:
+    """Make the view and the follower that go on from what was kept."""
+    view = FederationView(kept.fold)
 
     def contradicted(failure: SfrlError) -> None:
+        if isinstance(failure, UncertainStateError):
+            kept.forget()
         # It leaves nothing to decide on: the process ends rather than serve an old view.
         error = UncertainStateError("the log that we follow contradicts itself")
         error.__cause__ = failure
         on_uncertain(error)
 
     follower = LogFollower(
-        log,
-        origin=config.origin,
+        source,
+        origin=origin,
         policy=policy,
         on_entry=view.on_entry,
         on_witnessed=view.on_witnessed,
+        on_covered=lambda: kept.offer(follower.size, follower.position, view.freeze),
         on_failed=contradicted,
+        start=kept.begin,
+        on_restart=lambda: view.restart(kept.begin_anew()),
     )
-    name = parse_spiffe_id(f"spiffe://{config.trust_domain}/service/{role}/{config.name}")
-    writer = StatementWriter(log, view, config.signing.open(), name, clock)
-    return FollowedFederation(channel, follower, view, writer, stopping)
+    view.on_witnessed(follower.witnessed_size)
+    return view, follower
 
 
 def server_tls_of(config: GatekeeperConfig | AggregatorConfig) -> ServerTls:
@@ -104,14 +132,12 @@ def server_tls_of(config: GatekeeperConfig | AggregatorConfig) -> ServerTls:
 
 
 def log_vkeys_of(policy: TrustPolicy, origin: str) -> tuple[str, str]:
-    """The log's Ed25519 and ML-DSA-44 vkeys.
+    """The Ed25519 and ML-DSA-44 vkeys that genesis names: the log's first generation.
 
     Raises:
-        MalformedError: the trust policy does not list exactly one of each.
+        MalformedError: the trust policy does not list the log, or not one of each.
     """
     log = policy.log(origin)
-    keys = () if log is None else log.keys
-    by_type = {key.key_type: key.vkey for key in keys}
-    if len(keys) != 2 or by_type.keys() != {ED25519, ML_DSA_44_COSIGNATURE}:
-        raise MalformedError("the trust policy lists an Ed25519 and an ML-DSA-44 key of the log")
-    return by_type[ED25519], by_type[ML_DSA_44_COSIGNATURE]
+    if log is None:
+        raise MalformedError("the trust policy does not list the log")
+    return log.genesis_vkeys

@@ -1,7 +1,8 @@
 """A service's view of the federation: the log, followed and folded.
 
 The follower verifies chain, tree and checkpoints; the fold says what has effect. One lock guards both, and whoever
-waits is woken by each batch. A service that starts takes the same way from entry 0 (promise 5).
+waits is woken by each batch. A service that starts takes the same way from entry 0, or from where a fold that went it
+was kept (promise 5).
 
 Runs in: gatekeeper, aggregator.
 Trusts: the log's keys and the witness quorum, from the trust policy.
@@ -16,13 +17,14 @@ from contextlib import contextmanager
 
 import structlog
 
-from sfrl_secure.errors import MalformedError, UnavailableError
+from sfrl_secure.errors import UnavailableError
 from sfrl_secure.ids import Digest
 from sfrl_secure.rounds.fold import FederationFold
+from sfrl_secure.rounds.snapshot import freeze_fold
 from sfrl_secure.rounds.state import FederationState
 from sfrl_secure.rpc.identity import RecordedIdentity
 from sfrl_secure.translog.entries import LogEntry
-from sfrl_secure.wire.content import parse_content
+from sfrl_secure.wire.content import Content
 
 _log = structlog.get_logger()
 
@@ -34,18 +36,14 @@ class FederationView:
         witnessed_size: entries under the witness quorum.
     """
 
-    def __init__(self, fold: FederationFold) -> None:
-        """Begin before entry 0; `on_entry` and `on_witnessed` are the follower's callbacks."""
+    def __init__(self, fold: FederationFold, witnessed_size: int = 0) -> None:
+        """Go on where `fold` is; `on_entry` and `on_witnessed` are the follower's callbacks."""
         self._fold = fold
         self._changed = threading.Condition()
-        self.witnessed_size = 0
+        self.witnessed_size = witnessed_size
 
-    def on_entry(self, index: int, leaf: Digest, _raw: bytes, entry: LogEntry) -> None:
-        """Take one verified entry in."""
-        try:
-            content = parse_content(entry.envelope)
-        except MalformedError:
-            content = None
+    def on_entry(self, index: int, leaf: Digest, entry: LogEntry, content: Content | None) -> None:
+        """Take one verified entry in, with its content, or None where that is malformed."""
         with self._changed:
             void = self._fold.apply(index, leaf, entry, content)
             self._changed.notify_all()
@@ -57,6 +55,18 @@ class FederationView:
         with self._changed:
             self.witnessed_size = max(self.witnessed_size, size)
             self._changed.notify_all()
+
+    def restart(self, fold: FederationFold) -> None:
+        """Forget everything, and begin with another fold."""
+        with self._changed:
+            self._fold = fold
+            self.witnessed_size = 0
+            self._changed.notify_all()
+
+    def freeze(self) -> Callable[[], bytes]:
+        """Give what encodes the state of now, later."""
+        with self._changed:
+            return freeze_fold(self._fold)
 
     def lookup(self, spki_sha256: Digest) -> RecordedIdentity | None:
         """The identity that the log records for a TLS public key."""

@@ -19,6 +19,9 @@ NOTE_BYTES_MAX = 128 * 1024
 NOTE_SIGNATURES_MAX = 64
 """Signature lines of one note."""
 
+ANCHOR_BYTES_MAX = 8_192
+"""The note in a time_anchored entry: Ed25519 lines only, some 50 of them."""
+
 TRUST_POLICY_BYTES_MAX = 256 * 1024
 """One trust policy (C2SP tlog-policy). An ML-DSA-44 key is 1.8 kB, and at least 32 logs and 32 witnesses are taken."""
 
@@ -33,6 +36,12 @@ DOCUMENT_BYTES_MAX = 60_000
 
 COORDINATES_MAX = 2**31
 """Coordinates of one model."""
+
+OBJECT_HEADER_BYTES_MAX = 4_096
+"""What an object may have beside eight bytes a coordinate."""
+
+OBJECT_BYTES_MAX = 8 * COORDINATES_MAX + OBJECT_HEADER_BYTES_MAX
+"""One object: no payload, model or aggregate is longer."""
 
 TENSORS_MAX = 4_096
 """Tensors of one model."""
@@ -64,8 +73,17 @@ RECEIPT_BYTES_MAX = 2 * 1024 * 1024
 FOLLOW_BYTES_MAX = 1024 * 1024
 """The entries of one message of FollowLog together."""
 
+APPEND_ENTRIES_MAX = 256
+"""Envelopes of one message of AppendEntries or StreamEntries."""
+
+APPEND_BYTES_MAX = 1024 * 1024
+"""The envelopes of one such message together."""
+
+PROVE_ENTRIES_MAX = 64
+"""Entries that one call of ProveEntries proves."""
+
 CHUNK_BYTES_MAX = 1024 * 1024
-"""One chunk of a model."""
+"""One chunk of a model, of an object or of an entry bundle."""
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 """One gRPC message."""

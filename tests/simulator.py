@@ -73,12 +73,12 @@ from sfrl_secure.storage.objects import ObjectStore
 from sfrl_secure.translog.checkpoint import Checkpoint, format_checkpoint
 from sfrl_secure.translog.cosignature import Cosigner, sign_checkpoint
 from sfrl_secure.translog.entries import LogEntry, LoggedEntry
-from sfrl_secure.translog.merkle import leaf_hash
+from sfrl_secure.translog.merkle import EMPTY_ROOT, leaf_hash
 from sfrl_secure.translog.note import ED25519_COSIGNATURE, add_signatures, format_note, parse_note, verifier_key
 from sfrl_secure.translog.policy import TrustedLog, TrustedWitness, TrustPolicy, WitnessGroup
 from sfrl_secure.translog.tree import MerkleTree
 from sfrl_secure.wire.audit_service import AppendedEntry
-from sfrl_secure.wire.content import parse_content
+from sfrl_secure.wire.content import Content, parse_content
 from sfrl_secure.wire.entries import encode_entry, encode_envelope
 from sfrl_secure.wire.statements import encode_statement, encode_update
 
@@ -114,6 +114,7 @@ class Covered:
     """A checkpoint and the size of its tree."""
 
     tree_size: int
+    root: Digest
     note: bytes
 
 
@@ -125,11 +126,11 @@ class LaggingView(FederationView):
         self.is_held = False
         self._held: list[Callable[[], None]] = []
 
-    def on_entry(self, index: int, leaf: Digest, raw: bytes, entry: LogEntry) -> None:
+    def on_entry(self, index: int, leaf: Digest, entry: LogEntry, content: Content | None) -> None:
         if self.is_held:
-            self._held.append(lambda: FederationView.on_entry(self, index, leaf, raw, entry))
+            self._held.append(lambda: FederationView.on_entry(self, index, leaf, entry, content))
         else:
-            super().on_entry(index, leaf, raw, entry)
+            super().on_entry(index, leaf, entry, content)
 
     def let(self) -> None:
         """Take in what was held, and hold nothing more."""
@@ -157,9 +158,9 @@ class SimulatedLog:
         self.tree = MerkleTree()
         self.voids: dict[int, str] = {}
         self.before_append: Callable[[Envelope], None] = lambda envelope: None
-        self._entries: list[tuple[Digest, LogEntry]] = []
+        self._entries: list[tuple[Digest, LogEntry, Content | None]] = []
         self._views: list[FederationView] = []
-        self._witnessed = Covered(0, b"")
+        self._witnessed = Covered(0, EMPTY_ROOT, b"")
         self._lock = threading.RLock()
 
     def append(self, envelope: Envelope) -> AppendedEntry:
@@ -200,10 +201,10 @@ class SimulatedLog:
             if void is not None:
                 self.voids[index] = void
             self.raw.append(raw)
-            self._entries.append((leaf, entry))
+            self._entries.append((leaf, entry, content))
             self.tree.append(leaf)
             for view in self._views:
-                view.on_entry(index, leaf, raw, entry)
+                view.on_entry(index, leaf, entry, content)
             if self.witnessing:
                 self.witness()
             return index
@@ -211,15 +212,15 @@ class SimulatedLog:
     def witness(self) -> None:
         """Let the quorum cosign what is signed."""
         size = len(self.raw)
-        self._witnessed = Covered(size, b"")
+        self._witnessed = Covered(size, self.tree.root(size), b"")
         for view in self._views:
             view.on_witnessed(size)
 
     def follow(self, view: FederationView) -> None:
         """Bring a view up to date and keep it so."""
         with self._lock:
-            for index, (leaf, entry) in enumerate(self._entries):
-                view.on_entry(index, leaf, self.raw[index], entry)
+            for index, taken in enumerate(self._entries):
+                view.on_entry(index, *taken)
             view.on_witnessed(self._witnessed.tree_size)
             self._views.append(view)
 
@@ -227,7 +228,8 @@ class SimulatedLog:
     def signed(self) -> Covered:
         """Newest checkpoint under the log's keys."""
         with self._lock:
-            return Covered(len(self.raw), self.note(len(self.raw)))
+            size = len(self.raw)
+            return Covered(size, self.tree.root(size), self.note(size))
 
     @property
     def witnessed(self) -> Covered:
@@ -235,7 +237,7 @@ class SimulatedLog:
         with self._lock:
             if self._witnessed.tree_size and not self._witnessed.note:
                 size = self._witnessed.tree_size
-                self._witnessed = Covered(size, self.note(size, self.witnesses[:2]))
+                self._witnessed = replace(self._witnessed, note=self.note(size, self.witnesses[:2]))
             return self._witnessed
 
     def note(
@@ -253,6 +255,10 @@ class SimulatedLog:
         """An entry with its path to the root at `tree_size`."""
         with self._lock:
             return LoggedEntry(index, self.raw[index], self.tree.inclusion_proof(index, tree_size).path)
+
+    def prove(self, indices: Sequence[int], tree_size: int) -> tuple[LoggedEntry, ...]:
+        """The same of several."""
+        return tuple(self.logged_entry(index, tree_size) for index in indices)
 
     def leaf(self, index: int) -> Digest:
         """Entry hash at an index."""
@@ -588,7 +594,7 @@ class SimulatedGatekeeper:
             self.view, writer, self.refuser, simulator.objects, simulator.clock,
             ByteBudget(budget), ByteBudget(evidence_budget),
         )  # fmt: skip
-        self.proofs = ProofBuilder(self.view, simulator.log)
+        self.proofs = ProofBuilder(self.view, simulator.log, simulator.log)
         self.fetches = FetchLog(writer, simulator.clock, interval_seconds=0.001)
         self.fetches.start()
         self.servicer = GatekeeperServicer(

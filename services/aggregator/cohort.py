@@ -20,7 +20,7 @@ from sfrl_secure.limits import SUBMIT_BYTES_MAX
 from sfrl_secure.rounds.payloads import check_admission
 from sfrl_secure.rounds.state import Admission, RoundState
 from sfrl_secure.sparse.update import SparseUpdate
-from sfrl_secure.storage.objects import ObjectStore
+from sfrl_secure.storage.objects import Objects
 
 _log = structlog.get_logger()
 
@@ -28,7 +28,7 @@ _log = structlog.get_logger()
 class Cohort:
     """Decided updates of one round; keeps what was decided, so that each payload is decoded once."""
 
-    def __init__(self, objects: ObjectStore) -> None:
+    def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._opened: Digest | None = None
         self._decided: dict[str, SparseUpdate | None] = {}

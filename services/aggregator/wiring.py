@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from sfrl_secure.clock import Clock
@@ -17,7 +18,7 @@ from sfrl_secure.rpc.server import RpcServer, ServerSettings
 from sfrl_secure.services.aggregator.work import Aggregator
 from sfrl_secure.services.config import AggregatorConfig
 from sfrl_secure.services.following import FollowedFederation, follow_federation, server_tls_of
-from sfrl_secure.storage.objects import ObjectStore
+from sfrl_secure.storage.objects import open_objects
 
 
 @dataclass(slots=True)
@@ -69,19 +70,24 @@ def open_aggregator(
 
     Raises:
         UnavailableError: the port cannot be bound.
+        UncertainStateError: another process owns the state folder.
         NotFoundError, MalformedError, DeniedError: files of the configuration.
     """
     federation = follow_federation(config, "aggregator", clock, stopping, on_uncertain=on_uncertain)
-    aggregator = Aggregator(federation.view, federation.writer, ObjectStore(config.objects_dir), clock)
-    tls = server_tls_of(config)
-    server = RpcServer(
-        ServerSettings(config.listen, config.threads),
-        tls=lambda: tls,
-        methods=(),
-        registry=federation.view,
-        policy=TransportPolicy(config.trust_domain),
-        clock=clock,
-        on_refused=lambda _reason, _peer_class, _digest: None,
-        on_uncertain=on_uncertain,
-    )
-    return AggregatorService(federation, aggregator, server, config.grace_seconds, on_uncertain, stopping)
+    with ExitStack() as opening:
+        opening.callback(federation.stop)
+        objects = open_objects(config.objects_url or config.objects_dir)
+        aggregator = Aggregator(federation.view, federation.writer, objects, clock)
+        tls = server_tls_of(config)
+        server = RpcServer(
+            ServerSettings(config.listen, config.threads),
+            tls=lambda: tls,
+            methods=(),
+            registry=federation.view,
+            policy=TransportPolicy(config.trust_domain),
+            clock=clock,
+            on_refused=lambda _reason, _peer_class, _digest: None,
+            on_uncertain=on_uncertain,
+        )
+        opening.pop_all()
+        return AggregatorService(federation, aggregator, server, config.grace_seconds, on_uncertain, stopping)

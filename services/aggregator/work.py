@@ -34,7 +34,7 @@ from sfrl_secure.services.aggregator.actions import Action, CloseRound, OpenRoun
 from sfrl_secure.services.aggregator.cohort import Cohort
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.services.writer import Proposal, StatementWriter
-from sfrl_secure.storage.objects import ObjectStore
+from sfrl_secure.storage.objects import Objects
 
 _log = structlog.get_logger()
 
@@ -54,7 +54,7 @@ _IDLE_SECONDS = 0.25
 class Aggregator:
     """Does what the segments need, one thing at a time."""
 
-    def __init__(self, view: FederationView, writer: StatementWriter, objects: ObjectStore, clock: Clock) -> None:
+    def __init__(self, view: FederationView, writer: StatementWriter, objects: Objects, clock: Clock) -> None:
         self._view = view
         self._writer = writer
         self._objects = objects

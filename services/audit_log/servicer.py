@@ -1,8 +1,8 @@
-"""The audit log's two methods: append an entry, follow the log.
+"""The audit log's methods: append entries, follow the log, prove entries, read bundles.
 
-AppendEntry is for services, operators and auditors: what they bring authenticates itself, so nobody can sit on
-another's revocation. FollowLog is for services and auditors: entries name participants, who see only their own
-through a gatekeeper.
+Appending is for everybody whom the door admits: what they bring authenticates itself, and `intake` refuses what is
+not theirs to bring. Reading is for services and auditors: entries name participants, who see only their own through a
+gatekeeper.
 
 Format: proto/sfrl/audit/v1/audit_service.proto.
 
@@ -13,62 +13,90 @@ Trusts: the interceptor, for who calls. Nothing in a request.
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import grpc
 
-from sfrl_secure.errors import DeniedError, ExhaustedError, NotFoundError, UnavailableError
-from sfrl_secure.ids import SpiffeId, sha256
-from sfrl_secure.limits import FOLLOW_BYTES_MAX
-from sfrl_secure.rounds.refusals import RefusalCounter
-from sfrl_secure.rpc.identity import SERVICE_ROLES, peer_class_of, peer_of
+from sfrl_secure.errors import MalformedError, MissingEvidenceError, NotFoundError, UnavailableError
+from sfrl_secure.limits import CHUNK_BYTES_MAX, FOLLOW_BYTES_MAX
+from sfrl_secure.rpc.identity import ROLES, SERVICE_ROLES, peer_of
 from sfrl_secure.rpc.server import Method
 from sfrl_secure.sequencer.sequencer import LogHead, Sequencer
-from sfrl_secure.translog.entries import LoggedEntry
+from sfrl_secure.services.audit_log.appending import Appending
+from sfrl_secure.services.audit_log.bounds import CallBound
+from sfrl_secure.services.audit_log.exchange import EntryExchange
+from sfrl_secure.storage.log_store import LogFiles
+from sfrl_secure.translog.tiles import BUNDLE_BYTES_MAX
+from sfrl_secure.wire.append_entries import encode_entries_response, parse_entries_request
 from sfrl_secure.wire.audit_service import (
+    APPEND_ENTRIES,
     APPEND_ENTRY,
     FOLLOW_LOG,
-    AppendedEntry,
+    PROVE_ENTRIES,
+    READ_ENTRY_BUNDLE,
+    STREAM_ENTRIES,
     FollowBatch,
     encode_append_response,
     encode_follow_response,
     parse_append_request,
     parse_follow_request,
 )
-from sfrl_secure.wire.content import Content, parse_content
+from sfrl_secure.wire.content import Content
+from sfrl_secure.wire.log_reads import (
+    encode_bundle_chunk,
+    encode_prove_response,
+    parse_bundle_request,
+    parse_prove_request,
+)
 
 FOLLOWS_OF_ONE_MAX = 4
-"""Streams of one caller at once: one, and those of its connections that we do not know yet to be dead."""
+"""FollowLog calls of one caller at once: one, and those of its connections that we do not know yet to be dead."""
 
-APPEND_SECONDS = 15.0
-"""An entry that is not ordered by then is answered with UNAVAILABLE; asked again, it is found or ordered."""
+STREAMS_OF_ONE_MAX = 4
+STREAMS_MAX = 32
+"""StreamEntries calls at once, likewise, and of all callers."""
 
+PROOFS_OF_ONE_MAX = 48
+PROOFS_MAX = 64
+"""ProveEntries calls at once: a gatekeeper makes one for each receipt that it is asked for."""
+
+BUNDLES_OF_ONE_MAX = 4
+BUNDLES_MAX = 16
+"""ReadEntryBundle calls at once: each holds a bundle, 16 MiB at most, in memory."""
+
+_READERS = SERVICE_ROLES | {"auditor"}
 _LOOK_SECONDS = 0.25
 
 
 class AuditLogServicer:
-    """Answers calls from the sequencer's state. Safe for any number of threads."""
+    """Answers calls. Safe for any number of threads."""
 
-    def __init__(self, sequencer: Sequencer[Content], counter: RefusalCounter, *, followers_max: int) -> None:
-        """Serve `sequencer`; count documents that lack signatures in `counter`.
+    def __init__(
+        self, sequencer: Sequencer[Content], appending: Appending, files: LogFiles, *, followers_max: int
+    ) -> None:
+        """Serve `sequencer` and the published `files`.
 
         Args:
-            followers_max: streams at once, of all callers.
+            followers_max: FollowLog calls at once, of all callers.
         """
         self._sequencer = sequencer
-        self._counter = counter
-        self._followers_max = followers_max
-        self._follows: Counter[SpiffeId] = Counter()
-        self._lock = threading.Lock()
+        self._appending = appending
+        self._files = files
+        self._follows = CallBound(FOLLOWS_OF_ONE_MAX, followers_max)
+        self._streams = CallBound(STREAMS_OF_ONE_MAX, STREAMS_MAX)
+        self._proofs = CallBound(PROOFS_OF_ONE_MAX, PROOFS_MAX)
+        self._bundles = CallBound(BUNDLES_OF_ONE_MAX, BUNDLES_MAX)
         self._closing = threading.Event()
 
     def methods(self) -> tuple[Method, ...]:
         """What the server has, and for whom."""
         return (
-            Method(APPEND_ENTRY, self.append_entry, SERVICE_ROLES | {"operator", "auditor"}),
-            Method(FOLLOW_LOG, self.follow_log, SERVICE_ROLES | {"auditor"}, is_stream=True),
+            Method(APPEND_ENTRY, self.append_entry, ROLES),
+            Method(APPEND_ENTRIES, self.append_entries, ROLES),
+            Method(STREAM_ENTRIES, self.stream_entries, SERVICE_ROLES, is_stream=True, takes_stream=True),
+            Method(FOLLOW_LOG, self.follow_log, _READERS, is_stream=True),
+            Method(PROVE_ENTRIES, self.prove_entries, _READERS, is_stream=True),
+            Method(READ_ENTRY_BUNDLE, self.read_entry_bundle, _READERS, is_stream=True),
         )
 
     def close(self) -> None:
@@ -77,17 +105,20 @@ class AuditLogServicer:
 
     def append_entry(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         """Append one envelope; answer with receipt A when it is durable and signed for."""
-        envelope = parse_append_request(request)
-        content = parse_content(envelope)
-        try:
-            appended = self._sequencer.append(envelope, content, timeout_seconds=APPEND_SECONDS)
-        except DeniedError as refusal:
-            if refusal.reason == "threshold":
-                peer = peer_of(context).spiffe_id
-                self._counter.count(refusal.reason, peer_class_of(peer), sha256(request))
-            raise
-        logged = LoggedEntry(appended.index, appended.raw, appended.path)
-        return encode_append_response(AppendedEntry(logged, appended.checkpoint))
+        return encode_append_response(self._appending.append(parse_append_request(request), peer_of(context)))
+
+    def append_entries(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        """Append envelopes; answer when all that may be is durable and signed for."""
+        peer = peer_of(context)
+        pending = self._appending.submit(self._appending.judge(parse_entries_request(request), peer))
+        return encode_entries_response(self._appending.finish(pending, peer))
+
+    def stream_entries(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        """Append the envelopes of one request after the other; answer in their order."""
+        peer = peer_of(context)
+        self._check_open()
+        with self._streams.call_of(peer.spiffe_id):
+            yield from EntryExchange(self._appending, peer, self._closing).answers(requests)
 
     def follow_log(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         """Send the entries from an index on, then what is new, until the caller goes away or we end."""
@@ -95,9 +126,32 @@ class AuditLogServicer:
         if first_index > self._sequencer.head.size:
             # A caller that knows more than we do is no follower of this log.
             raise NotFoundError("the log has not so many entries")
-        with self._follow_of(peer_of(context).spiffe_id):
+        self._check_open()
+        with self._follows.call_of(peer_of(context).spiffe_id):
             for batch in self._batches(first_index, context):
                 yield encode_follow_response(batch)
+
+    def prove_entries(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        """Send entries with their paths to the root at one size that was signed for."""
+        asked = parse_prove_request(request)
+        with self._proofs.call_of(peer_of(context).spiffe_id):
+            for index in asked.indices:
+                yield encode_prove_response(self._sequencer.prove(index, asked.tree_size))
+
+    def read_entry_bundle(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        """Send one published bundle."""
+        bundle = parse_bundle_request(request)
+        with self._bundles.call_of(peer_of(context).spiffe_id):
+            try:
+                raw = self._files.read(bundle.path, BUNDLE_BYTES_MAX)
+            except MalformedError:  # ours is too long: not the caller's mistake
+                raise MissingEvidenceError("the bundle cannot be read") from None
+            for at in range(0, len(raw), CHUNK_BYTES_MAX):
+                yield encode_bundle_chunk(raw[at : at + CHUNK_BYTES_MAX])
+
+    def _check_open(self) -> None:
+        if self._closing.is_set():
+            raise UnavailableError("the log is stopping")
 
     def _batches(self, first_index: int, context: grpc.ServicerContext) -> Iterator[FollowBatch]:
         index, witnessed_note = first_index, b""
@@ -120,21 +174,3 @@ class AuditLogServicer:
                     head = self._sequencer.wait_for_change(known, _LOOK_SECONDS)
                 except UnavailableError:
                     return  # The log is ending, and all of it was sent.
-
-    @contextmanager
-    def _follow_of(self, caller: SpiffeId) -> Iterator[None]:
-        with self._lock:
-            if self._closing.is_set():
-                raise UnavailableError("the log is stopping")
-            if self._follows[caller] >= FOLLOWS_OF_ONE_MAX:
-                raise ExhaustedError(f"{FOLLOWS_OF_ONE_MAX} streams of one caller follow already")
-            if self._follows.total() >= self._followers_max:
-                raise ExhaustedError(f"{self._followers_max} streams follow already")
-            self._follows[caller] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._follows[caller] -= 1
-                if not self._follows[caller]:
-                    del self._follows[caller]

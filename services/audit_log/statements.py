@@ -1,4 +1,4 @@
-"""The log's own statements: refusals at its door, and documents that lacked signatures.
+"""The log's own statements: refusals at its door, documents that lacked signatures, and anchors of its time.
 
 They are appended like anybody else's, with a key of their own that the services document names: the keys that sign
 checkpoints sign nothing else.
@@ -15,7 +15,7 @@ from sfrl_secure.clock import Clock
 from sfrl_secure.crypto.envelope import sign_envelope
 from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.errors import ConflictError
-from sfrl_secure.governance.statements import STATEMENT_TYPE, RefusalsCounted, Statement
+from sfrl_secure.governance.statements import STATEMENT_TYPE, RefusalsCounted, Statement, TimeAnchored
 from sfrl_secure.ids import ZERO_DIGEST, SpiffeId
 from sfrl_secure.limits import STATEMENT_LIFETIME_US
 from sfrl_secure.rounds.state import FederationState
@@ -28,7 +28,7 @@ ATTEMPTS = 5
 
 
 class OwnStatements:
-    """Signs and appends what the log itself has to say."""
+    """Signs and appends what the log itself has to say, in stream `log`."""
 
     def __init__(
         self,
@@ -45,11 +45,11 @@ class OwnStatements:
         self._writer = writer
         self._clock = clock
 
-    def write_refusals(self, body: RefusalsCounted) -> Appended:
-        """Append counted refusals.
+    def write(self, body: RefusalsCounted | TimeAnchored) -> Appended:
+        """Append a statement.
 
         Raises:
-            DeniedError: the services document in force does not name us.
+            DeniedError: the services document in force does not name us, or the body would have no effect.
             ConflictError: governance moved on each time.
             ExhaustedError, UnavailableError: the log takes nothing now.
         """
@@ -60,7 +60,7 @@ class OwnStatements:
                 continue
         return self._append(body)
 
-    def _append(self, body: RefusalsCounted) -> Appended:
+    def _append(self, body: RefusalsCounted | TimeAnchored) -> Appended:
         with self._sequencer.history.lock:
             federation_id, governance_head = self._state.federation_id, self._state.governance_head
         statement = Statement(

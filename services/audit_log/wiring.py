@@ -1,8 +1,8 @@
 """The audit log, put together.
 
-A start goes in this order, and anything that does not fit ends it: own the journal's folder; replay the journal;
-compare it with the last signed note and with what is published; ask the witnesses; only then sign, order, witness,
-serve.
+A start goes in this order, and anything that does not fit ends it: own the log's store; take in what is new since the
+fold's snapshot; compare the tree with the last signed note and with what is published; ask the witnesses; only then
+sign, order, witness, serve.
 
 Runs in: audit_log.
 Trusts: configuration, trust policy and keys.
@@ -18,33 +18,43 @@ from dataclasses import dataclass
 import structlog
 
 from sfrl_secure.clock import Clock
-from sfrl_secure.errors import MalformedError, UncertainStateError
-from sfrl_secure.ids import parse_spiffe_id
+from sfrl_secure.errors import MalformedError, NotFoundError, UncertainStateError
+from sfrl_secure.ids import parse_spiffe_id, sha256
 from sfrl_secure.rounds.fold import FederationFold
 from sfrl_secure.rounds.refusals import RefusalCounter
+from sfrl_secure.rounds.snapshot import decode_fold, freeze_fold
 from sfrl_secure.rpc.identity import TransportPolicy
 from sfrl_secure.rpc.server import RpcServer, ServerSettings, ServerTls
-from sfrl_secure.sequencer.bootstrap import open_log
-from sfrl_secure.sequencer.history import Codec, History
-from sfrl_secure.sequencer.log_keys import parse_log_keys
+from sfrl_secure.sequencer.bootstrap import Folds, open_log
+from sfrl_secure.sequencer.history import Codec
 from sfrl_secure.sequencer.publication import Publication
 from sfrl_secure.sequencer.sequencer import Sequencer, SequencerSettings
-from sfrl_secure.sequencer.signing import CheckpointSigner, SignedHead
+from sfrl_secure.sequencer.signing import SignedHead
+from sfrl_secure.sequencer.snapshot import FoldSnapshot, read_snapshot
 from sfrl_secure.sequencer.start_check import check_not_behind
-from sfrl_secure.sequencer.witness_client import HttpWitness
+from sfrl_secure.sequencer.upkeep import Upkeep, UpkeepSettings
 from sfrl_secure.sequencer.witnessing import Witnessing, WitnessingSettings
+from sfrl_secure.services.audit_log.anchors import AnchorWriter
+from sfrl_secure.services.audit_log.appending import Appending
+from sfrl_secure.services.audit_log.http import log_app
 from sfrl_secure.services.audit_log.identities import LogIdentities
+from sfrl_secure.services.audit_log.intake import Intake, SignatureChecks
 from sfrl_secure.services.audit_log.servicer import AuditLogServicer
 from sfrl_secure.services.audit_log.statements import OwnStatements
+from sfrl_secure.services.audit_log.trust import open_trust
 from sfrl_secure.services.config import AuditLogConfig
+from sfrl_secure.services.http import HttpServer
 from sfrl_secure.services.refusals import RefusalWriter
 from sfrl_secure.storage.files import FolderLock, make_folder
-from sfrl_secure.storage.secrets import read_secret
-from sfrl_secure.translog.policy import TrustPolicy
+from sfrl_secure.storage.index import SqliteStatements
+from sfrl_secure.storage.log_folder import FolderLogStore
+from sfrl_secure.storage.log_store import LogStore
 from sfrl_secure.wire.content import Content, parse_content
 from sfrl_secure.wire.entries import encode_entry, parse_entry
 
 _log = structlog.get_logger()
+
+INDEX_NAME = "statements.sqlite"
 
 CODEC: Codec[Content] = Codec(encode_entry, parse_entry, parse_content)
 """How this federation's entries are written."""
@@ -56,10 +66,13 @@ class AuditLog:
 
     resources: ExitStack
     sequencer: Sequencer[Content]
+    upkeep: Upkeep
+    anchors: AnchorWriter
     witnessing: Witnessing
     refusals: RefusalWriter
     servicer: AuditLogServicer
     server: RpcServer
+    public: HttpServer | None
     grace_seconds: float
     has_started: bool = False
 
@@ -67,9 +80,14 @@ class AuditLog:
         """Sign, order, witness, serve; give the port."""
         self.sequencer.start()
         self.has_started = True
+        self.upkeep.start()
+        # Before the witnessing: it chooses what was published before this start.
+        self.anchors.start()
         self.witnessing.start()
         self.refusals.start()
         self.server.start()
+        if self.public is not None:
+            self.public.start()
         return self.server.port
 
     def stop(self) -> None:
@@ -78,8 +96,10 @@ class AuditLog:
             self.servicer.close()
             self.server.stop(self.grace_seconds)
             self.refusals.stop()
+            self.anchors.stop()
             self.witnessing.stop()
             self.sequencer.stop()
+            self.upkeep.stop()
         self.resources.close()
 
 
@@ -101,38 +121,61 @@ def open_audit_log(
         UnavailableError: stopped while waiting, or the port cannot be bound.
         NotFoundError, MalformedError, DeniedError: files of the configuration.
     """
-    policy = config.open_trust_policy()
-    keys = parse_log_keys(read_secret(config.log_key))
-    signer = CheckpointSigner(keys.note_signer(config.origin), keys.cosigner(config.origin), clock)
-    check_keys(policy, signer)
-    witnesses = open_witnesses(config, policy)
+    trust = open_trust(config, clock)
+    policy, signer = trust.policy, trust.signer
     signing_key = config.signing.open()
     tls = ServerTls(config.read_tls_key(), config.read_certificate(), config.read_client_roots())
     with ExitStack() as opening:
-        make_folder(config.journal_dir)
-        opening.enter_context(FolderLock(config.journal_dir))
-        fold = FederationFold(config.origin, signer.vkeys)
-        history, journal = open_log(config.journal_dir, fold, CODEC, clock)
-        opening.callback(journal.close)
-        _log.info("journal_replayed", log_size=history.size, bytes=journal.cut_bytes, count=history.void_entries)
+        store = _open_store(config, opening)
+        index = SqliteStatements(config.journal_dir / INDEX_NAME, log_id=sha256(config.origin.encode()))
+        opening.callback(index.close)
+        folds = _FederationFolds(config.origin, trust.genesis_vkeys, index)
+        opened = open_log(store, folds.folds(), CODEC, clock, index, _read_snapshot(config))
+        history, fold = opened.history, folds.latest
+        _log.info(
+            "log_opened", log_size=history.size, bytes=store.journal.cut_bytes, count=history.void_entries
+        )
 
-        signed_head = SignedHead(config.journal_dir)
+        signed_head = SignedHead(store.signed)
         signed_head.check(config.origin, policy, history.tree)
-        publication = Publication(config.log_dir, history.tree, history.entry)
+        publication = Publication(
+            store.files, history.tree, history.entry, clock, settled_size=opened.settled_size
+        )
         published = publication.open(config.origin, policy)
-        check_not_behind(witnesses, config.origin, policy, history.tree, stopping)
+        check_not_behind(trust.witnesses, config.origin, policy, history.tree, stopping)
 
-        sequencer = _sequencer(config, history, signer, on_uncertain)
-        if published is not None and published.quorum_met:
+        def forget_published() -> None:
+            history.tree.forget(publication.full_size, opened.nodes.node)
+
+        batches = config.batches
+        sequencer = Sequencer(
+            history,
+            signer,
+            SequencerSettings(batches.entries_max, batches.delay_ms / 1000, batches.queue_max),
+            on_uncertain=on_uncertain,
+            after_batch=forget_published,
+        )
+        # Under retired keys it is no checkpoint to act on; the first one of this run is.
+        if published is not None and published.quorum_met and published.is_current:
             sequencer.set_witnessed(published.checkpoint.size, published.note)
         witnessing = Witnessing(
-            sequencer, publication, signed_head, witnesses, policy, config.origin, WitnessingSettings(),
+            sequencer, publication, signed_head, trust.witnesses, policy, config.origin, WitnessingSettings(),
+            on_uncertain=on_uncertain,
+        )
+        upkeep = Upkeep(
+            sequencer, publication, store.journal, index, config.journal_dir, folds.freeze, UpkeepSettings(),
             on_uncertain=on_uncertain,
         )
         counter = RefusalCounter(clock)
         writer = parse_spiffe_id(f"spiffe://{config.trust_domain}/service/audit_log/{config.name}")
         own = OwnStatements(sequencer, fold.state, signing_key, writer, clock)
-        servicer = AuditLogServicer(sequencer, counter, followers_max=config.followers_max)
+        anchors = AnchorWriter(
+            sequencer, fold.state, policy, own.write, interval_seconds=config.anchor_seconds, published=published
+        )
+        checks = SignatureChecks()
+        opening.callback(checks.close)
+        appending = Appending(sequencer, Intake(fold.state, history.lock, checks), counter)
+        servicer = AuditLogServicer(sequencer, appending, store.files, followers_max=config.followers_max)
         server = RpcServer(
             ServerSettings(config.listen, config.threads),
             tls=lambda: tls,
@@ -143,48 +186,76 @@ def open_audit_log(
             on_refused=counter.count,
             on_uncertain=on_uncertain,
         )
+        public: HttpServer | None = None
+        if config.public_listen is not None:
+            public = HttpServer(
+                log_app(store.files), config.public_listen, name="public log", grace_seconds=config.grace_seconds
+            )
+            opening.callback(public.stop)
         return AuditLog(
             opening.pop_all(),
             sequencer,
+            upkeep,
+            anchors,
             witnessing,
-            RefusalWriter(counter, own.write_refusals, interval_seconds=config.refusals_seconds),
+            RefusalWriter(counter, own.write, interval_seconds=config.refusals_seconds),
             servicer,
             server,
+            public,
             config.grace_seconds,
         )
 
 
-def _sequencer(
-    config: AuditLogConfig,
-    history: History[Content],
-    signer: CheckpointSigner,
-    on_uncertain: Callable[[UncertainStateError], None],
-) -> Sequencer[Content]:
-    batches = config.batches
-    settings = SequencerSettings(batches.entries_max, batches.delay_ms / 1000, batches.queue_max)
-    return Sequencer(history, signer, settings, on_uncertain=on_uncertain)
+def _open_store(config: AuditLogConfig, opening: ExitStack) -> LogStore:
+    """Open the log where it is kept; it is let go when `opening` ends."""
+    store: LogStore
+    if config.log_url is None:
+        store = FolderLogStore.open(config.journal_dir, config.log_dir)
+    else:
+        # Loaded by whoever needs it: a log in a folder has no part of it in memory.
+        from sfrl_secure.storage.log_bucket import BucketLogStore, open_bucket
+
+        # The folder holds what can be made again, and is one process's all the same.
+        make_folder(config.journal_dir)
+        opening.enter_context(FolderLock(config.journal_dir))
+        store = BucketLogStore.open(*open_bucket(config.log_url))
+    opening.callback(store.close)
+    return store
 
 
-def check_keys(policy: TrustPolicy, signer: CheckpointSigner) -> None:
-    """Check that the trust policy names exactly our keys for our origin.
+def _read_snapshot(config: AuditLogConfig) -> FoldSnapshot | None:
+    try:
+        return read_snapshot(config.journal_dir)
+    except NotFoundError:
+        return None
+    except MalformedError:
+        _log.warning("snapshot_discarded")
+        return None
 
-    Raises:
-        MalformedError: it does not: nobody would believe what we sign.
+
+class _FederationFolds:
+    """Makes the log's fold, anew or from a snapshot.
+
+    Attributes:
+        latest: the one that was made last, which is the log's.
     """
-    log = policy.log(signer.origin)
-    if log is None or {key.vkey for key in log.keys} != set(signer.vkeys):
-        raise MalformedError("the trust policy does not name exactly the keys in the log's key file")
 
+    def __init__(self, origin: str, log_vkeys: tuple[str, str], statements: SqliteStatements) -> None:
+        self._origin, self._log_vkeys, self._statements = origin, log_vkeys, statements
+        self.latest = self._begin()
 
-def open_witnesses(config: AuditLogConfig, policy: TrustPolicy) -> list[HttpWitness]:
-    """Make the clients of the configured witnesses.
+    def folds(self) -> Folds[Content]:
+        """For `open_log`."""
+        return Folds(self._begin, self._restore)
 
-    Raises:
-        MalformedError: a URL, a name that is not the policy's, one name twice, or together they are no quorum.
-    """
-    names = [witness.name for witness in config.witnesses]
-    if len(set(names)) != len(names) or not set(names) <= {witness.name for witness in policy.witnesses}:
-        raise MalformedError("each configured witness is one of the trust policy's, and stands there once")
-    if not policy.is_quorum(names):
-        raise MalformedError("the configured witnesses are not the quorum of the trust policy")
-    return [HttpWitness(each.name, each.submission_url, each.monitoring_url) for each in config.witnesses]
+    def freeze(self) -> Callable[[], bytes]:
+        """Take the state as it is; encode it later."""
+        return freeze_fold(self.latest)
+
+    def _begin(self) -> FederationFold:
+        self.latest = FederationFold(self._origin, self._log_vkeys, self._statements)
+        return self.latest
+
+    def _restore(self, raw: bytes) -> FederationFold:
+        self.latest = decode_fold(raw, self._origin, self._log_vkeys, self._statements)
+        return self.latest

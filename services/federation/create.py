@@ -30,21 +30,26 @@ from sfrl_secure.rounds.fold import Content, FederationFold
 from sfrl_secure.sequencer.bootstrap import NewLog
 from sfrl_secure.sequencer.history import Codec
 from sfrl_secure.sequencer.log_keys import LogKeys
+from sfrl_secure.sequencer.sequencer import BATCH_ENTRIES_MAX
 from sfrl_secure.services.federation import documents
 from sfrl_secure.services.federation.folder import Addresses, FederationFolder, choose_addresses, toml_of
 from sfrl_secure.services.federation.identities import IssuingAuthorities, TlsIdentity
 from sfrl_secure.services.federation.plan import FederationPlan, check_plan
 from sfrl_secure.storage.files import make_folder, write_new
-from sfrl_secure.storage.objects import ObjectStore
+from sfrl_secure.storage.log_folder import FolderLogStore
+from sfrl_secure.storage.objects import open_objects
 from sfrl_secure.storage.secrets import write_secret
-from sfrl_secure.translog.note import ED25519_COSIGNATURE, parse_vkey, verifier_key
+from sfrl_secure.translog.note import ED25519_COSIGNATURE, ML_DSA_44_COSIGNATURE, parse_vkey
 from sfrl_secure.translog.policy import TrustedLog, TrustedWitness, TrustPolicy, WitnessGroup, format_trust_policy
+from sfrl_secure.translog.witness_keys import WitnessKey
 from sfrl_secure.wire.content import parse_content
 from sfrl_secure.wire.entries import encode_entry, parse_entry
 from sfrl_secure.wire.statements import encode_statement
 
-WITNESS = "verifier-witness"
-"""Name of the one witness in the trust policy: the verifier's."""
+WITNESSES = ("verifier-witness", "verifier-witness-ml-dsa")
+"""Names in the trust policy of the one witness's two keys: the verifier's, Ed25519 and ML-DSA-44."""
+
+_WITNESS_KEY_FILES = ("witness.key", "witness-ml-dsa.key")
 
 _YEAR_US = 366 * 24 * 3_600_000_000
 
@@ -100,7 +105,7 @@ class _Creation:
             now_us + plan.years * _YEAR_US,
         )
         self._log_keys = LogKeys.generate()
-        self._witness_key = SigningKey.generate("ed25519")
+        self._witness_keys = [WitnessKey.generate(kind) for kind in (ED25519_COSIGNATURE, ML_DSA_44_COSIGNATURE)]
         self._authorities = IssuingAuthorities(
             plan.trust_domain, now_us, years=plan.years, certificate_hours=plan.certificate_hours
         )
@@ -124,6 +129,7 @@ class _Creation:
         self._write_authorities_and_operators()
         self._write_services(origin, addresses)
         self._write_participants(addresses)
+        self._write_auditor(addresses)
         self._write_index(origin, federation_id, addresses)
         return Federation(folder, origin, federation_id, addresses, log_size)
 
@@ -157,8 +163,8 @@ class _Creation:
     def _documents(self, root: Envelope, federation_id: Digest, origin: str) -> list[Envelope]:
         operators, plan = self._operators, self._plan
         auditor = SigningKey.generate("ed25519")
-        write_secret_file(self._folder.root / "auditors" / plan.auditor / "signing.key", auditor.to_pem())
-        objects = ObjectStore(self._folder.objects_dir)
+        write_secret_file(self._folder.auditor(plan.auditor) / "signing.key", auditor.to_pem())
+        objects = open_objects(plan.objects_url or self._folder.objects_dir)
         found = [
             documents.genesis_envelope(root, self._log_keys.vkeys(origin), operators),
             documents.services_envelope(
@@ -190,7 +196,16 @@ class _Creation:
         for name in self._tls_names():
             self._tls[name] = self._authorities.issue(name)
             log.append(self._identity(self._tls[name].issued, federation_id, head))
-        return log.finish(self._folder.journal_dir)
+        entries = log.entries()
+        batches = [entries[at:at + BATCH_ENTRIES_MAX] for at in range(0, len(entries), BATCH_ENTRIES_MAX)]
+        if self._plan.log_url is None:
+            FolderLogStore.create(self._folder.journal_dir, batches)
+        else:
+            # Loaded by whoever needs it: most federations have no bucket.
+            from sfrl_secure.storage.log_bucket import BucketLogStore, open_bucket
+
+            BucketLogStore.create(*open_bucket(self._plan.log_url), batches)
+        return len(entries)
 
     def _identity(self, issued: IdentityIssued, federation_id: Digest, governance_head: Digest) -> Envelope:
         """The first gatekeeper issues the identities of the beginning."""
@@ -213,13 +228,16 @@ class _Creation:
 
     def _write_trust_policy(self, origin: str, addresses: Addresses) -> None:
         name = f"{self._plan.verifier}.{self._plan.trust_domain}/witness"
-        key = verifier_key(name, ED25519_COSIGNATURE, self._witness_key.public_key.parts[0])
-        witness = TrustedWitness(WITNESS, key, f"http://{addresses.witness}/witness")
+        url = f"http://{addresses.witness}/witness"
         policy = TrustPolicy(
             logs=(TrustedLog(origin, tuple(parse_vkey(vkey) for vkey in self._log_keys.vkeys(origin))),),
-            witnesses=(witness,),
-            groups=(WitnessGroup("witnesses", 1, (witness.name,)),),
-            quorum="witnesses",
+            witnesses=tuple(
+                TrustedWitness(each, key.verifier_key(name), url)
+                for each, key in zip(WITNESSES, self._witness_keys, strict=True)
+            ),
+            # One operator, two keys: it counts when both have signed.
+            groups=(WitnessGroup("verifier", len(WITNESSES), WITNESSES),),
+            quorum="verifier",
         )
         write_new(self._folder.trust_policy, format_trust_policy(policy))
 
@@ -239,7 +257,7 @@ class _Creation:
         for name, key in self._operators.keys.items():
             write_secret_file(self._folder.operator(name) / "signing.key", key.to_pem())
             self._write_tls(self._folder.operator(name), self._id(f"operator/{name}"))
-        self._write_tls(root / "auditors" / plan.auditor, self._id(f"auditor/{plan.auditor}"))
+        self._write_tls(self._folder.auditor(plan.auditor), self._id(f"auditor/{plan.auditor}"))
 
     def _write_tls(self, folder: Path, name: SpiffeId) -> None:
         write_secret_file(folder / "tls.key", self._tls[name].key)
@@ -248,17 +266,22 @@ class _Creation:
     def _write_services(self, origin: str, addresses: Addresses) -> None:
         folder, plan = self._folder, self._plan
         counted = {"refusals_seconds": plan.refusals_seconds}
-        log = {"log_dir": folder.log_dir, "journal_dir": folder.journal_dir, "log_key": "log.key", **counted}
-        client = {"log_address": addresses.audit_log, "objects_dir": folder.objects_dir}
+        log = {"log_dir": folder.log_dir, "journal_dir": folder.journal_dir, "log_keys": ["log.key"], **counted}
+        log["public_listen"] = addresses.public_log
+        client = {"log_address": addresses.audit_log, "objects_dir": folder.objects_dir, "state_dir": "state"}
+        if plan.log_url is not None:
+            log["log_url"] = plan.log_url
+        if plan.objects_url is not None:
+            client["objects_url"] = plan.objects_url
         url = f"http://{addresses.witness}/witness"
-        witnesses = [{"name": WITNESS, "submission_url": url, "monitoring_url": url}]
+        witnesses = [{"names": list(WITNESSES), "submission_url": url, "monitoring_url": url}]
         self._write_service("audit_log", plan.audit_log, addresses.audit_log, origin, {**log, "witnesses": witnesses})
         for name, address in addresses.gatekeepers.items():
             self._write_service("gatekeeper", name, address, origin, {**client, **counted})
         self._write_service("aggregator", plan.aggregator, addresses.aggregator, origin, client)
         verifier = {
             "witness_listen": addresses.witness,
-            "witness_key": "witness.key",
+            "witness_keys": list(_WITNESS_KEY_FILES),
             "state_dir": folder.root / "witness",
             "callers": [
                 {"spiffe_id": str(name), "spki_sha256": self._tls[name].peer.spki_sha256.hex()}
@@ -267,7 +290,8 @@ class _Creation:
         }
         self._write_service("verifier", plan.verifier, addresses.verifier, origin, verifier)
         write_secret_file(folder.service("audit_log", plan.audit_log) / "log.key", self._log_keys.to_pem())
-        write_secret_file(folder.service("verifier", plan.verifier) / "witness.key", self._witness_key.to_pem())
+        for file, key in zip(_WITNESS_KEY_FILES, self._witness_keys, strict=True):
+            write_secret_file(folder.service("verifier", plan.verifier) / file, key.to_pem())
 
     def _write_service(
         self, role: str, name: str, address: str, origin: str, more: Mapping[str, object]
@@ -314,6 +338,23 @@ class _Creation:
                 }
             }
             write_new(folder / "profile.toml", toml_of(values))
+
+    def _write_auditor(self, addresses: Addresses) -> None:
+        folder = self._folder.auditor(self._plan.auditor)
+        values = {
+            "auditor": {
+                "name": self._plan.auditor,
+                "trust_domain": self._plan.trust_domain,
+                "audit_log": addresses.audit_log,
+                "gatekeepers": list(addresses.gatekeepers.values()),
+                "public_log": f"http://{addresses.public_log}",
+                "certificate": "tls.crt",
+                "tls_key": "tls.key",
+                "service_ca": _relative(self._folder.root / "ca" / "service.crt", folder),
+                "trust_policy": _relative(self._folder.trust_policy, folder),
+            }
+        }
+        write_new(folder / "profile.toml", toml_of(values))
 
     def _write_index(self, origin: str, federation_id: Digest, addresses: Addresses) -> None:
         plan = self._plan

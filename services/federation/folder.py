@@ -59,6 +59,10 @@ class FederationFolder:
         """A participant's folder; it would lie on the participant's own machine."""
         return self.root / "participants" / name
 
+    def auditor(self, name: str) -> Path:
+        """An auditor's folder; it would lie on the auditor's own machine."""
+        return self.root / "auditors" / name
+
     def operator(self, name: str) -> Path:
         """An operator's folder; it would lie on the operator's own machine."""
         return self.root / "operators" / name
@@ -66,9 +70,10 @@ class FederationFolder:
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the services listen, `host:port`; the witness over HTTP."""
+    """Where the services listen, `host:port`; the public log and the witness over HTTP."""
 
     audit_log: str
+    public_log: str
     aggregator: str
     verifier: str
     witness: str
@@ -77,7 +82,7 @@ class Addresses:
 
 def choose_addresses(plan: FederationPlan) -> Addresses:
     """Take free ports now; they stand in the configurations from then on."""
-    count = 4 + len(plan.gatekeepers)
+    count = 5 + len(plan.gatekeepers)
     sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
     try:
         for each in sockets:
@@ -86,8 +91,9 @@ def choose_addresses(plan: FederationPlan) -> Addresses:
     finally:
         for each in sockets:
             each.close()
-    audit_log, aggregator, verifier, witness, *gatekeepers = found
-    return Addresses(audit_log, aggregator, verifier, witness, dict(zip(plan.gatekeepers, gatekeepers, strict=True)))
+    audit_log, public_log, aggregator, verifier, witness, *gatekeepers = found
+    named = dict(zip(plan.gatekeepers, gatekeepers, strict=True))
+    return Addresses(audit_log, public_log, aggregator, verifier, witness, named)
 
 
 def toml_of(values: Mapping[str, Any]) -> bytes:

@@ -79,7 +79,13 @@ class SegmentPlan(_Strict):
 
 
 class FederationPlan(_Strict):
-    """A federation on one machine; each service is its own process and can be moved by its configuration."""
+    """A federation on one machine; each service is its own process and can be moved by its configuration.
+
+    Attributes:
+        log_url: `s3://bucket/prefix` of the log, where it does not lie in a folder; the store's address and credentials
+            come from the environment.
+        objects_url: the same for the objects.
+    """
 
     trust_domain: str = "sfrl.example"
     log_host: str = "log.sfrl.example"
@@ -97,6 +103,8 @@ class FederationPlan(_Strict):
     years: int = Field(default=5, ge=1, le=30)
     certificate_hours: int = Field(default=720, ge=1, le=24 * 366)
     refusals_seconds: float = Field(default=10.0, gt=0, le=3600)
+    log_url: str | None = None
+    objects_url: str | None = None
 
 
 def parse_plan(raw: bytes) -> FederationPlan:

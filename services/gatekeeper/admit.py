@@ -34,7 +34,7 @@ from sfrl_secure.services.gatekeeper.refuse import (
 )
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.services.writer import Proposal, StatementWriter
-from sfrl_secure.storage.objects import ObjectStore
+from sfrl_secure.storage.objects import Objects
 from sfrl_secure.wire.audit_service import AppendedEntry
 
 _log = structlog.get_logger()
@@ -112,7 +112,7 @@ class Admitter:
         view: FederationView,
         writer: StatementWriter,
         refuser: Refuser,
-        objects: ObjectStore,
+        objects: Objects,
         clock: Clock,
         budget: ByteBudget,
         evidence_budget: ByteBudget,

@@ -17,7 +17,7 @@ from sfrl_secure.aggregation.models import model_bytes
 from sfrl_secure.clock import Clock
 from sfrl_secure.errors import DeniedError, ExhaustedError, MalformedError, NotFoundError
 from sfrl_secure.ids import SpiffeId, sha256
-from sfrl_secure.limits import CHUNK_BYTES_MAX
+from sfrl_secure.limits import CHUNK_BYTES_MAX, OBJECT_BYTES_MAX
 from sfrl_secure.rounds.state import FederationState
 from sfrl_secure.rpc.identity import peer_of
 from sfrl_secure.rpc.server import Method
@@ -27,15 +27,16 @@ from sfrl_secure.services.gatekeeper.fetches import FetchLog
 from sfrl_secure.services.gatekeeper.proofs import ProofBuilder
 from sfrl_secure.services.gatekeeper.refuse import DecisionChangedError, RefusedRequest, Refuser
 from sfrl_secure.services.view import FederationView
-from sfrl_secure.storage.objects import ObjectStore
+from sfrl_secure.storage.objects import Objects
 from sfrl_secure.wire import gatekeeper_service as wire
 
 _FETCH_LOG_SECONDS = 15.0
 _PARTICIPANTS = frozenset({"participant"})
+_AUDITING = frozenset({"auditor", "verifier"})
 
 
 class GatekeeperServicer:
-    """Answers participants."""
+    """Answers participants, and auditors who copy objects."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class GatekeeperServicer:
         refuser: Refuser,
         proofs: ProofBuilder,
         fetches: FetchLog,
-        objects: ObjectStore,
+        objects: Objects,
         clock: Clock,
         *,
         waiters_max: int = 8,
@@ -72,6 +73,7 @@ class GatekeeperServicer:
             Method(wire.FETCH_MODEL, self.fetch_model, _PARTICIPANTS, is_stream=True),
             Method(wire.SUBMIT_UPDATE, self.submit_update, _PARTICIPANTS),
             Method(wire.GET_RECEIPT, self.get_receipt, _PARTICIPANTS),
+            Method(wire.FETCH_OBJECT, self.fetch_object, _AUDITING, is_stream=True),
         ]
 
     def get_round(self, raw: bytes, context: grpc.ServicerContext) -> bytes:
@@ -137,6 +139,17 @@ class GatekeeperServicer:
         return wire.encode_receipt_response(
             self._proofs.receipt(asked.segment, asked.statement_digest, asked.kind)
         )
+
+    def fetch_object(self, raw: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        """Give an object in chunks to whoever audits: all that lies under digests, and nothing that lies elsewhere."""
+        digest = wire.parse_object_request(raw)
+        with self._fetching.held_by(peer_of(context).spiffe_id):
+            try:
+                found = self._objects.get(digest, OBJECT_BYTES_MAX)
+            except NotFoundError:
+                raise NotFoundError("no object of this digest is stored") from None
+            for at in range(0, len(found), CHUNK_BYTES_MAX):
+                yield wire.encode_object_chunk(found[at : at + CHUNK_BYTES_MAX])
 
     def _check_granted(self, state: FederationState, peer: SpiffeId, segment_name: str) -> None:
         """Check that the participant may read this segment's rounds and models.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from sfrl_secure.clock import Clock
@@ -26,7 +27,7 @@ from sfrl_secure.services.gatekeeper.refuse import Refuser
 from sfrl_secure.services.gatekeeper.servicer import GatekeeperServicer
 from sfrl_secure.services.refusals import RefusalWriter
 from sfrl_secure.services.writer import Proposal, StatementWriter
-from sfrl_secure.storage.objects import ObjectStore
+from sfrl_secure.storage.objects import open_objects
 
 PAYLOAD_BYTES_MAX = 64 * 1024 * 1024
 """Payload bytes in work at once."""
@@ -76,34 +77,38 @@ def open_gatekeeper(
 
     Raises:
         UnavailableError: the port cannot be bound.
+        UncertainStateError: another process owns the state folder.
         NotFoundError, MalformedError, DeniedError: files of the configuration.
     """
     federation = follow_federation(config, "gatekeeper", clock, stopping, on_uncertain=on_uncertain)
-    view, writer = federation.view, federation.writer
-    objects = ObjectStore(config.objects_dir)
-    counter = RefusalCounter(clock)
-    refuser = Refuser(writer, counter)
-    fetches = FetchLog(writer, clock)
-    admitter = Admitter(
-        view, writer, refuser, objects, clock, ByteBudget(PAYLOAD_BYTES_MAX), ByteBudget(EVIDENCE_BYTES_MAX)
-    )
-    proofs = ProofBuilder(view, federation.follower)
-    servicer = GatekeeperServicer(view, admitter, refuser, proofs, fetches, objects, clock)
-    tls = server_tls_of(config)
-    server = RpcServer(
-        ServerSettings(config.listen, config.threads),
-        tls=lambda: tls,
-        methods=servicer.methods(),
-        registry=view,
-        policy=TransportPolicy(config.trust_domain),
-        clock=clock,
-        on_refused=counter.count,
-        on_uncertain=on_uncertain,
-    )
-    refusals = RefusalWriter(
-        counter, lambda body: write_counted(writer, body), interval_seconds=config.refusals_seconds
-    )
-    return Gatekeeper(federation, fetches, refusals, server, config.grace_seconds)
+    with ExitStack() as opening:
+        opening.callback(federation.stop)
+        view, writer = federation.view, federation.writer
+        objects = open_objects(config.objects_url or config.objects_dir)
+        counter = RefusalCounter(clock)
+        refuser = Refuser(writer, counter)
+        fetches = FetchLog(writer, clock)
+        admitter = Admitter(
+            view, writer, refuser, objects, clock, ByteBudget(PAYLOAD_BYTES_MAX), ByteBudget(EVIDENCE_BYTES_MAX)
+        )
+        proofs = ProofBuilder(view, federation.follower, federation.log)
+        servicer = GatekeeperServicer(view, admitter, refuser, proofs, fetches, objects, clock)
+        tls = server_tls_of(config)
+        server = RpcServer(
+            ServerSettings(config.listen, config.threads),
+            tls=lambda: tls,
+            methods=servicer.methods(),
+            registry=view,
+            policy=TransportPolicy(config.trust_domain),
+            clock=clock,
+            on_refused=counter.count,
+            on_uncertain=on_uncertain,
+        )
+        refusals = RefusalWriter(
+            counter, lambda body: write_counted(writer, body), interval_seconds=config.refusals_seconds
+        )
+        opening.pop_all()
+        return Gatekeeper(federation, fetches, refusals, server, config.grace_seconds)
 
 
 def write_counted(writer: StatementWriter, body: RefusalsCounted) -> None:

@@ -1,7 +1,9 @@
 """The witness: cosigns a log's growth, append-only, in milliseconds, and never waits for replay.
 
 What it cosigned is on the disk before it is answered, and check and write are one step under one lock: two roots for
-one size are never cosigned, whatever is asked at the same time. Evidence of a log that signed two is kept.
+one size are never cosigned, whatever is asked at the same time. Requests are parsed and the log's signatures verified
+before the lock is taken, and what was cosigned is read without it: nobody waits for a stranger's request or for the
+disk but those who ask for growth. Evidence of a log that signed two is kept.
 
 Format: c2sp.org/tlog-witness; proto/README.md, "Checkpoints, tiles, cosignatures".
 
@@ -27,7 +29,7 @@ from sfrl_secure.translog.checkpoint import parse_checkpoint
 from sfrl_secure.translog.cosignature import Cosigner
 from sfrl_secure.translog.note import NoteSignature, parse_note
 from sfrl_secure.translog.policy import TrustPolicy
-from sfrl_secure.translog.witness import WitnessAnswer, WitnessState, decide_add_checkpoint
+from sfrl_secure.translog.witness import WitnessAnswer, WitnessState, decide_growth, open_add_checkpoint
 
 _log = structlog.get_logger()
 
@@ -45,7 +47,8 @@ class Witness:
             UncertainStateError: a kept checkpoint cannot be read: to go on would be to forget it.
         """
         self._folder = folder
-        self._logs = {log.origin: log.keys for log in policy.logs}
+        self._logs = {log.origin: log for log in policy.logs}
+        self._origins = {_digest_of(log.origin): log.origin for log in policy.logs}
         self._cosigners = tuple(cosigners)
         self._clock = clock
         self._lock = threading.Lock()
@@ -61,12 +64,13 @@ class Witness:
         Raises:
             UncertainStateError: the state could not be made durable: nothing was cosigned, and nothing will be.
         """
+        opened = open_add_checkpoint(request, self._logs)
+        if isinstance(opened, WitnessAnswer):
+            return opened
         with self._lock:
             if self._failed:
                 raise UncertainStateError("the witness's state is uncertain")
-            answer = decide_add_checkpoint(
-                request, logs=self._logs, recorded=self._recorded, cosign=self._cosign
-            )
+            answer = decide_growth(opened, self._recorded.get(opened.checkpoint.origin), self._cosign)
             if answer.equivocation is not None:
                 self._keep_evidence(answer.equivocation.older, answer.equivocation.newer)
             if answer.new_state is not None:
@@ -79,11 +83,11 @@ class Witness:
         Raises:
             NotFoundError: the log is not known, or nothing was cosigned yet.
         """
-        with self._lock:
-            for origin, state in self._recorded.items():
-                if _digest_of(origin) == origin_sha256:
-                    return state.note
-        raise NotFoundError("no checkpoint of this log")
+        # Without the lock: a state is put here whole, and after it is durable.
+        state = self._recorded.get(self._origins.get(origin_sha256, ""))
+        if state is None:
+            raise NotFoundError("no checkpoint of this log")
+        return state.note
 
     def _cosign(self, text: str) -> list[NoteSignature]:
         now_seconds = self._clock.now_us() // 1_000_000

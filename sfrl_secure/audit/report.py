@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from sfrl_secure.audit.witnessed_time import Contradiction
 from sfrl_secure.replay.findings import CODES, Finding, Missing
 
 FALSE, MISSING, VERIFIED = "false", "missing", "verified"
@@ -50,6 +51,9 @@ class Report:
         rounds, models, admitted: effective ones.
         refused: effective refusals by reason; `refusals_counted` those without an entry of their own.
         refusals_on_word: refusals for which there is nothing but the gatekeeper's word.
+        anchors: effective ones under the quorum.
+        gap_us: longest time from an entry to the quorum time that covers it; None where no witness's clock was asked.
+        contradictions: of each equivocation the two notes.
         results_sound: every published model was computed again and is right.
         conduct_clean: nobody wrote anything that does not hold.
     """
@@ -66,10 +70,13 @@ class Report:
     refused: Mapping[str, int] = field(default_factory=dict)
     refusals_counted: int = 0
     refusals_on_word: int = 0
+    anchors: int = 0
+    gap_us: int | None = None
     results_sound: bool = False
     conduct_clean: bool = False
     findings: tuple[Finding, ...] = ()
     missing: tuple[Missing, ...] = ()
+    contradictions: tuple[Contradiction, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -102,10 +109,13 @@ class Report:
             "refused": dict(sorted(self.refused.items())),
             "refusals_counted": self.refusals_counted,
             "refusals_on_word": self.refusals_on_word,
+            "anchors": self.anchors,
+            "gap_us": self.gap_us,
             "results_sound": self.results_sound,
             "conduct_clean": self.conduct_clean,
             "findings": [asdict(each) for each in self.findings],
             "missing": [_missing_json(each) for each in self.missing],
+            "contradictions": [_contradiction_json(each) for each in self.contradictions],
         }
 
     def to_text(self) -> str:
@@ -120,6 +130,7 @@ class Report:
             refused = ", ".join(f"{count} {reason}" for reason, count in sorted(self.refused.items())) or "none"
             lines += [
                 f"replayed    {self.replayed} entries up to {_time(self.log_time_us)}",
+                f"time        {self._time_line()}",
                 f"rounds      {self.rounds}, with {self.models} models and {self.admitted} admitted updates",
                 f"refused     {refused}; {self.refusals_counted} more counted, {self.refusals_on_word} on word",
                 f"results     {'sound' if self.results_sound else 'not shown to be sound'}",
@@ -133,6 +144,12 @@ class Report:
         if self.verdict == MISSING:
             return f"MISSING: nothing is false, and {_count(len(self.missing), 'piece')} of evidence lacking"
         return f"VERIFIED: all {self.size} entries, every admission and every model"
+
+    def _time_line(self) -> str:
+        anchors = _count(self.anchors, "anchor")
+        if self.gap_us is None:
+            return f"{anchors}; the trust policy asks for no witness, so that the log's time is its word"
+        return f"{anchors}; longest time from an entry to its witnesses {_seconds(self.gap_us)} s"
 
     def _witness_line(self) -> str:
         met = "met" if self.witnessed.quorum_met else "NOT met"
@@ -164,6 +181,8 @@ def _finding_line(finding: Finding) -> str:
 
 
 def _missing_line(missing: Missing) -> str:
+    if missing.digest is None and missing.index is not None:
+        return f"  entry {missing.index}: {missing.why}"
     if missing.digest is None:
         return f"  {missing.path}: {missing.why}"
     return f"  object {missing.digest.hex()}: {missing.why}, for entry {missing.index}"
@@ -172,6 +191,20 @@ def _missing_line(missing: Missing) -> str:
 def _missing_json(missing: Missing) -> dict[str, Any]:
     digest = None if missing.digest is None else missing.digest.hex()
     return {"digest": digest, "index": missing.index, "path": missing.path, "why": missing.why}
+
+
+def _contradiction_json(contradiction: Contradiction) -> dict[str, Any]:
+    # Both were parsed as notes, which are UTF-8.
+    return {
+        "index": contradiction.index,
+        "older": contradiction.older.decode("utf-8"),
+        "newer": contradiction.newer.decode("utf-8"),
+    }
+
+
+def _seconds(microseconds: int) -> int:
+    """Whole seconds, rounded up; 0 where the log's clock is ahead of the witnesses'."""
+    return max(0, -(-microseconds // 1_000_000))
 
 
 def _time(microseconds: int) -> str:

@@ -1,8 +1,8 @@
 """The walk: from a trust policy and a log's files to a report.
 
-In order: the checkpoint under every log key and the quorum; structure; older checkpoints that the caller has; meaning,
-entry by entry; and objects that no entry names. Before meaning the first thing that does not hold ends it: what such
-entries mean is not asked.
+In order: the checkpoint under every log key and the quorum; structure; older checkpoints that the caller has; meaning
+and time, entry by entry; and objects that no entry names. Before meaning the first thing that does not hold ends it:
+what such entries mean is not asked.
 
 Format: proto/README.md, "Verification of a log, in order".
 
@@ -18,22 +18,20 @@ from dataclasses import dataclass, replace
 from sfrl_secure.audit.report import Report, Witnessed
 from sfrl_secure.audit.source import FolderObjects, LogSource
 from sfrl_secure.audit.structure import Progress, Structure, check_structure, entries_of
+from sfrl_secure.audit.witnessed_time import Contradiction, WitnessedTime
 from sfrl_secure.errors import DigestError, MalformedError, VerificationError
 from sfrl_secure.ids import Digest
 from sfrl_secure.limits import NOTE_BYTES_MAX
 from sfrl_secure.replay.docket import STORE
 from sfrl_secure.replay.findings import FILES, LOG, Finding, Missing
 from sfrl_secure.replay.fold import Replay
+from sfrl_secure.translog.anchor import quorum_time
 from sfrl_secure.translog.opened import OpenedCheckpoint, open_checkpoint
 from sfrl_secure.translog.policy import TrustPolicy
 from sfrl_secure.translog.tree import MerkleTree
 
 _UNSOUND = frozenset({"structure", "genesis", "initial_model", "aggregate", "model", "close_dropped", "object_altered"})
 """Findings after which it is not shown that every model is right."""
-
-
-SKEW_SECONDS = 120
-"""How far the log's time may be ahead of the newest cosignature (PROTOCOL V7)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +69,15 @@ def walk(audit: Audit, progress: Progress) -> Report:
     if not opened.quorum_met:
         findings.insert(0, Finding("checkpoint", None, FILES, f"quorum {audit.policy.quorum}", "not met", "checkpoint"))
     if structure.tree is not None:
-        older_findings, older_missing = _compare_older(audit, opened, structure.tree)
+        older_findings, older_missing, contradictions = _compare_older(audit, opened, structure.tree)
         findings += older_findings
         missing += older_missing
+        report = replace(report, contradictions=tuple(contradictions))
     report = replace(report, findings=tuple(findings), missing=tuple(missing))
     # Nothing in a log that does not hold together, or that nobody witnessed, is asked what it means.
     if structure.tree is None or findings:
         return report
-    return _replay(audit, report, structure, progress)
+    return _replay(audit, report, opened, structure, progress)
 
 
 def _report_of(audit: Audit, opened: OpenedCheckpoint) -> Report:
@@ -94,14 +93,15 @@ def _report_of(audit: Audit, opened: OpenedCheckpoint) -> Report:
 
 def _compare_older(
     audit: Audit, opened: OpenedCheckpoint, tree: MerkleTree
-) -> tuple[list[Finding], list[Missing]]:
+) -> tuple[list[Finding], list[Missing], list[Contradiction]]:
     findings: list[Finding] = []
     missing: list[Missing] = []
+    contradictions: list[Contradiction] = []
     for raw in audit.older:
         try:
-            older = open_checkpoint(raw, audit.policy, quorum=False).checkpoint
+            older = open_checkpoint(raw, audit.policy, quorum=False, archived=True).checkpoint
         except VerificationError:
-            raise MalformedError("an older checkpoint is signed by every key of the log") from None
+            raise MalformedError("an older checkpoint is signed by every key of a generation of the log's") from None
         if older.origin != opened.checkpoint.origin:
             raise MalformedError("an older checkpoint is of the same log")
         if older.size > tree.size:
@@ -109,25 +109,32 @@ def _compare_older(
         elif tree.root(older.size) != older.root:
             expected = f"root {older.root.hex()} at size {older.size}, which the log signed"
             findings.append(Finding("equivocation", None, LOG, expected, f"root {tree.root(older.size).hex()}"))
-    return findings, missing
+            contradictions.append(Contradiction(None, bytes(raw), opened.note))
+    return findings, missing, contradictions
 
 
-def _replay(audit: Audit, report: Report, structure: Structure, progress: Progress) -> Report:
+def _replay(
+    audit: Audit, report: Report, opened: OpenedCheckpoint, structure: Structure, progress: Progress
+) -> Report:
     assert structure.tree is not None, "the caller has looked"
     log = audit.policy.log(report.origin)
     assert log is not None, "the checkpoint was opened with it"
     replay = Replay(log, audit.objects)
+    time = WitnessedTime(audit.policy, structure.tree.root, opened.note)
     findings = list(report.findings)
     try:
         for index, raw in enumerate(entries_of(audit.source, structure.tree, structure.readable)):
             replay.step(raw)
             if replay.is_ended:
                 break
+            time.take(replay.taken)
             progress("replay", index + 1, report.size)
     except MalformedError as error:
         findings.append(Finding("structure", replay.size, FILES, "the same bytes twice", str(error)))
     replay.finish()
-    findings += _ahead_of_witnesses(report, replay)
+    seconds = quorum_time(audit.policy, opened.witness_times)
+    time.finish(seconds, is_whole=replay.size == report.size)
+    findings += time.findings
     docket = replay.docket
     if not report.size:
         findings.append(Finding("genesis", None, LOG, "a genesis at index 0", "a log without entries"))
@@ -144,21 +151,15 @@ def _replay(audit: Audit, report: Report, structure: Structure, progress: Progre
         refused=dict(docket.refused),
         refusals_counted=docket.refusals_counted,
         refusals_on_word=docket.refusals_on_word,
+        anchors=time.anchors,
+        gap_us=None if seconds is None else time.gap_us,
         results_sound=not (missing or replay.is_ended or any(each.code in _UNSOUND for each in findings)),
         conduct_clean=not findings,
         findings=tuple(findings),
-        missing=missing,
+        # That a time is not shown does not make a model wrong.
+        missing=(*missing, *time.missing),
+        contradictions=(*report.contradictions, *time.contradictions),
     )
-
-
-def _ahead_of_witnesses(report: Report, replay: Replay) -> list[Finding]:
-    """A log whose time runs ahead of its witnesses' closes rounds before their deadlines."""
-    newest_seconds = max(report.witnessed.times.values(), default=0)
-    latest_us = (newest_seconds + SKEW_SECONDS) * 1_000_000
-    if not newest_seconds or replay.last_time_us <= latest_us:
-        return []
-    expected = f"{latest_us} or earlier: {SKEW_SECONDS} s after the newest cosignature"
-    return [Finding("time_ahead", replay.size - 1, LOG, expected, str(replay.last_time_us))]
 
 
 def _stray_objects(objects: FolderObjects, named: Collection[Digest], progress: Progress) -> Iterable[Finding]:

@@ -12,7 +12,11 @@ from typing import Annotated
 
 import typer
 
+from sfrl_secure.cli.compare import compare
+from sfrl_secure.cli.fsck import fsck
 from sfrl_secure.cli.inputs import check_folder, read_input
+from sfrl_secure.cli.mirror import mirror
+from sfrl_secure.errors import MalformedError
 
 app = typer.Typer(help="Prove a log, or read it.", no_args_is_help=True)
 
@@ -28,6 +32,18 @@ READING_NOTE = "a reading, not a proof: nothing here was held against a trust po
 def say_reading() -> None:
     """Say, beside the output, that what is shown proves nothing."""
     typer.echo(f"note: {READING_NOTE}", err=True)
+
+
+def check_log(log: Path) -> None:
+    """Check that the folder of a log is there.
+
+    Raises:
+        NotFoundError: it is not.
+        MalformedError: it is an address, where entries are not to be had.
+    """
+    if str(log).startswith(("http:/", "https:/")):
+        raise MalformedError("an address gives hashes and no entries: copy the log with `sfrl audit mirror` first")
+    check_folder(log, "the log")
 
 
 @app.command()
@@ -56,8 +72,8 @@ def verify(
     from sfrl_secure.cli.progress import Progress
     from sfrl_secure.limits import NOTE_BYTES_MAX, TRUST_POLICY_BYTES_MAX
 
+    check_log(log)
     policy = read_input(trust_policy, TRUST_POLICY_BYTES_MAX, "the trust policy")
-    check_folder(log, "the log")
     check_folder(objects, "the objects")
     notes = [read_input(path, NOTE_BYTES_MAX, "the older checkpoint") for path in older or []]
     with Progress(Console(stderr=True)) as progress:
@@ -82,7 +98,7 @@ def show(
     )
     from sfrl_secure.cli.words import entry_in_full, kind_of, time_in_words, what_of, writer_of
 
-    check_folder(log, "the log")
+    check_log(log)
     size = read_unverified_checkpoint(log).size
     if index is not None:
         found = read_unverified_entry(log, size, index)
@@ -95,3 +111,8 @@ def show(
     for each in read_unverified_entries(log, size):
         time = "-" if each.entry is None else time_in_words(each.entry.log_time_us)
         typer.echo(f"{each.index:>6}  {time:24}  {kind_of(each):16}  {writer_of(each):24}  {what_of(each)}")
+
+
+app.command()(fsck)
+app.command()(mirror)
+app.command()(compare)

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from sfrl_secure.cli import audit, participant, policy, receipt, rounds
+from sfrl_secure.cli import audit, log_keys, participant, policy, receipt, rounds
 from sfrl_secure.cli.demo import demo
 from sfrl_secure.cli.federation import init, up
 from sfrl_secure.errors import DeniedError, SfrlError
@@ -80,6 +80,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(receipt.app, name="receipt")
 app.add_typer(policy.app, name="policy")
 app.add_typer(rounds.app, name="round")
+app.add_typer(log_keys.app, name="log-keys")
 
 
 def main() -> None:

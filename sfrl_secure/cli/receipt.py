@@ -1,7 +1,7 @@
-"""`sfrl receipt`: what a receipt proves, offline and years later.
+"""`sfrl receipt`: what a receipt proves, offline and years later, and what it proves against its log.
 
 Runs in: cli.
-Trusts: whoever types, and the trust policy that they name. Nothing in the receipt.
+Trusts: whoever types, and the trust policy that they name. Nothing in the receipt, and nothing in the log.
 """
 
 from __future__ import annotations
@@ -12,50 +12,131 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfrl_secure.cli.audit import JsonOption, TrustPolicyOption
+from sfrl_secure.cli.audit import JsonOption, TrustPolicyOption, check_log
 from sfrl_secure.cli.inputs import read_input
-from sfrl_secure.errors import MalformedError, VerificationError
+from sfrl_secure.errors import MalformedError, MissingEvidenceError, VerificationError
 
 if TYPE_CHECKING:
+    from sfrl_secure.audit.receipt_on_log import Comparison
+    from sfrl_secure.participant.receipt_files import ProvenLogging
     from sfrl_secure.participant.receipts import ProvenReceipt
+    from sfrl_secure.translog.policy import TrustPolicy
 
 app = typer.Typer(help="Verify a participant's receipt, offline.", no_args_is_help=True)
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A receipt, as `sfrl submit` keeps it.")]
 
-_NOT_PROVEN = (
-    "that the entries had effect under the federation's rules, and that the model is the right sum:"
-    " `sfrl audit verify` proves both",
-    "that the participant's data was honest",
+_RETIRED_ALONE = (
+    "the receipt rests on keys alone that the log no longer uses: whoever has stolen them since can have made it;"
+    " --log shows whether today's log holds it"
 )
 
 
 @app.command()
-def verify(file: FileArgument, trust_policy: TrustPolicyOption, as_json: JsonOption = False) -> None:
+def verify(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A receipt, as `sfrl submit` keeps it, or a .tlog-proof.")
+    ],
+    trust_policy: TrustPolicyOption,
+    log: Annotated[
+        Path | None, typer.Option("--log", help="Folder of the log as it is today: hold the receipt against it, too.")
+    ] = None,
+    evidence: Annotated[
+        Path | None, typer.Option("--evidence", help="A new file: with --log, the proof of a fraud, for anyone.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Verify a receipt from the file and the trust policy alone; say what it proves and what not.
 
-    Exit code 0: it holds.
-    Exit code 1: it does not.
-    Exit code 2: it is no receipt, or not there.
+    With --log, also whether the log still tells the same history, and what became of the update.
+
+    Exit code 0: it holds, and the log is consistent with it.
+    Exit code 1: it does not hold; or it proves that the log or the aggregator lied.
+    Exit code 2: it is no receipt, or not there; or more evidence is needed.
     """
+    from sfrl_secure.audit.fraud_check import rests_on_retired_keys
+    from sfrl_secure.cli.receipt_words import in_json, in_words
     from sfrl_secure.limits import RECEIPT_BYTES_MAX, TRUST_POLICY_BYTES_MAX
-    from sfrl_secure.participant.receipts import open_receipt
+    from sfrl_secure.participant.receipt_files import open_receipt_file
     from sfrl_secure.translog.policy import parse_trust_policy
 
     policy = parse_trust_policy(read_input(trust_policy, TRUST_POLICY_BYTES_MAX, "the trust policy"))
+    if evidence is not None:
+        if log is None:
+            raise MalformedError("--evidence goes with --log: the evidence is the receipt and the log together")
+        _check_new(evidence)
     raw = read_input(file, RECEIPT_BYTES_MAX, "the receipt")
     try:
-        proven = open_receipt(raw, policy)
+        proven = open_receipt_file(raw, policy)
     except VerificationError as error:
         if not as_json:
             raise VerificationError(f"the receipt does not hold: {error}") from None
         typer.echo(json.dumps({"holds": False, "error": str(error)}))
         raise typer.Exit(1) from None
+    compared = None if log is None else _compare(proven, log, policy)
     if as_json:
-        typer.echo(json.dumps(_in_json(proven)))
-        return
-    for line in _in_words(proven):
-        typer.echo(line)
+        typer.echo(json.dumps(in_json(proven, policy, compared)))
+    else:
+        typer.echo("\n".join(in_words(proven, policy, compared)))
+    if compared is not None:
+        if evidence is not None:
+            _keep_evidence(compared, evidence)
+        raise typer.Exit({"consistent": 0, "fraud": 1, "missing": 2}[compared.verdict])
+    if rests_on_retired_keys(proven.checkpoint, policy):
+        raise MissingEvidenceError(_RETIRED_ALONE)
+
+
+def _compare(proven: ProvenReceipt | ProvenLogging, log: Path, policy: TrustPolicy) -> Comparison:
+    from rich.console import Console
+
+    from sfrl_secure.audit.receipt_on_log import compare_with_log
+    from sfrl_secure.audit.source import FolderLog
+    from sfrl_secure.cli.progress import Progress
+
+    check_log(log)
+    with Progress(Console(stderr=True)) as progress:
+        return compare_with_log(proven.checkpoint, proven.logged, FolderLog(log), policy, progress.tell)
+
+
+def _keep_evidence(compared: Comparison, path: Path) -> None:
+    from sfrl_secure.audit.fraud import encode_fraud_proof
+    from sfrl_secure.storage.files import write_new
+
+    if compared.proof is not None:
+        write_new(path, encode_fraud_proof(compared.proof))
+        typer.echo(f"wrote {path}: anyone verifies it with `sfrl receipt verify-fraud` and the trust policy", err=True)
+    elif compared.verdict == "fraud":
+        typer.echo("no few entries show it: `sfrl audit verify` does, to whoever has the log", err=True)
+
+
+@app.command("verify-fraud")
+def verify_fraud(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A fraud proof, as `verify --evidence` writes it.")],
+    trust_policy: TrustPolicyOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Verify that a log or an aggregator lied, from the proof and the trust policy alone.
+
+    Exit code 0: the fraud is proven.
+    Exit code 1: the file proves none.
+    Exit code 2: it is no fraud proof, or not there; or it rests on keys that the log no longer uses.
+    """
+    from sfrl_secure.audit.fraud import FRAUD_BYTES_MAX, parse_fraud_proof
+    from sfrl_secure.audit.fraud_check import verify_fraud as verify_proof
+    from sfrl_secure.limits import TRUST_POLICY_BYTES_MAX
+    from sfrl_secure.translog.policy import parse_trust_policy
+
+    policy = parse_trust_policy(read_input(trust_policy, TRUST_POLICY_BYTES_MAX, "the trust policy"))
+    proof = parse_fraud_proof(read_input(file, FRAUD_BYTES_MAX, "the fraud proof"))
+    try:
+        sentence = verify_proof(proof, policy)
+    except VerificationError as error:
+        if not as_json:
+            raise VerificationError(f"the file proves no fraud: {error}") from None
+        typer.echo(json.dumps({"proven": False, "error": str(error)}))
+        raise typer.Exit(1) from None
+    said: dict[str, Any] = {"proven": True, "fraud": sentence}
+    typer.echo(json.dumps(said) if as_json else f"proven: {sentence}")
 
 
 @app.command("tlog-proof")
@@ -75,59 +156,12 @@ def tlog_proof(
     receipt = parse_receipt(read_input(file, RECEIPT_BYTES_MAX, "the receipt"))
     if receipt.kind is ReceiptKind.ACKNOWLEDGED:
         raise MalformedError("an acknowledgement has no witnesses: ask for the WITNESSED receipt")
-    if out.exists() or not out.absolute().parent.is_dir():
-        raise MalformedError(f"{out} is there already, or has no folder to lie in")
+    _check_new(out)
     admitted = receipt.admitted
     write_new(out, format_tlog_proof(TlogProof(admitted.raw, admitted.index, admitted.path, receipt.checkpoint)))
     typer.echo(f"wrote {out}: entry {admitted.index} and its proof, not verified")
 
 
-def _in_words(proven: ProvenReceipt) -> list[str]:
-    from sfrl_secure.cli.words import time_in_words
-    from sfrl_secure.wire.receipts import ReceiptKind
-
-    update = proven.update
-    lines = [
-        f"holds    receipt {proven.kind.name} of {proven.origin}",
-        f"update   {update.participant}, segment {update.segment}, round {update.round}, "
-        f"{update.nonzeros} nonzeros, weight {update.weight}",
-        "proven",
-        f"  - {update.participant}, with the key that the operators recorded, signed this update",
-        f"  - a gatekeeper of theirs admitted it: entry {proven.index} of the log, {time_in_words(proven.log_time_us)}",
-        f"  - the log signed a history of {proven.tree_size} entries with it, under both its keys",
-    ]
-    if proven.kind is not ReceiptKind.ACKNOWLEDGED:
-        lines.append(f"  - the witness quorum cosigned that history: {', '.join(proven.witnesses)}")
-    if proven.model is not None:
-        lines += [
-            f"  - the aggregator closed round {update.round} with this update among the {proven.counted_count} counted",
-            f"  - and published model {proven.model.hex()} for that closing",
-        ]
-    return [*lines, "not proven", *(f"  - {each}" for each in (*_open_of(proven), *_NOT_PROVEN))]
-
-
-def _open_of(proven: ProvenReceipt) -> list[str]:
-    """What a later receipt would prove."""
-    if proven.model is not None:
-        return []
-    return ["that the update was counted: the COUNTED receipt proves it, once the round is over"]
-
-
-def _in_json(proven: ProvenReceipt) -> dict[str, Any]:
-    update = proven.update
-    return {
-        "holds": True,
-        "kind": proven.kind.name,
-        "origin": proven.origin,
-        "participant": update.participant,
-        "segment": update.segment,
-        "round": update.round,
-        "weight": update.weight,
-        "statement_digest": proven.statement_digest.hex(),
-        "index": proven.index,
-        "log_time_us": proven.log_time_us,
-        "log_size": proven.tree_size,
-        "witnesses": list(proven.witnesses),
-        "model": None if proven.model is None else proven.model.hex(),
-        "counted": None if proven.model is None else proven.counted_count,
-    }
+def _check_new(path: Path) -> None:
+    if path.exists() or not path.absolute().parent.is_dir():
+        raise MalformedError(f"{path} is there already, or has no folder to lie in")

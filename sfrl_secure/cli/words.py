@@ -33,6 +33,7 @@ from sfrl_secure.governance.statements import (
     RoundClosed,
     RoundOpened,
     Statement,
+    TimeAnchored,
     UpdateAdmitted,
     UpdateRefused,
 )
@@ -128,6 +129,8 @@ def _body_in_words(body: Body) -> str:
             return f"round {body.round}: model {short(body.model)} by {body.rule}"
         case ModelsFetched():
             return ", ".join(f"{each.participant} took {short(each.model)}" for each in body.fetches)
+        case TimeAnchored():
+            return f"checkpoint of size {body.checkpoint.size}, root {short(body.checkpoint.root)}"
 
 
 def _document_in_words(document: Document) -> str:

@@ -16,7 +16,7 @@ import binascii
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from sfrl_secure.crypto.keys import SIGNATURE_BYTES, PublicKey, SigningKey, verify_signature
@@ -54,11 +54,16 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A statement with its signatures, 1 to 16, sorted by key id, none twice. Nothing is verified yet."""
+    """A statement with its signatures, 1 to 16, sorted by key id, none twice. Nothing is verified yet.
+
+    Attributes:
+        digest: the statement digest: SHA-256 of the PAE. It does not depend on the signatures.
+    """
 
     payload_type: str
     statement: bytes
     signatures: tuple[Signature, ...]
+    digest: Digest = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.payload_type) > _PAYLOAD_TYPE_MAX or not _PAYLOAD_TYPE.fullmatch(self.payload_type):
@@ -68,11 +73,8 @@ class Envelope:
         ids = [signature.key_id for signature in self.signatures]
         if any(left >= right for left, right in pairwise(ids)):
             raise MalformedError("signatures are sorted by key id, and no key signs twice")
-
-    @property
-    def digest(self) -> Digest:
-        """The statement digest: SHA-256 of the PAE. It does not depend on the signatures."""
-        return statement_digest(self.payload_type, self.statement)
+        # Once: the statement is known by it at every step of its way.
+        object.__setattr__(self, "digest", statement_digest(self.payload_type, self.statement))
 
 
 def sign_envelope(payload_type: str, statement: bytes, keys: Sequence[SigningKey]) -> Envelope:

@@ -35,7 +35,7 @@ from sfrl_secure.learning.evaluate import accuracy
 from sfrl_secure.learning.mlp import use_one_thread
 from sfrl_secure.participant.rounds import OpenRound
 from sfrl_secure.participant.sdk import Participant
-from sfrl_secure.services.federation.create import WITNESS, create_federation
+from sfrl_secure.services.federation.create import WITNESSES, create_federation
 from sfrl_secure.services.federation.folder import FederationFolder
 from sfrl_secure.services.federation.supervise import Supervisor
 from sfrl_secure.storage.objects import ObjectStore
@@ -169,7 +169,7 @@ def _verify(folder: FederationFolder) -> dict[str, object]:
             "--trust-policy", str(folder.trust_policy),
             "--objects", str(folder.objects_dir),
             # The demo's witness stands on the log's own machine, and is named as such.
-            "--same-operator", WITNESS,
+            *(word for name in WITNESSES for word in ("--same-operator", name)),
         ],
         capture_output=True, timeout=_VERIFY_SECONDS, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip

@@ -12,6 +12,7 @@ Trusts: the root document, which the federation id names.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from sfrl_secure.crypto.envelope import Envelope, verify_threshold
 from sfrl_secure.crypto.keys import PublicKey
@@ -139,11 +140,11 @@ def open_genesis(
     return root
 
 
+@dataclass(slots=True)
 class KeyOwners:
     """Which name each key id serves. Operators, services, auditors and participants share one space."""
 
-    def __init__(self) -> None:
-        self._owners: dict[Digest, Owner] = {}
+    _owners: dict[Digest, Owner] = field(default_factory=dict)
 
     def check(self, document: Document) -> None:
         """Check that no key of `document` serves another name, in the log or in the document; change nothing.

@@ -16,6 +16,7 @@ from enum import IntEnum
 
 from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.ids import Digest, SpiffeId
+from sfrl_secure.translog.checkpoint import Checkpoint
 
 STATEMENT_TYPE = "application/vnd.sfrl.statement.v1"
 UPDATE_TYPE = "application/vnd.sfrl.update.v1"
@@ -34,6 +35,7 @@ class EntryKind(IntEnum):
     REFUSALS_COUNTED = 8
     ROUND_CLOSED = 11
     MODEL_PUBLISHED = 12
+    TIME_ANCHORED = 14
     MODELS_FETCHED = 15
 
 
@@ -234,6 +236,14 @@ class ModelsFetched:
     fetches: tuple[ModelFetch, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class TimeAnchored:
+    """An earlier checkpoint of the log. `note` is signed, `checkpoint` what it says; no line of it was looked at."""
+
+    note: bytes
+    checkpoint: Checkpoint
+
+
 Body = (
     IdentityIssued
     | RoundOpened
@@ -243,6 +253,7 @@ Body = (
     | RoundClosed
     | ModelPublished
     | ModelsFetched
+    | TimeAnchored
 )
 
 KIND_OF_BODY: dict[type, EntryKind] = {
@@ -254,6 +265,7 @@ KIND_OF_BODY: dict[type, EntryKind] = {
     RoundClosed: EntryKind.ROUND_CLOSED,
     ModelPublished: EntryKind.MODEL_PUBLISHED,
     ModelsFetched: EntryKind.MODELS_FETCHED,
+    TimeAnchored: EntryKind.TIME_ANCHORED,
 }
 
 

@@ -1,8 +1,8 @@
 """Receipt A, verified: the log has signed that exactly our envelope was admitted.
 
 It holds the entry, its path and a checkpoint under every key of the log: enough to show that a log which later leaves
-the entry out has lied. Who wrote the entry, and that witnesses saw it, is shown by the receipts that come later
-(`receipts`).
+the entry out has lied, and so worth keeping. Who wrote the entry, and that witnesses saw it, is shown by the receipts
+that come later (`receipts`).
 
 Format: proto/sfrl/gatekeeper/v1/gatekeeper_service.proto, `SubmitUpdateResponse`; PROTOCOL 8.
 
@@ -19,9 +19,20 @@ from sfrl_secure.translog.entries import LogEntry
 from sfrl_secure.translog.opened import open_checkpoint
 from sfrl_secure.translog.policy import TrustPolicy
 from sfrl_secure.translog.proofs import InclusionProof, verify_inclusion
+from sfrl_secure.translog.tlog_proof import TlogProof, format_tlog_proof
 from sfrl_secure.wire.audit_service import AppendedEntry
 from sfrl_secure.wire.content import parse_content
 from sfrl_secure.wire.entries import encode_envelope, parse_entry
+
+
+def acknowledgement_file(acknowledged: AppendedEntry) -> bytes:
+    """Write receipt A as the file to keep: a `.tlog-proof` with the entry in it. `receipt_files` reads it.
+
+    Raises:
+        MalformedError: what was answered does not fit the format.
+    """
+    logged = acknowledged.logged
+    return format_tlog_proof(TlogProof(logged.raw, logged.index, logged.path, acknowledged.checkpoint))
 
 
 def open_acknowledgement(acknowledged: AppendedEntry, sent: Envelope, segment: str, policy: TrustPolicy) -> LogEntry:

@@ -53,29 +53,31 @@ class Authority:
     """The operators and services of a federation, as one checkpoint proves them."""
 
     def __init__(self, raw_checkpoint: bytes, policy: TrustPolicy, genesis: LoggedEntry,
-                 services: Sequence[LoggedEntry], *, quorum: bool) -> None:
+                 services: Sequence[LoggedEntry], *, quorum: bool, archived: bool = False) -> None:
         """Verify the checkpoint, genesis and the services documents.
 
         Args:
             quorum: whether the witness quorum is demanded, beside all keys of the log.
+            archived: whether keys that the log no longer uses are enough: for what was kept.
 
         Raises:
             VerificationError: a proof or signature does not hold.
             MalformedError: something does not parse.
         """
         self.policy = policy
-        self.opened: OpenedCheckpoint = open_checkpoint(raw_checkpoint, policy, quorum=quorum)
+        self.opened: OpenedCheckpoint = open_checkpoint(raw_checkpoint, policy, quorum=quorum, archived=archived)
         origin = self.opened.checkpoint.origin
         log = policy.log(origin)
         assert log is not None, "open_checkpoint found the log"
-        vkeys = sorted(log.keys, key=lambda key: key.key_type)
-        if len(vkeys) != 2:
-            raise VerificationError("a federation's log has two keys in the trust policy")
+        try:
+            vkeys = log.genesis_vkeys
+        except MalformedError:
+            raise VerificationError("a federation's log has two keys in the trust policy") from None
         if genesis.index != 0:
             raise VerificationError("genesis is entry 0")
         entry, document = self._document(genesis, GenesisDocument)
         try:
-            open_genesis(entry.envelope, document, origin, (vkeys[0].vkey, vkeys[1].vkey))
+            open_genesis(entry.envelope, document, origin, vkeys)
         except DeniedError as denial:
             raise VerificationError(str(denial)) from None
         self.root: RootDocument = document.root

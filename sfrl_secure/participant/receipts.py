@@ -26,7 +26,9 @@ from sfrl_secure.governance.statements import (
 )
 from sfrl_secure.ids import Digest
 from sfrl_secure.participant.authority import Authority, ProvenStatement
+from sfrl_secure.translog.entries import LoggedEntry
 from sfrl_secure.translog.merkle import leaf_hash
+from sfrl_secure.translog.opened import OpenedCheckpoint
 from sfrl_secure.translog.policy import TrustPolicy
 from sfrl_secure.translog.proofs import InclusionProof, verify_inclusion_of_hash
 from sfrl_secure.wire.content import parse_content
@@ -39,6 +41,8 @@ class ProvenReceipt:
     """What a receipt proves.
 
     Attributes:
+        checkpoint: the one that all proofs lead to.
+        logged: the admission, as it is in the log.
         statement_digest: of the update.
         index: leaf index of its admission; `log_time_us` the log's time there.
         tree_size: size of the log that the proofs lead to.
@@ -48,6 +52,8 @@ class ProvenReceipt:
     """
 
     kind: ReceiptKind
+    checkpoint: OpenedCheckpoint
+    logged: LoggedEntry
     origin: str
     update: UpdateStatement
     statement_digest: Digest
@@ -59,8 +65,12 @@ class ProvenReceipt:
     counted_count: int = 0
 
 
-def open_receipt(raw: bytes, policy: TrustPolicy) -> ProvenReceipt:
-    """Verify a receipt file.
+def open_receipt(raw: bytes, policy: TrustPolicy, *, archived: bool = False) -> ProvenReceipt:
+    """Verify a receipt.
+
+    Args:
+        archived: whether it may have been kept since before the log's keys were replaced. One that rests on retired
+            keys alone, without witnesses, opens then, too: who asks looks at `checkpoint`.
 
     Raises:
         MalformedError: it is not a receipt.
@@ -68,12 +78,16 @@ def open_receipt(raw: bytes, policy: TrustPolicy) -> ProvenReceipt:
     """
     receipt = parse_receipt(raw)
     quorum = receipt.kind is not ReceiptKind.ACKNOWLEDGED
-    authority = Authority(receipt.checkpoint, policy, receipt.genesis, receipt.services, quorum=quorum)
+    authority = Authority(
+        receipt.checkpoint, policy, receipt.genesis, receipt.services, quorum=quorum, archived=archived
+    )
     admitted, body = _open_admission(receipt, authority)
     update = body.update
     checkpoint = authority.opened.checkpoint
     proven = ProvenReceipt(
         kind=receipt.kind,
+        checkpoint=authority.opened,
+        logged=receipt.admitted,
         origin=checkpoint.origin,
         update=update,
         statement_digest=body.envelope.digest,

@@ -33,7 +33,7 @@ from sfrl_secure.errors import (
 )
 from sfrl_secure.governance.statements import UPDATE_TYPE, PayloadFormat, UpdateStatement
 from sfrl_secure.ids import Digest, parse_segment, sha256
-from sfrl_secure.participant.acknowledgement import open_acknowledgement
+from sfrl_secure.participant.acknowledgement import acknowledgement_file, open_acknowledgement
 from sfrl_secure.participant.gatekeepers import FailoverChannel
 from sfrl_secure.participant.profile import Profile, read_profile
 from sfrl_secure.participant.receipts import ProvenReceipt, open_receipt
@@ -284,7 +284,7 @@ class Participant:
     def submit_update(
         self, update: UpdateStatement, payload: bytes, *, encoded: EncodedUpdate | None = None
     ) -> Submitted:
-        """Sign and send exactly this statement with exactly this payload; verify receipt A.
+        """Sign and send exactly this statement with exactly this payload; verify receipt A and keep it.
 
         Raises:
             MalformedError: the statement has no canonical form, or the message is over 4 MiB.
@@ -294,6 +294,10 @@ class Participant:
         request_bytes = len(wire.encode_submit_request(envelope, payload))
         acknowledged = self._send(envelope, payload)
         open_acknowledgement(acknowledged, envelope, update.segment, self._policy)
+        # Whoever is left out later convicts the log with it.
+        make_folder(self._receipts)
+        name = f"{update.segment}-{update.round}-acknowledged.tlog-proof"
+        write_atomically(self._receipts / name, acknowledgement_file(acknowledged), mode=SECRET_MODE)
         return Submitted(
             update=update,
             statement_digest=envelope.digest,

@@ -34,8 +34,8 @@ def check_genesis(document: Document, envelope: Envelope, log: TrustedLog) -> No
     origin = f"{root.log_host}/sfrl/{genesis.root_digest.hex()[:32]}"
     if genesis.origin != log.origin or origin != log.origin:
         raise Void("genesis", "the trust policy's origin, made of log host and federation id", "another origin")
-    if set(genesis.log_keys) != {key.vkey for key in log.keys}:
-        raise Void("genesis", "the trust policy's keys of the log", "other keys")
+    if set(genesis.log_keys) != {key.vkey for key in log.generations[0]}:
+        raise Void("genesis", "the trust policy's first keys of the log", "other keys")
     _check_threshold(genesis.root_envelope, root, "root")
     _check_threshold(envelope, root, "root")
     _claims(State(), document)

@@ -53,7 +53,9 @@ CODES = MappingProxyType(
         "entry_malformed": "the leaf is not an entry in canonical form",
         "chain": "the entry does not name the entry before it",
         "time": "log time falls",
-        "time_ahead": "log time is ahead of the newest cosignature by more than two clocks may differ",
+        "time_ahead": "log time is later than the witnesses' by more than clocks may differ",
+        "time_behind": "log time is earlier than that of the cosignatures that the entry itself holds",
+        "anchor": "not a larger checkpoint of this log's past than the last one, under its key and the quorum",
         "stream_position": "the entry does not continue its stream",
         # Any statement or document.
         "malformed": "the signed bytes do not follow their format",

@@ -11,6 +11,8 @@ Trusts: the trust policy's origin and log keys; the objects' store for bytes, ne
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.ids import ZERO_DIGEST
@@ -30,6 +32,7 @@ from sfrl_secure.replay.statements import (
     RoundClosed,
     RoundOpened,
     Statement,
+    TimeAnchored,
     UpdateAdmitted,
     UpdateRefused,
 )
@@ -45,6 +48,23 @@ _UNSIGNED = frozenset({"wrong_federation", "writer", "writer_signature", "thresh
 """Codes of what no key in force has signed: nobody but the log answers for such an entry."""
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What an entry was, for whoever judges its time.
+
+    Attributes:
+        log_time_us: its own; that of the entry before, where it is not in canonical form.
+        stream: empty where what was signed is malformed.
+        anchor: set where it is an effective time_anchored; `writer` is whoever signed it.
+    """
+
+    index: int
+    log_time_us: int
+    stream: str = ""
+    anchor: TimeAnchored | None = None
+    writer: str = LOG
+
+
 class Replay:
     """Takes entries in order. An ineffective genesis ends it: `is_ended`, and nothing that follows is looked at."""
 
@@ -57,6 +77,7 @@ class Replay:
         self._size = 0
         self._last_hash = ZERO_DIGEST
         self._last_time_us = 0
+        self._taken = Taken(-1, 0)
 
     @property
     def size(self) -> int:
@@ -67,6 +88,11 @@ class Replay:
     def last_time_us(self) -> int:
         """Log time of the last of them."""
         return self._last_time_us
+
+    @property
+    def taken(self) -> Taken:
+        """The last of them."""
+        return self._taken
 
     @property
     def missing(self) -> tuple[Missing, ...]:
@@ -80,6 +106,7 @@ class Replay:
         """
         before = len(self.docket.findings)
         at = Position(self._size, leaf_hash(raw), self._last_time_us, LOG)
+        self._taken = Taken(at.index, at.log_time_us)
         try:
             entry = parse_entry(raw)
         except MalformedError as error:
@@ -87,6 +114,7 @@ class Replay:
             self.is_ended = self.is_ended or at.index == 0
         else:
             at = Position(at.index, at.leaf, entry.log_time_us, LOG)
+            self._taken = Taken(at.index, at.log_time_us)
             self._check_chain(entry, at)
             if not self.is_ended:
                 self._take(entry, at)
@@ -124,7 +152,9 @@ class Replay:
             self.docket.find("malformed", at, str(error))
             self.is_ended = at.index == 0
             return
-        self._check_stream(entry, content.stream if isinstance(content, Statement) else "governance", at)
+        stream = content.stream if isinstance(content, Statement) else "governance"
+        self._taken = Taken(at.index, at.log_time_us, stream)
+        self._check_stream(entry, stream, at)
         writer = content.writer if isinstance(content, Statement) else OPERATORS
         try:
             self._apply(content, envelope, Position(at.index, at.leaf, at.log_time_us, writer))
@@ -173,6 +203,9 @@ class Replay:
                 service.apply_identity(state, body, at)
             case RefusalsCounted():
                 service.apply_counts(docket, body)
+            case TimeAnchored():
+                service.apply_anchor(state, self._log.origin, body, at)
+                self._taken = Taken(at.index, at.log_time_us, statement.stream, body, at.writer)
             case UpdateRefused():
                 refusals.apply_refusal(state, docket, statement, body, at)
             case _:

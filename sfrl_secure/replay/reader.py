@@ -36,10 +36,12 @@ from sfrl_secure.replay.statements import (
     RoundClosed,
     RoundOpened,
     Statement,
+    TimeAnchored,
     Update,
     UpdateAdmitted,
     UpdateRefused,
 )
+from sfrl_secure.translog.anchor import parse_anchor
 from sfrl_secure.translog.entries import LogEntry
 
 _SUPPORTS = {1: "free"}
@@ -268,6 +270,11 @@ def _models_fetched(fields: dict[str, Any]) -> ModelsFetched:
     return ModelsFetched(fetches)
 
 
+def _time_anchored(fields: dict[str, Any]) -> TimeAnchored:
+    note = fields["checkpoint"]
+    return TimeAnchored(note, parse_anchor(note))
+
+
 def _required(number: int) -> int:
     if number == 0:
         raise MalformedError("a required field is there")
@@ -305,5 +312,6 @@ _BODIES: dict[str, tuple[int, Callable[[dict[str, Any]], Body]]] = {
     "round_closed": (11, _round_closed),
     "model_published": (12, _model_published),
     "models_fetched": (15, _models_fetched),
+    "time_anchored": (14, _time_anchored),
 }
 """The number of each kind, and how its body is read."""

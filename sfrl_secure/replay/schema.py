@@ -115,6 +115,8 @@ MODELS_FETCHED: Table = {
     3: _message("fetches", MODEL_FETCH, repeated=True),
 }
 
+TIME_ANCHORED: Table = {1: Field("checkpoint", Kind.BYTES)}
+
 STATEMENT: Table = {
     1: Field("federation_id", Kind.BYTES),
     2: Field("stream", Kind.TEXT),
@@ -133,6 +135,7 @@ STATEMENT: Table = {
     21: _message("round_closed", ROUND_CLOSED),
     22: _message("model_published", MODEL_PUBLISHED),
     23: _message("models_fetched", MODELS_FETCHED),
+    24: _message("time_anchored", TIME_ANCHORED),
 }
 
 PAYLOAD_FORMAT: Table = {1: Field("codec", Kind.UINT32), 2: _enum("support", 1), 3: _enum("values", 2)}

@@ -23,6 +23,7 @@ from sfrl_secure.replay.statements import (
     RoundClosed,
     RoundOpened,
     Statement,
+    TimeAnchored,
     UpdateAdmitted,
     UpdateRefused,
 )
@@ -37,6 +38,7 @@ _ROLES: dict[type[Body], frozenset[str]] = {
     RoundClosed: _AGGREGATOR,
     ModelPublished: _AGGREGATOR,
     ModelsFetched: _GATEKEEPER,
+    TimeAnchored: frozenset({"audit_log"}),
 }
 
 
@@ -81,7 +83,7 @@ def _check_stream(state: State, statement: Statement) -> Segment | None:
     match statement.body:
         case IdentityIssued():
             allowed = statement.stream == "identity"
-        case RefusalsCounted():
+        case RefusalsCounted() | TimeAnchored():
             allowed = statement.stream == "log"
         case UpdateRefused(update=update):
             # A refusal that quotes an update stands where the update belongs.
@@ -140,3 +142,13 @@ def apply_fetches(state: State, segment: Segment, body: ModelsFetched) -> None:
 def apply_counts(docket: Docket, body: RefusalsCounted) -> None:
     """refusals_counted: its form is all that can be checked."""
     docket.refusals_counted += body.total
+
+
+def apply_anchor(state: State, origin: str, body: TimeAnchored, at: Position) -> None:
+    """time_anchored: the log's past, further than the last one; whether it is true is for who has a trust policy."""
+    checkpoint = body.checkpoint
+    if checkpoint.origin != origin:
+        raise Void("anchor", origin, "another log's checkpoint")
+    if not state.anchored_size < checkpoint.size <= at.index:
+        raise Void("anchor", f"a size from {state.anchored_size + 1} to {at.index}", str(checkpoint.size))
+    state.anchored_size = checkpoint.size

@@ -121,6 +121,7 @@ class State:
         statements: digests of all statements and documents so far.
         admitted: participant by statement digest of its admitted update.
         refusals: single refusals so far by peer, stream, reason and last round of the segment.
+        anchored_size: of the checkpoint in the last effective time_anchored entry.
     """
 
     root: Root | None = None
@@ -136,6 +137,7 @@ class State:
     statements: set[Digest] = field(default_factory=set)
     admitted: dict[Digest, str] = field(default_factory=dict)
     refusals: dict[tuple[str, str, str, int], int] = field(default_factory=dict)
+    anchored_size: int = 0
 
     def services(self) -> tuple[Services, int] | None:
         """The services document in force and its expiry."""

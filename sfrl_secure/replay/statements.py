@@ -13,6 +13,7 @@ from typing import Final
 
 from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.ids import Digest, SpiffeId
+from sfrl_secure.translog.checkpoint import Checkpoint
 
 STATEMENT_TYPE: Final = "application/vnd.sfrl.statement.v1"
 UPDATE_TYPE: Final = "application/vnd.sfrl.update.v1"
@@ -142,6 +143,14 @@ class ModelsFetched:
     fetches: tuple[tuple[str, Digest], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class TimeAnchored:
+    """A checkpoint of the log's past, as the note in it has it; the note's lines are for whoever has a trust policy."""
+
+    note: bytes
+    checkpoint: Checkpoint
+
+
 Body = (
     IdentityIssued
     | RoundOpened
@@ -151,6 +160,7 @@ Body = (
     | RoundClosed
     | ModelPublished
     | ModelsFetched
+    | TimeAnchored
 )
 
 

@@ -19,6 +19,7 @@ from sfrl_secure.governance.statements import (
     RoundClosed,
     RoundOpened,
     Statement,
+    TimeAnchored,
     UpdateAdmitted,
     UpdateRefused,
 )
@@ -90,6 +91,19 @@ def check_models_fetched(state: FederationState, segment: SegmentState, body: Mo
             raise DeniedError("unknown_model", "the model is not one of the segment's")
 
 
+def check_time_anchored(state: FederationState, body: TimeAnchored) -> None:
+    """Check that an anchor is of an earlier size of this log than the entry's own, and of a later one than the last.
+
+    Its root and its signatures are the verifier's to judge, by its trust policy.
+
+    Raises:
+        DeniedError: `anchor`.
+    """
+    checkpoint = body.checkpoint
+    if checkpoint.origin != state.origin or not state.last_anchor_size < checkpoint.size <= state.size:
+        raise DeniedError("anchor", "an anchor is a checkpoint of this log's past, larger than the one anchored last")
+
+
 def take_terms(state: FederationState, terms: SegmentTerms, index: int) -> None:
     """Put segment terms in force; a round that is open keeps its own."""
     segment = state.segments.get(terms.segment)
@@ -117,6 +131,8 @@ def take_statement(state: FederationState, index: int, leaf: Digest, entry: LogE
                 state.refused_updates.setdefault((body.envelope.digest, body.peer), RefusedUpdate(index, body.reason))
         case RefusalsCounted():
             pass  # A record for people; no decision rests on it.
+        case TimeAnchored():
+            state.last_anchor_size = body.checkpoint.size
         case ModelsFetched():
             segment = state.segments[statement.stream.removeprefix("segment/")]
             segment.fetches.update((fetch.participant, fetch.model) for fetch in body.fetches)

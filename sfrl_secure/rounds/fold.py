@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sfrl_secure.crypto.envelope import Envelope, verify_single
+from sfrl_secure.crypto.keys import PublicKey
 from sfrl_secure.errors import ConflictError, DeniedError, RoundStateError, VerificationError
 from sfrl_secure.governance.authority import check_document_authority, check_succession, open_genesis
 from sfrl_secure.governance.documents import Document, GenesisDocument, ParticipantRecord, ServicesDocument
@@ -31,6 +32,7 @@ from sfrl_secure.governance.statements import (
     RoundClosed,
     RoundOpened,
     Statement,
+    TimeAnchored,
     UpdateAdmitted,
     UpdateRefused,
 )
@@ -40,7 +42,14 @@ from sfrl_secure.limits import SINGLE_REFUSALS_MAX
 from sfrl_secure.rounds import effects
 from sfrl_secure.rounds.admission import check_log_steps, denial_in_log
 from sfrl_secure.rounds.closing import DEFECTIVE, close_round
-from sfrl_secure.rounds.state import FederationState, Placed, SegmentState, StreamState
+from sfrl_secure.rounds.state import (
+    FederationState,
+    MemoryStatements,
+    Placed,
+    SegmentState,
+    StatementIndex,
+    StreamState,
+)
 from sfrl_secure.translog.entries import LogEntry
 
 Content = Statement | Document
@@ -54,7 +63,15 @@ _ROLES: dict[EntryKind, frozenset[str]] = {
     EntryKind.ROUND_CLOSED: frozenset({"aggregator"}),
     EntryKind.MODEL_PUBLISHED: frozenset({"aggregator"}),
     EntryKind.MODELS_FETCHED: frozenset({"gatekeeper"}),
+    EntryKind.TIME_ANCHORED: frozenset({"audit_log"}),
 }
+
+_STREAMS = {
+    EntryKind.IDENTITY_ISSUED: "identity",
+    EntryKind.REFUSALS_COUNTED: "log",
+    EntryKind.TIME_ANCHORED: "log",
+}
+"""Kinds with a stream of their own; the others stand in a segment's."""
 
 _NAMED_ELSEWHERE = frozenset({"participant", "operator"})
 """Roles that records and root name; all others stand in the services document."""
@@ -72,23 +89,38 @@ class Place:
 
 
 class FederationFold:
-    """Takes entries in order and holds what they amount to. Not thread-safe: its owner locks."""
+    """Takes entries in order and holds what they amount to. Not thread-safe: its owner locks.
 
-    def __init__(self, origin: str, log_vkeys: tuple[str, str]) -> None:
+    Attributes:
+        state: what the entries so far amount to.
+        log_vkeys: the log's keys, which genesis names.
+    """
+
+    def __init__(
+        self, origin: str, log_vkeys: tuple[str, str], statements: StatementIndex | None = None
+    ) -> None:
         """Begin before entry 0.
 
         Args:
             origin: the log's origin, from the trust policy.
             log_vkeys: its Ed25519 and ML-DSA-44 vkeys, from the trust policy.
+            statements: where the statements' digests are kept; in memory where there is none.
         """
-        self.state = FederationState(origin)
-        self._log_vkeys = log_vkeys
+        self.state = FederationState(origin, statements=MemoryStatements() if statements is None else statements)
+        self.log_vkeys = log_vkeys
         # The whole envelope, not its digest: that does not cover the signatures.
         self._checked: tuple[Envelope, int, int] | None = None
 
+    @classmethod
+    def resume(cls, state: FederationState, log_vkeys: tuple[str, str]) -> FederationFold:
+        """Go on from a state that this fold, or another like it, has left."""
+        fold = cls(state.origin, log_vkeys, state.statements)
+        fold.state = state
+        return fold
+
     def index_of(self, statement_digest: Digest) -> int | None:
         """Leaf index of the entry with this statement digest."""
-        return self.state.statements.get(statement_digest)
+        return self.state.index_of_statement(statement_digest)
 
     def place(self, content: Content) -> Place:
         """Say where `content` would be sequenced now."""
@@ -96,17 +128,23 @@ class FederationFold:
         at = self.state.streams.get(stream, StreamState())
         return Place(stream, at.next_seq, at.last)
 
-    def check(self, log_time_us: int, envelope: Envelope, content: Content) -> None:
+    def check(
+        self, log_time_us: int, envelope: Envelope, content: Content, verified_by: PublicKey | None = None
+    ) -> None:
         """Check that `content`, sequenced next at `log_time_us`, would have effect; change nothing.
+
+        Args:
+            verified_by: the key whose single signature over `envelope` the caller has verified. It spares us the same
+                verification where it is the writer's key, and means nothing where it is another.
 
         Raises:
             ConflictError: the writer read an older log: it reads on and decides again.
             DeniedError: it would be void however often it is tried.
         """
-        if envelope.digest in self.state.statements:
+        if self.state.index_of_statement(envelope.digest) is not None:
             raise ConflictError("the statement is already in the log", reason="known")
         if isinstance(content, Statement):
-            self._check_statement(log_time_us, envelope, content)
+            self._check_statement(log_time_us, envelope, content, verified_by)
         else:
             self._check_document(log_time_us, envelope, content)
         self._checked = (envelope, log_time_us, self.state.size)
@@ -122,7 +160,6 @@ class FederationFold:
             else.
         """
         void: str | None = None
-        digest = entry.envelope.digest
         if content is None:
             void = "malformed"
         elif self._checked != (entry.envelope, entry.log_time_us, index):
@@ -137,7 +174,7 @@ class FederationFold:
             state.streams[place.stream] = StreamState(place.stream_seq + 1, leaf)
             # A document whose signatures did not suffice may come again with enough: its digest is the same.
             if void is None or isinstance(content, Statement):
-                state.statements.setdefault(digest, index)
+                state.statements.add(entry.envelope.digest, index)
             if void is None:
                 self._take(index, leaf, entry, content)
         state.size = index + 1
@@ -152,7 +189,7 @@ class FederationFold:
             if state.size != 0:
                 raise DeniedError("genesis", "a log has one genesis, at index 0")
             try:
-                open_genesis(envelope, document, state.origin, self._log_vkeys)
+                open_genesis(envelope, document, state.origin, self.log_vkeys)
             except VerificationError as error:
                 raise DeniedError("genesis", str(error)) from None
             state.owners.check(document.root)
@@ -171,13 +208,15 @@ class FederationFold:
 
     # Statements
 
-    def _check_statement(self, log_time_us: int, envelope: Envelope, statement: Statement) -> None:
+    def _check_statement(
+        self, log_time_us: int, envelope: Envelope, statement: Statement, verified_by: PublicKey | None
+    ) -> None:
         state = self.state
         if state.root is None:
             raise DeniedError("genesis", "the log does not begin with an effective genesis")
         if statement.federation_id != state.federation_id:
             raise DeniedError("wrong_federation", "the statement belongs to another federation")
-        self._check_writer(log_time_us, envelope, statement)
+        self._check_writer(log_time_us, envelope, statement, verified_by)
         if log_time_us >= statement.valid_until_us:
             raise DeniedError("expired", "the statement's time is over")
         segment = self._check_stream(statement)
@@ -187,7 +226,9 @@ class FederationFold:
             raise ConflictError("the segment has moved on", reason="stale")
         self._check_body(log_time_us, statement, segment)
 
-    def _check_writer(self, log_time_us: int, envelope: Envelope, statement: Statement) -> None:
+    def _check_writer(
+        self, log_time_us: int, envelope: Envelope, statement: Statement, verified_by: PublicKey | None
+    ) -> None:
         services = self.state.services()
         if services is None or log_time_us >= services.expires_us:
             raise DeniedError("writer", "no services document is in force")
@@ -196,6 +237,8 @@ class FederationFold:
             raise DeniedError("writer", "the services document does not name this writer with this key")
         if statement.writer.role not in _ROLES[statement.kind]:
             raise DeniedError("role", "the writer's role may not write this kind")
+        if verified_by == signatory.key:
+            return
         try:
             verify_single(envelope, signatory.key)
         except VerificationError:
@@ -204,7 +247,7 @@ class FederationFold:
     def _check_stream(self, statement: Statement) -> SegmentState | None:
         """Check that the stream is the kind's; give the segment where it is one's."""
         kind, stream = statement.kind, statement.stream
-        fixed = {EntryKind.IDENTITY_ISSUED: "identity", EntryKind.REFUSALS_COUNTED: "log"}.get(kind)
+        fixed = _STREAMS.get(kind)
         name = stream.removeprefix("segment/")
         body = statement.body
         if isinstance(body, UpdateRefused) and body.update is not None:
@@ -226,6 +269,8 @@ class FederationFold:
                 self._check_refused(log_time_us, statement.stream, body)
             case RefusalsCounted():
                 pass  # Its form is all there is to check, and the parser did.
+            case TimeAnchored() as body:
+                effects.check_time_anchored(self.state, body)
             case body:
                 assert segment is not None, "_check_stream gives a segment for every kind of a segment's stream"
                 self._check_segment_body(log_time_us, segment, body)

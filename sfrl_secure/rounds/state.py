@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from sfrl_secure.errors import DeniedError
 from sfrl_secure.governance.authority import KeyOwners
@@ -165,6 +166,36 @@ class StreamState:
     last: Digest = ZERO_DIGEST
 
 
+class StatementIndex(Protocol):
+    """Where each statement stands in the log, by its digest. A digest that was added keeps its first index.
+
+    An index that was kept over a restart may be ahead of the state: what stands at or after `size` is not there yet.
+    """
+
+    def get(self, digest: Digest) -> int | None:
+        """Leaf index of the statement with this digest."""
+        ...
+
+    def add(self, digest: Digest, index: int) -> None:
+        """Record a statement."""
+        ...
+
+
+@dataclass(slots=True)
+class MemoryStatements:
+    """A statement index without a file."""
+
+    indices: dict[Digest, int] = field(default_factory=dict)
+
+    def get(self, digest: Digest) -> int | None:
+        """Leaf index of the statement with this digest."""
+        return self.indices.get(digest)
+
+    def add(self, digest: Digest, index: int) -> None:
+        """Record a statement."""
+        self.indices.setdefault(digest, index)
+
+
 @dataclass(slots=True)
 class FederationState:
     """Everything that a prefix of the log amounts to.
@@ -175,10 +206,11 @@ class FederationState:
             the services document no longer names, are gone.
         issued: every TLS public key that was ever issued, and to whom: a key serves one name, for ever.
         recorded_peers: everybody to whom one was.
-        statements: statement digest to leaf index, of each statement and of each document that had effect.
+        statements: where each statement stands, and each document that had effect.
         admitted_updates: each effective admission by the statement digest of its update.
         refused_updates: the first refusal of an update, by its statement digest and the peer.
         single_refusals: refusal entries so far by `refusal_key`.
+        last_anchor_size: size of the checkpoint in the last time_anchored entry; 0 before the first.
     """
 
     origin: str
@@ -192,12 +224,18 @@ class FederationState:
     recorded_peers: set[SpiffeId] = field(default_factory=set)
     segments: dict[str, SegmentState] = field(default_factory=dict)
     streams: dict[str, StreamState] = field(default_factory=dict)
-    statements: dict[Digest, int] = field(default_factory=dict)
+    statements: StatementIndex = field(default_factory=MemoryStatements)
     admitted_updates: dict[Digest, Admission] = field(default_factory=dict)
     refused_updates: dict[tuple[Digest, SpiffeId], RefusedUpdate] = field(default_factory=dict)
     single_refusals: dict[tuple[str, str, int, str], int] = field(default_factory=dict)
+    last_anchor_size: int = 0
     size: int = 0
     last_time_us: int = 0
+
+    def index_of_statement(self, digest: Digest) -> int | None:
+        """Leaf index of the statement, or effective document, with this digest; None where there is none so far."""
+        index = self.statements.get(digest)
+        return index if index is not None and index < self.size else None
 
     def services(self) -> ServicesDocument | None:
         """The services document in force, expired or not."""

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from sfrl_secure.errors import VerificationError
 from sfrl_secure.ids import ZERO_DIGEST, Digest
 from sfrl_secure.translog.entries import LogEntry
-from sfrl_secure.wire.content import stream_of
 
 
 @dataclass(slots=True)
@@ -27,11 +26,16 @@ class Chain:
     log_time_us: int = 0
     streams: dict[str, tuple[int, Digest]] = field(default_factory=dict)
 
-    def check_and_extend(self, leaf: Digest, entry: LogEntry) -> None:
+    def copy(self) -> Chain:
+        """The chain as it is now."""
+        return Chain(self.prev, self.log_time_us, dict(self.streams))
+
+    def check_and_extend(self, leaf: Digest, entry: LogEntry, stream: str | None) -> None:
         """Check that the entry is the next one, and move on to it.
 
-        An entry with malformed content names no stream, so its position cannot be checked here; it is void, and a
-        finding, for whoever folds the log.
+        Args:
+            stream: the one that the entry's content belongs to. Malformed content names none, so that its position
+                cannot be checked here; it is void, and a finding, for whoever folds the log.
 
         Raises:
             VerificationError: it is not the next one; the chain is as it was.
@@ -40,7 +44,6 @@ class Chain:
             raise VerificationError("an entry does not name the one before it")
         if entry.log_time_us < self.log_time_us:
             raise VerificationError("the log's time goes back")
-        stream = stream_of(entry.envelope)
         if stream is not None:
             if (entry.stream_seq, entry.stream_prev) != self.streams.get(stream, (0, ZERO_DIGEST)):
                 raise VerificationError("an entry is not the next one of its stream")

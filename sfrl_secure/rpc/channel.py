@@ -84,6 +84,11 @@ class RpcChannel:
         method: grpc.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(path)
         return RpcStream(method(request, timeout=deadline_seconds))
 
+    def exchange(self, path: str, requests: Iterator[bytes], *, deadline_seconds: float) -> RpcStream:
+        """Call a method that takes a stream and answers with one. gRPC draws from `requests` in a thread of its own."""
+        method: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(path)
+        return RpcStream(method(requests, timeout=deadline_seconds))
+
     def close(self) -> None:
         """End every call and the connection."""
         self._channel.close()

@@ -10,11 +10,17 @@ Trusts: the channel, for who answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 
 from sfrl_secure.crypto.envelope import Envelope
+from sfrl_secure.errors import DigestError, MalformedError, SfrlError
+from sfrl_secure.ids import Digest
+from sfrl_secure.rpc.append_stream import AppendStream, appended_of
 from sfrl_secure.rpc.channel import RpcChannel, RpcStream, call_with_retry
-from sfrl_secure.wire import audit_service, gatekeeper_service
+from sfrl_secure.translog.entries import LoggedEntry
+from sfrl_secure.translog.tiles import BUNDLE_BYTES_MAX, Bundle
+from sfrl_secure.wire import append_entries, audit_service, gatekeeper_service, log_reads
 from sfrl_secure.wire.audit_service import AppendedEntry, FollowBatch
 from sfrl_secure.wire.gatekeeper_service import ModelRequest, ReceiptRequest, RoundAnswer, RoundRequest
 from sfrl_secure.wire.receipts import Receipt
@@ -44,6 +50,83 @@ class AuditLogClient:
             )
         )
 
+    def append_all(
+        self, envelopes: Sequence[Envelope], *, deadline_seconds: float = CALL_SECONDS
+    ) -> tuple[AppendedEntry | SfrlError, ...]:
+        """Append 1 to 256 envelopes, each once, however often the call is tried.
+
+        Returns: for each what `append` returns, or the error that it would raise.
+
+        Raises:
+            MalformedError: more envelopes than one message takes, or an answer that is none.
+            DeniedError, ExhaustedError: the call as a whole is refused, for the role or because too much waits.
+        """
+        request = append_entries.encode_entries_request(envelopes)
+        raw = call_with_retry(
+            lambda left: self._channel.call(audit_service.APPEND_ENTRIES, request, deadline_seconds=left),
+            deadline_seconds=deadline_seconds,
+        )
+        return appended_of(raw, len(envelopes))
+
+    def open_stream(self, *, deadline_seconds: float = STREAM_SECONDS) -> AppendStream:
+        """Open a stream that keeps many envelopes under way. It lasts as long as its connection may: open another
+        when it ends. Close it."""
+        return AppendStream(
+            lambda requests: self._channel.exchange(
+                audit_service.STREAM_ENTRIES, requests, deadline_seconds=deadline_seconds
+            )
+        )
+
+    def prove(
+        self, indices: Sequence[int], tree_size: int, *, deadline_seconds: float = CALL_SECONDS
+    ) -> tuple[LoggedEntry, ...]:
+        """Ask for 1 to 64 entries, ascending, with their paths to the root at `tree_size`.
+
+        Raises:
+            NotFoundError: the log has signed for no such size.
+            MalformedError: not one answer for each index.
+        """
+        wanted = tuple(indices)
+        request = log_reads.encode_prove_request(log_reads.ProveRequest(wanted, tree_size))
+        return call_with_retry(lambda left: self._prove(request, wanted, left), deadline_seconds=deadline_seconds)
+
+    def read_bundle(self, index: int, width: int, *, deadline_seconds: float = CALL_SECONDS) -> bytes:
+        """Read one entry bundle of the published log; its bytes are not parsed.
+
+        Raises:
+            NotFoundError: it is not published, or a wider one has replaced it.
+            MalformedError: no such bundle can be, or it is longer than any.
+        """
+        request = log_reads.encode_bundle_request(Bundle(index, width))
+        return call_with_retry(lambda left: self._read_bundle(request, left), deadline_seconds=deadline_seconds)
+
+    def _prove(self, request: bytes, wanted: tuple[int, ...], left: float) -> tuple[LoggedEntry, ...]:
+        stream = self._channel.stream(audit_service.PROVE_ENTRIES, request, deadline_seconds=left)
+        found: list[LoggedEntry] = []
+        try:
+            for raw in stream:
+                logged = log_reads.parse_prove_response(raw)
+                if len(found) == len(wanted) or logged.index != wanted[len(found)]:
+                    raise MalformedError("the log answers with other entries than those that were asked for")
+                found.append(logged)
+        finally:
+            stream.cancel()
+        if len(found) != len(wanted):
+            raise MalformedError("the log answers with fewer entries than were asked for")
+        return tuple(found)
+
+    def _read_bundle(self, request: bytes, left: float) -> bytes:
+        stream = self._channel.stream(audit_service.READ_ENTRY_BUNDLE, request, deadline_seconds=left)
+        taken = bytearray()
+        try:
+            for raw in stream:
+                taken += log_reads.parse_bundle_chunk(raw)
+                if len(taken) > BUNDLE_BYTES_MAX:
+                    raise MalformedError(f"an entry bundle is at most {BUNDLE_BYTES_MAX} bytes")
+        finally:
+            stream.cancel()
+        return bytes(taken)
+
     def follow(self, first_index: int, *, deadline_seconds: float = STREAM_SECONDS) -> FollowStream:
         """Follow the log from an index on; not tried again."""
         request = audit_service.encode_follow_request(first_index)
@@ -69,7 +152,7 @@ class FollowStream:
 
 
 class GatekeeperClient:
-    """The gatekeeper, as a participant sees it."""
+    """The gatekeeper, as a participant sees it, and as an auditor does."""
 
     def __init__(self, channel: RpcChannel) -> None:
         self._channel = channel
@@ -99,6 +182,33 @@ class GatekeeperClient:
                 yield gatekeeper_service.parse_model_chunk(raw)
         finally:
             stream.cancel()
+
+    def fetch_object(self, digest: Digest, bytes_max: int, *, deadline_seconds: float = 600.0) -> bytes:
+        """Fetch an object under its digest, for whoever audits. Not tried again.
+
+        Raises:
+            NotFoundError: it is not stored, or not any more.
+            MalformedError: it is longer than `bytes_max`.
+            DigestError: what came has another SHA-256.
+        """
+        stream = self._channel.stream(
+            gatekeeper_service.FETCH_OBJECT,
+            gatekeeper_service.encode_object_request(digest),
+            deadline_seconds=deadline_seconds,
+        )
+        taken, hasher = bytearray(), hashlib.sha256()
+        try:
+            for raw in stream:
+                chunk = gatekeeper_service.parse_object_chunk(raw)
+                if len(taken) + len(chunk) > bytes_max:
+                    raise MalformedError(f"the object is longer than {bytes_max} bytes")
+                taken += chunk
+                hasher.update(chunk)
+        finally:
+            stream.cancel()
+        if hasher.digest() != digest:
+            raise DigestError("what came is not the object of this digest")
+        return bytes(taken)
 
     def submit(self, envelope: Envelope, payload: bytes, *, deadline_seconds: float = CALL_SECONDS) -> AppendedEntry:
         """Submit an update and return receipt A.

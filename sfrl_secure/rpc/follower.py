@@ -1,53 +1,32 @@
-"""Following the log: every entry, in order, once, and only what the log has signed for.
+"""Following the log: one call after the other, in a thread, and whoever waits for how far it is.
 
-Entries that arrive are held back until a checkpoint under every log key covers them. Then the chain, the streams and
-the times are checked, the entries go into a tree of our own, and the tree's root is compared with the signed one.
-What does not fit ends the following for good: it never gives out another entry, and whoever waits gets the error with
-its evidence. A service that is merely away is asked again, from where we are.
+What arrives is verified by `verified_log`. What does not fit ends the following for good: it never gives out another
+entry, and whoever waits gets the error with its evidence. A service that is merely away is asked again, from where we
+are.
 
-`witnessed` moves when a checkpoint comes that the trust policy's quorum has cosigned too.
+Until the log has agreed once, with a checkpoint of all that was given out, nobody acts on that: see `wait_agreed`.
 
-Format: proto/README.md, "Entry", "Checkpoints, tiles, cosignatures". Tree: RFC 9162, section 2.1.
-
-Runs in: gatekeeper, aggregator, verifier.
-Trusts: the trust policy. Nothing that arrives.
+Runs in: gatekeeper, aggregator.
+Trusts: the trust policy. Of what it goes on from, see `follower_start`. Nothing that arrives.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import structlog
 
-from sfrl_secure.errors import (
-    ConsistencyError,
-    NotFoundError,
-    SfrlError,
-    UnavailableError,
-    UncertainStateError,
-    VerificationError,
-)
-from sfrl_secure.ids import Digest
-from sfrl_secure.rpc.chain import Chain
-from sfrl_secure.translog.entries import LogEntry, LoggedEntry
-from sfrl_secure.translog.merkle import leaf_hash
-from sfrl_secure.translog.opened import OpenedCheckpoint, open_checkpoint
+from sfrl_secure.errors import SfrlError, UnavailableError, UncertainStateError
+from sfrl_secure.rpc.follower_start import CoveredTree, FollowerStart
+from sfrl_secure.rpc.verified_log import OnEntry, VerifiedLog
+from sfrl_secure.translog.opened import OpenedCheckpoint
 from sfrl_secure.translog.policy import TrustPolicy
-from sfrl_secure.translog.tree import MerkleTree
 from sfrl_secure.wire.audit_service import FollowBatch
-from sfrl_secure.wire.entries import parse_entry
-
-HELD_BYTES_MAX = 2**30
-"""Entries that no checkpoint covers yet. A log that sends more is asked again from the start of them."""
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 5.0
-
-OnEntry = Callable[[int, Digest, bytes, LogEntry], None]
-"""Takes index, leaf hash, bytes and the parsed entry. Called in order, by one thread."""
 
 
 class FollowedBatches(Protocol):
@@ -68,16 +47,8 @@ class FollowSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class CoveredTree:
-    """A size of the log with the note that signs it; size 0 and no note before the first."""
-
-    tree_size: int
-    note: bytes
-
-
 class LogFollower:
-    """Follows one log from its first entry on, in a thread of its own. Safe for several threads.
+    """Follows one log in a thread of its own. Safe for several threads.
 
     `size` counts the entries that `on_entry` has taken: whoever waits for a size finds them all in its state.
     """
@@ -90,30 +61,36 @@ class LogFollower:
         policy: TrustPolicy,
         on_entry: OnEntry,
         on_witnessed: Callable[[int], None] = lambda size: None,
+        on_covered: Callable[[], None] = lambda: None,
         on_failed: Callable[[SfrlError], None] = lambda failure: None,
+        start: FollowerStart | None = None,
+        on_restart: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare to follow.
 
         Args:
             on_witnessed: told each size that comes under the quorum, after its entries were given out.
+            on_covered: called when the log has signed for all that was given out, by the thread that gives it out; it
+                may take a `position`.
             on_failed: told once what ended the following for good; the state behind `on_entry` is stale from then on.
+            start: where to go on; from the first entry where there is none.
+            on_restart: told that `start` did not fit, by the thread that gives out: all entries come anew.
+
+        Raises:
+            MalformedError, VerificationError: `start` is not this log's.
         """
-        self._source, self._origin, self._policy, self._on_entry = source, origin, policy, on_entry
-        self._on_witnessed, self._on_failed = on_witnessed, on_failed
+        self._source = source
+        self._on_witnessed, self._on_covered, self._on_failed = on_witnessed, on_covered, on_failed
+        self._on_restart = on_restart
         self._log = structlog.get_logger()
+        # Of the follower's thread alone; what others see of it is below, under `_changed`.
+        self._verified = VerifiedLog(origin, policy, on_entry, self._settled, start)
         self._changed = threading.Condition()
-        self._tree = MerkleTree()
-        self._entries: list[bytes] = []
-        self._size = 0
-        self._signed = self._witnessed = CoveredTree(0, b"")
+        self._signed, self._witnessed = self._verified.signed, self._verified.witnessed
+        self._is_agreed, self._taken = False, 0
         self._failure: SfrlError | None = None
         self._stopping = threading.Event()
         self._batches: FollowedBatches | None = None
-        # Of the follower's thread alone:
-        self._chain = Chain()
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-        self._ahead: list[OpenedCheckpoint] = []
         self._thread = threading.Thread(target=self._run, name="log-follower", daemon=True)
 
     def start(self) -> None:
@@ -128,13 +105,13 @@ class LogFollower:
             self._changed.notify_all()
         if batches is not None:
             batches.cancel()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     @property
     def size(self) -> int:
-        """Entries that were verified and taken by `on_entry`."""
-        with self._changed:
-            return self._size
+        """Entries that the log has signed for, and `on_entry` has taken."""
+        return self.signed.tree_size
 
     @property
     def signed(self) -> CoveredTree:
@@ -166,7 +143,7 @@ class LogFollower:
             UnavailableError: not in time, or the follower was stopped.
             SfrlError: what ended the following.
         """
-        self._wait(lambda: self._size >= size, timeout_seconds)
+        self._wait(lambda: self._signed.tree_size >= size, timeout_seconds)
 
     def wait_witnessed(self, size: int, timeout_seconds: float) -> None:
         """Wait until at least `size` entries are under the witness quorum.
@@ -177,27 +154,27 @@ class LogFollower:
         """
         self._wait(lambda: self._witnessed.tree_size >= size, timeout_seconds)
 
-    def entry(self, index: int) -> bytes:
-        """Return an entry's bytes.
+    def wait_agreed(self, quiet_seconds: float) -> None:
+        """Wait until the log has signed for all that was given out, and for what we went on from.
+
+        Args:
+            quiet_seconds: for how long nothing may come; a long log may take longer in all.
 
         Raises:
-            NotFoundError: not among the entries that were taken.
+            UnavailableError: nothing came for so long, or the follower was stopped.
+            SfrlError: what ended the following.
         """
-        with self._changed:
-            if not 0 <= index < self._size:
-                raise NotFoundError("the entry is not in the log as we know it")
-            return self._entries[index]
+        while True:
+            with self._changed:
+                before = self._taken
+            self._wait(lambda: self._is_agreed or self._taken != before, quiet_seconds)  # noqa: B023 - ends before
+            with self._changed:
+                if self._is_agreed:
+                    return
 
-    def logged_entry(self, index: int, tree_size: int) -> LoggedEntry:
-        """Return an entry with its audit path in the tree of `tree_size` leaves.
-
-        Raises:
-            NotFoundError: the tree is larger than what was taken, or the entry is not in it.
-        """
-        with self._changed:
-            if not 0 <= index < tree_size <= self._size:
-                raise NotFoundError("the entry is not in the log as we know it")
-            return LoggedEntry(index, self._entries[index], self._tree.inclusion_proof(index, tree_size).path)
+    def position(self) -> FollowerStart:
+        """Where another follower may go on. For `on_covered`, and for after `stop`."""
+        return self._verified.position()
 
     def _wait(self, reached: Callable[[], bool], timeout_seconds: float) -> None:
         with self._changed:
@@ -213,87 +190,57 @@ class LogFollower:
     def _run(self) -> None:
         pause = FIRST_PAUSE_SECONDS
         while not self._stopping.is_set():
-            begun = self._size
+            begun = self.size
             try:
                 self._follow_once()
             except UnavailableError as away:
-                self._log.warning("log_unavailable", error=type(away).__name__, log_size=self._size)
+                self._log.warning("log_unavailable", error=type(away).__name__, log_size=self.size)
             except SfrlError as failure:
-                self._fail(failure)
-                return
+                if not self._verified.may_begin_anew(failure):
+                    self._fail(failure)
+                    return
+                self._begin_anew(failure)
             except Exception as failure:  # noqa: BLE001 - a fault of ours: nobody may wait for ever on a dead thread
-                self._log.error("follower_failed", error=type(failure).__name__, log_size=self._size)
+                self._log.error("follower_failed", error=type(failure).__name__, log_size=self.size)
                 self._fail(UncertainStateError("following the log failed"))
                 return
-            pause = FIRST_PAUSE_SECONDS if self._size > begun else min(pause * 2, LONGEST_PAUSE_SECONDS)
+            pause = FIRST_PAUSE_SECONDS if self.size > begun else min(pause * 2, LONGEST_PAUSE_SECONDS)
             self._stopping.wait(pause)
 
     def _follow_once(self) -> None:
-        # What no checkpoint covered may never have been in the log: it is asked for again.
-        self._held, self._held_bytes, self._ahead = [], 0, []
-        batches = self._source.follow(self._size)
+        batches = self._source.follow(self._verified.begin_call())
         with self._changed:
             self._batches = batches
         if self._stopping.is_set():
             batches.cancel()
             return
         for batch in _received(batches):
-            self._take(batch)
+            self._verified.take(batch)
+            with self._changed:
+                self._taken = self._verified.size
+                self._changed.notify_all()
         batches.cancel()
 
-    def _take(self, batch: FollowBatch) -> None:
-        if batch.entries and batch.first_index != self._size + len(self._held):
-            raise UnavailableError("the log sent other entries than those asked for")
-        self._held.extend(batch.entries)
-        self._held_bytes += sum(map(len, batch.entries))
-        if self._held_bytes > HELD_BYTES_MAX:
-            raise UnavailableError(f"the log sent more than {HELD_BYTES_MAX} bytes without a checkpoint")
-        if batch.checkpoint:
-            opened = open_checkpoint(batch.checkpoint, self._policy, quorum=False)
-            if opened.checkpoint.origin != self._origin:
-                raise VerificationError("the checkpoint is another log's")
-            self._ahead.append(opened)
-        if self._ahead:
-            reached = self._size + len(self._held)
-            ready = [opened for opened in self._ahead if opened.checkpoint.size <= reached]
-            # One of each sort is enough to go on with later: the newest.
-            self._ahead = _newest([opened for opened in self._ahead if opened.checkpoint.size > reached])
-            for opened in sorted(ready, key=lambda opened: opened.checkpoint.size):
-                self._cover(opened)
-
-    def _cover(self, opened: OpenedCheckpoint) -> None:
-        """Take the held entries that `opened` covers, and compare roots at its size."""
-        size = opened.checkpoint.size
-        fresh = self._held[: max(size - self._size, 0)]
-        parsed = [(leaf_hash(raw), raw, parse_entry(raw)) for raw in fresh]
-        for leaf, _, entry in parsed:
-            self._chain.check_and_extend(leaf, entry)
+    def _settled(self, opened: OpenedCheckpoint) -> None:
         with self._changed:
-            self._tree.extend(leaf for leaf, _, _ in parsed)
-            root, last = self._tree.root(size), self._signed
-        if root != opened.checkpoint.root:
-            raise ConsistencyError(older=last.note, newer=opened.note)
-        try:
-            for index, (leaf, raw, entry) in enumerate(parsed, start=self._size):
-                self._on_entry(index, leaf, raw, entry)
-            if opened.quorum_met:
-                self._on_witnessed(size)
-        except Exception as error:  # a fault behind us: its state is not known any more, whatever the error says
-            raise UncertainStateError("an entry of the log could not be taken") from error
-        self._held = self._held[len(fresh) :]
-        self._held_bytes -= sum(map(len, fresh))
-        with self._changed:
-            self._entries.extend(fresh)
-            self._size = len(self._entries)
-            covered = CoveredTree(size, opened.note)
-            if size >= self._signed.tree_size:
-                self._signed = covered
-            if opened.quorum_met and size >= self._witnessed.tree_size:
-                self._witnessed = covered
+            self._signed, self._witnessed = self._verified.signed, self._verified.witnessed
+            self._is_agreed = self._verified.is_agreed
             self._changed.notify_all()
+        # Only now: whoever is woken by it finds the checkpoint here.
+        if opened.quorum_met:
+            self._on_witnessed(opened.checkpoint.size)
+        if self._verified.is_agreed:
+            self._on_covered()
+
+    def _begin_anew(self, failure: SfrlError) -> None:
+        self._log.warning("snapshot_discarded", error=type(failure).__name__, log_size=self.size)
+        self._verified.begin_anew()
+        with self._changed:
+            self._signed, self._witnessed = self._verified.signed, self._verified.witnessed
+        self._on_restart()
 
     def _fail(self, failure: SfrlError) -> None:
-        self._log.error("log_contradicts", error=type(failure).__name__, log_size=self._size)
+        self._log.error("log_contradicts", error=type(failure).__name__, log_size=self.size)
         with self._changed:
             self._failure = failure
             self._changed.notify_all()
@@ -311,12 +258,3 @@ def _received(batches: FollowedBatches) -> Iterator[FollowBatch]:
         except SfrlError as error:
             raise UnavailableError(f"the log's stream ended with {type(error).__name__}") from error
         yield batch
-
-
-def _newest(waiting: Iterable[OpenedCheckpoint]) -> list[OpenedCheckpoint]:
-    newest: dict[bool, OpenedCheckpoint] = {}
-    for opened in waiting:
-        other = newest.get(opened.quorum_met)
-        if other is None or other.checkpoint.size <= opened.checkpoint.size:
-            newest[opened.quorum_met] = opened
-    return list(newest.values())

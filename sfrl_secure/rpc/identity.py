@@ -17,6 +17,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -29,6 +30,9 @@ from sfrl_secure.ids import Digest, SpiffeId, parse_trust_domain
 
 SERVICE_ROLES = frozenset({"gatekeeper", "aggregator", "audit_log", "verifier"})
 ROLES = SERVICE_ROLES | {"participant", "operator", "auditor"}
+
+# What the leaf rules say depends on the certificate's bytes alone; time, record and role are judged on every call.
+_open_svid = lru_cache(maxsize=1024)(open_svid)
 
 AuthContext = Mapping[str, Sequence[bytes]]
 """What gRPC tells of a connection: names and lists of values."""
@@ -93,7 +97,7 @@ def check_transport(auth: AuthContext, policy: TransportPolicy) -> None:
         raise DeniedError("transport_version", "the connection does not keep privacy and integrity")
     if _one(auth, "ssl_tls_version") != b"TLSv1.3":
         raise DeniedError("transport_version", "the connection is not TLS 1.3")
-    if _one(auth, "ssl_negotiated_key_exchange_group") not in {group.encode() for group in policy.groups}:
+    if (_one(auth, "ssl_negotiated_key_exchange_group") or b"").decode("latin-1") not in policy.groups:
         raise DeniedError("transport_group", f"the key exchange group is not one of {', '.join(policy.groups)}")
 
 
@@ -106,11 +110,19 @@ def open_certificate(auth: AuthContext, policy: TransportPolicy, now_us: int) ->
     pem = peer_pem(auth)
     if pem is None:
         raise DeniedError("certificate", "the peer shows exactly one certificate")
-    certificate = open_svid(pem, policy.trust_domain)
-    # A connection may outlive the certificate that TLS accepted when it began.
+    certificate = _open_svid(pem, policy.trust_domain)
+    check_valid_now(certificate, now_us)
+    return certificate
+
+
+def check_valid_now(certificate: PeerCertificate, now_us: int) -> None:
+    """Check the certificate's times: a connection may outlive the certificate that TLS accepted when it began.
+
+    Raises:
+        DeniedError: `certificate`.
+    """
     if not certificate.not_before_us <= now_us < certificate.not_after_us:
         raise DeniedError("certificate", "the certificate is not valid now")
-    return certificate
 
 
 def check_recorded(certificate: PeerCertificate, recorded: RecordedIdentity | None, now_us: int) -> None:

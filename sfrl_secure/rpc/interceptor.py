@@ -32,12 +32,14 @@ from sfrl_secure.rpc.identity import (
     check_recorded,
     check_role,
     check_transport,
+    check_valid_now,
     open_certificate,
     peer_class_of,
     peer_of,
     peer_pem,
     record_peer,
 )
+from sfrl_secure.rpc.logs import CALL
 from sfrl_secure.rpc.status import abort_with, status_of
 
 OnRefused = Callable[[str, PeerClass, Digest], None]
@@ -45,13 +47,17 @@ OnRefused = Callable[[str, PeerClass, Digest], None]
 
 # Any: gRPC's handlers are generic over messages; ours see bytes, the health service its own messages.
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-_Before = Callable[[grpc.ServicerContext], None]
+_Rejudge = Callable[[], None]
+"""Raises DeniedError when the peer of a call that goes on is no longer whom the server would admit."""
+
+_Before = Callable[[grpc.ServicerContext], _Rejudge]
 
 
 class IdentityInterceptor(grpc.ServerInterceptor):
     """Admits a call when the connection, the certificate, the log's record and the method's roles allow it.
 
-    A method that is not in `roles` is refused to everybody, whether it exists or not.
+    A method that is not in `roles` is refused to everybody, whether it exists or not. Where requests are a stream, the
+    peer is judged again before each of them: a revocation ends the stream at the next.
     """
 
     def __init__(
@@ -65,6 +71,8 @@ class IdentityInterceptor(grpc.ServerInterceptor):
     ) -> None:
         self._registry, self._policy, self._clock, self._on_refused = registry, policy, clock, on_refused
         self._roles = {method: frozenset(allowed) for method, allowed in roles.items()}
+        # One for each method of ours, so bounded: a server's handlers do not change.
+        self._handlers: dict[str, _Handler] = {}
 
     def intercept_service(
         self,
@@ -73,31 +81,48 @@ class IdentityInterceptor(grpc.ServerInterceptor):
     ) -> _Handler:
         """Return a handler that judges the peer before the real one runs."""
         method = handler_call_details.method
+        made = self._handlers.get(method)
+        if made is not None:
+            return made
         handler = continuation(handler_call_details) if method in self._roles else None
         roles = self._roles.get(method) if handler is not None else None
 
-        def judge(context: grpc.ServicerContext) -> None:
-            record_peer(context, self._admit(context, roles))
+        def judge(context: grpc.ServicerContext) -> _Rejudge:
+            return self._admit(context, roles)
 
-        return _refuse_all(judge) if handler is None else _judged(handler, judge)
+        if handler is None:
+            return _refuse_all(judge)
+        made = self._handlers[method] = _judged(handler, judge)
+        return made
 
-    def _admit(self, context: grpc.ServicerContext, roles: Collection[str] | None) -> Peer:
+    def _admit(self, context: grpc.ServicerContext, roles: Collection[str] | None) -> _Rejudge:
+        """Admit the call's peer; return what says later on whether it may still go on."""
         # The values are lists of bytes, whatever the type stubs say.
         auth: AuthContext = context.auth_context()  # type: ignore[assignment]
         now_us = self._clock.now_us()
-        peer_class = PeerClass.UNKNOWN
         try:
             check_transport(auth, self._policy)
             certificate = open_certificate(auth, self._policy, now_us)
-            recorded = self._registry.lookup(certificate.spki_sha256)
-            if recorded is not None and recorded.spiffe_id == certificate.spiffe_id:
-                peer_class = peer_class_of(recorded.spiffe_id)
-            check_recorded(certificate, recorded, now_us)
-            check_role(certificate, roles)
         except DeniedError as refused:
-            self._on_refused(refused.reason, peer_class, _certificate_digest(auth))
+            self._on_refused(refused.reason, PeerClass.UNKNOWN, _certificate_digest(auth))
             raise
-        return Peer(certificate.spiffe_id, certificate.serial, certificate.spki_sha256)
+
+        def judge_now(now_us: int) -> None:
+            peer_class = PeerClass.UNKNOWN
+            try:
+                check_valid_now(certificate, now_us)
+                recorded = self._registry.lookup(certificate.spki_sha256)
+                if recorded is not None and recorded.spiffe_id == certificate.spiffe_id:
+                    peer_class = peer_class_of(recorded.spiffe_id)
+                check_recorded(certificate, recorded, now_us)
+                check_role(certificate, roles)
+            except DeniedError as refused:
+                self._on_refused(refused.reason, peer_class, _certificate_digest(auth))
+                raise
+
+        judge_now(now_us)
+        record_peer(context, Peer(certificate.spiffe_id, certificate.serial, certificate.spki_sha256))
+        return lambda: judge_now(self._clock.now_us())
 
 
 class CallInterceptor(grpc.ServerInterceptor):
@@ -106,9 +131,11 @@ class CallInterceptor(grpc.ServerInterceptor):
     `on_uncertain` is called after a handler found the process's own state uncertain: it stops the process.
     """
 
-    def __init__(self, on_uncertain: Callable[[UncertainStateError], None]) -> None:
+    def __init__(self, on_uncertain: Callable[[UncertainStateError], None], *, methods: Collection[str]) -> None:
+        """Serve a server that has `methods`; their handlers are made once, and bounded in number by that."""
         self._on_uncertain = on_uncertain
-        self._log = structlog.get_logger()
+        self._log = structlog.get_logger().bind()
+        self._handlers: dict[str, _Handler | None] = dict.fromkeys(methods)
 
     def intercept_service(
         self,
@@ -116,10 +143,19 @@ class CallInterceptor(grpc.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Handler | None:
         """Return a handler that never lets an exception through to gRPC."""
+        method = handler_call_details.method
+        made = self._handlers.get(method)
+        if made is not None:
+            return made
         handler = continuation(handler_call_details)
         if handler is None:
             return None
-        method = handler_call_details.method
+        made = self._ending(method, handler)
+        if method in self._handlers:
+            self._handlers[method] = made
+        return made
+
+    def _ending(self, method: str, handler: _Handler) -> _Handler:
         inner = _behaviour_of(handler)
 
         def unary(request: Any, context: grpc.ServicerContext) -> Any:
@@ -165,7 +201,7 @@ class CallInterceptor(grpc.ServerInterceptor):
             frames = "".join(traceback.format_tb(error.__traceback__)[-6:])
             self._log.error("call_failed", error=type(error).__name__, frames=frames, **fields)
         else:
-            self._log.info("call", **fields)
+            self._log.info(CALL, **fields)
 
 
 def _certificate_digest(auth: AuthContext) -> Digest:
@@ -202,10 +238,16 @@ def _judged(handler: _Handler, judge: _Before) -> _Handler:
     inner = _behaviour_of(handler)
 
     def behaviour(request: Any, context: grpc.ServicerContext) -> Any:
-        judge(context)
-        return inner(request, context)
+        rejudge = judge(context)
+        return inner(_rejudged(request, rejudge) if handler.request_streaming else request, context)
 
     return _with_behaviour(handler, behaviour)
+
+
+def _rejudged(requests: Iterator[Any], rejudge: _Rejudge) -> Iterator[Any]:
+    for request in requests:
+        rejudge()
+        yield request
 
 
 def _refuse_all(judge: _Before) -> _Handler:

@@ -35,6 +35,7 @@ HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 
 UnaryMethod = Callable[[bytes, grpc.ServicerContext], bytes]
 StreamMethod = Callable[[bytes, grpc.ServicerContext], Iterator[bytes]]
+ExchangeMethod = Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +44,22 @@ class Method:
 
     Attributes:
         path: `/package.Service/Method`, a constant of `wire`.
-        behaviour: takes the request's bytes; raises typed errors; gives the answer's bytes, or a stream of them.
+        behaviour: takes the request's bytes, or a stream of them; raises typed errors; gives the answer's bytes, or a
+            stream of them.
         roles: the roles that may call it.
         is_stream: whether it answers with a stream. A stream keeps a thread for as long as it lasts.
+        takes_stream: whether its requests are a stream too. The peer is judged before each of them.
     """
 
     path: str
-    behaviour: UnaryMethod | StreamMethod
+    behaviour: UnaryMethod | StreamMethod | ExchangeMethod
     roles: frozenset[str]
     is_stream: bool = False
+    takes_stream: bool = False
 
     def __post_init__(self) -> None:
         assert self.roles <= ROLES
+        assert self.is_stream or not self.takes_stream, "no method of ours takes a stream and answers once"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,14 +118,13 @@ class RpcServer:
         self._tls, self._tls_lock, self._in_use = tls, threading.Lock(), tls()
         self._executor = ThreadPoolExecutor(settings.threads, thread_name_prefix="rpc")
         roles = {method.path: method.roles for method in methods} | {HEALTH_CHECK: ROLES}
+        self._interceptors = (
+            CallInterceptor(on_uncertain, methods=roles),
+            IdentityInterceptor(registry=registry, policy=policy, roles=roles, clock=clock, on_refused=on_refused),
+        )
         self._server = grpc.server(
             self._executor,
-            interceptors=[
-                CallInterceptor(on_uncertain),
-                IdentityInterceptor(
-                    registry=registry, policy=policy, roles=roles, clock=clock, on_refused=on_refused
-                ),
-            ],
+            interceptors=list(self._interceptors),
             options=_options(settings),
             maximum_concurrent_rpcs=settings.threads * WAITING_PER_THREAD,
         )
@@ -169,8 +173,11 @@ def _handlers_of(methods: Sequence[Method]) -> dict[str, dict[str, grpc.RpcMetho
     handlers: dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]] = {}
     for method in methods:
         _, service, name = method.path.split("/")
-        make: Callable[..., grpc.RpcMethodHandler[bytes, bytes]]
-        make = grpc.unary_stream_rpc_method_handler if method.is_stream else grpc.unary_unary_rpc_method_handler
+        make: Callable[..., grpc.RpcMethodHandler[bytes, bytes]] = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[method.takes_stream, method.is_stream]
         handlers.setdefault(service, {})[name] = make(method.behaviour)
     return handlers
 

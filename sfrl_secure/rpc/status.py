@@ -1,7 +1,8 @@
 """Which error is which gRPC status and which exit code: one table, read in both directions.
 
-A refusal travels as a status and an `ErrorDetail` in the trailing metadata; the caller gets a typed error back. An
-error that is none of ours becomes INTERNAL without a word: our own log has the rest.
+A refusal travels as a status and an `ErrorDetail` in the trailing metadata, or as a `Refusal` with the same fields
+where it is one of many answers; the caller gets a typed error back. An error that is none of ours becomes INTERNAL
+without a word: our own log has the rest.
 
 Format: proto/README.md, "Admission" for the reasons; DESIGN 9 for the exit codes.
 
@@ -34,6 +35,7 @@ from sfrl_secure.errors import (
     UncertainStateError,
     VerificationError,
 )
+from sfrl_secure.wire.append_entries import Refusal
 from sfrl_secure.wire.error_detail import ErrorDetail, encode_error_detail, parse_error_detail
 
 ERROR_METADATA = "sfrl-error-bin"
@@ -142,6 +144,7 @@ _CLASS_OF_CODE: dict[grpc.StatusCode, type[SfrlError]] = {
 _REFUSING = frozenset(
     {_Code.UNAUTHENTICATED, _Code.PERMISSION_DENIED, _Code.FAILED_PRECONDITION, _Code.ALREADY_EXISTS}
 )
+_CODE_OF_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in _Code}
 
 
 def status_of(error: BaseException) -> grpc.StatusCode:
@@ -182,8 +185,20 @@ def error_of(failed: grpc.RpcError) -> SfrlError:
 
     The detail comes from the peer that the channel authenticated. It names the refusal; it proves nothing.
     """
-    code = failed.code() if isinstance(failed, grpc.Call) else _Code.UNKNOWN
-    detail = _detail_in(failed)
+    return _error_from(failed.code() if isinstance(failed, grpc.Call) else _Code.UNKNOWN, _detail_in(failed))
+
+
+def refusal_of(error: SfrlError) -> Refusal:
+    """Return what is told of one envelope of many: what `abort_with` would tell of a call."""
+    return Refusal(status_of(error).value[0], detail_of(error))
+
+
+def error_of_refusal(refusal: Refusal) -> SfrlError:
+    """Return the typed error that a refusal stands for; as for `error_of`, it proves nothing."""
+    return _error_from(_CODE_OF_NUMBER[refusal.code], refusal.detail)
+
+
+def _error_from(code: grpc.StatusCode, detail: ErrorDetail) -> SfrlError:
     if code is _Code.ABORTED:
         return ConflictError(
             detail.message or "the log has moved on", reason=detail.reason or "stale", log_size=detail.log_size

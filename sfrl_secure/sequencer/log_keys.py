@@ -1,11 +1,12 @@
-"""The log's two keys: Ed25519 (0x01) and ML-DSA-44 (0x06), both named after the origin.
+"""One generation of the log's keys: Ed25519 (0x01) and ML-DSA-44 (0x06), both named after the origin.
 
-They sign checkpoints and nothing else. In a file they are two PKCS #8 blocks in PEM, in this order. What was signed
-for cannot be unsigned, so the keys of a log are never used by two processes: the folder's lock sees to that.
+They sign checkpoints and nothing else. A log that replaces its keys signs with the old generation and the new one. In
+a file a generation is two PKCS #8 blocks in PEM, in this order. What was signed for cannot be unsigned, so the keys of
+a log are never used by two processes: the folder's lock sees to that.
 
 Format: proto/README.md, "Checkpoints, tiles, cosignatures"; c2sp.org/signed-note, tlog-cosignature.
 
-Runs in: audit_log, `sfrl init`.
+Runs in: audit_log, cli.
 Trusts: the file that it is given.
 """
 
@@ -29,7 +30,7 @@ _PEM_END = b"-----END PRIVATE KEY-----\n"
 
 
 class LogKeys:
-    """Both private keys of a log. Prints nothing of them."""
+    """Both private keys of a generation. Prints nothing of them."""
 
     __slots__ = ("_ed25519", "_ml_dsa")
 

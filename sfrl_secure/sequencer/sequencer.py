@@ -1,9 +1,9 @@
 """The sequencer: one thread that orders the world.
 
-Whoever appends waits in a bounded queue. The thread takes what waits as one batch: each statement is decided against
-the state after the one before it, then all of them are written and synced once, then one checkpoint is signed, and
-only then is anybody answered, the refused ones too. A statement whose digest is in the log gets its entry again, with
-a fresh proof.
+Whoever appends waits in a bounded queue, alone or with a group of entries. The thread takes what waits as one batch:
+each statement is decided against the state after the one before it, then all of them are written and synced once,
+then one checkpoint is signed, and only then is anybody answered, the refused ones too. A statement whose digest is in
+the log gets its entry again, with a fresh proof.
 
 When the journal, the clock or the fold leaves our state uncertain, `on_uncertain` stops the process before anybody is
 answered.
@@ -19,12 +19,13 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Generic
 
 from sfrl_secure.crypto.envelope import Envelope
+from sfrl_secure.crypto.keys import PublicKey
 from sfrl_secure.errors import (
     ExhaustedError,
     NotFoundError,
@@ -35,6 +36,10 @@ from sfrl_secure.errors import (
 from sfrl_secure.ids import Digest
 from sfrl_secure.sequencer.history import ContentT, History
 from sfrl_secure.sequencer.signing import CheckpointSigner
+from sfrl_secure.translog.entries import LoggedEntry
+
+BATCH_ENTRIES_MAX = 256
+"""Entries of one batch, and of one group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +49,31 @@ class SequencerSettings:
     Attributes:
         batch_entries_max: entries of one batch, 1 to 256.
         batch_delay_seconds: how long the first entry of a batch waits for others, 0 to 1.
-        queue_max: entries that wait for a batch; the next one is refused.
+        queue_max: entries that wait for a batch; a group that would exceed it is refused.
     """
 
-    batch_entries_max: int = 256
+    batch_entries_max: int = BATCH_ENTRIES_MAX
     batch_delay_seconds: float = 0.002
-    queue_max: int = 1024
+    queue_max: int = 4096
 
     def __post_init__(self) -> None:
-        assert 1 <= self.batch_entries_max <= 256
+        assert 1 <= self.batch_entries_max <= BATCH_ENTRIES_MAX
         assert 0 <= self.batch_delay_seconds <= 1
         assert self.queue_max >= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Submission(Generic[ContentT]):
+    """What somebody wants in the log.
+
+    Attributes:
+        content: what `envelope` holds, parsed from it.
+        verified_by: the key whose single signature over the envelope the caller has verified; None where it has not.
+    """
+
+    envelope: Envelope
+    content: ContentT
+    verified_by: PublicKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +95,10 @@ class Appended:
     checkpoint: bytes
 
 
+Result = Appended | SfrlError
+"""What became of one submission; an error says that nothing was logged."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogHead:
     """How far the log is.
@@ -95,9 +118,16 @@ class LogHead:
 
 @dataclass(slots=True)
 class _Waiting(Generic[ContentT]):
-    envelope: Envelope
-    content: ContentT
-    answer: Future[Appended]
+    submissions: Sequence[Submission[ContentT]]
+    answer: Future[tuple[Result, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A submission's place: of an entry of this batch (`raw` is known), or of an older one."""
+
+    index: int
+    raw: bytes | None
 
 
 class Sequencer(Generic[ContentT]):
@@ -110,18 +140,23 @@ class Sequencer(Generic[ContentT]):
         settings: SequencerSettings,
         *,
         on_uncertain: Callable[[UncertainStateError], None],
+        after_batch: Callable[[], None] = lambda: None,
     ) -> None:
-        """Go on from `history`, which has replayed its journal.
+        """Go on from `history`, which has taken in what is durable.
 
         Args:
             on_uncertain: stops the process. Called once, by the sequencer's thread.
+            after_batch: called by the sequencer's thread after each batch, before anybody is answered.
         """
         self.history = history
         self._signer = signer
         self._settings = settings
         self._on_uncertain = on_uncertain
-        # Bounded by `append`, so that `stop` and `_fail` never wait for room.
+        self._after_batch = after_batch
+        # Bounded by `submit`, so that `stop` and `_fail` never wait for room.
         self._queue: queue.SimpleQueue[_Waiting[ContentT] | None] = queue.SimpleQueue()
+        self._queued = 0
+        self._held_over: _Waiting[ContentT] | None = None
         self._batch: list[_Waiting[ContentT]] = []
         self._changed = threading.Condition()
         self._head = LogHead()
@@ -142,11 +177,15 @@ class Sequencer(Generic[ContentT]):
         self._queue.put(None)
         self._thread.join()
 
-    def append(self, envelope: Envelope, content: ContentT, *, timeout_seconds: float = 20.0) -> Appended:
+    def append(
+        self,
+        envelope: Envelope,
+        content: ContentT,
+        *,
+        verified_by: PublicKey | None = None,
+        timeout_seconds: float = 20.0,
+    ) -> Appended:
         """Append a statement once, and return when it is durable and signed for.
-
-        Args:
-            content: what `envelope` holds, parsed from it.
 
         Raises:
             ConflictError, DeniedError, MalformedError: as the fold refuses it; nothing was logged.
@@ -154,14 +193,41 @@ class Sequencer(Generic[ContentT]):
             UnavailableError: not in time, or we are stopping; it may be logged yet: ask again.
             UncertainStateError: the log has failed.
         """
-        waiting = _Waiting(envelope, content, Future[Appended]())
+        (result,) = self.wait_for(self.submit([Submission(envelope, content, verified_by)]), timeout_seconds)
+        if isinstance(result, SfrlError):
+            raise result
+        return result
+
+    def submit(self, submissions: Sequence[Submission[ContentT]]) -> Future[tuple[Result, ...]]:
+        """Append a group of 1 to 256 statements, each decided for itself; give what will hold one result for each.
+
+        They are ordered as they stand, in one batch, and what is appended bears one checkpoint.
+
+        Raises:
+            ExhaustedError: too many wait; nothing was logged.
+            UnavailableError: we are stopping.
+            UncertainStateError: the log has failed.
+        """
+        assert 1 <= len(submissions) <= BATCH_ENTRIES_MAX
+        waiting = _Waiting(submissions, Future[tuple[Result, ...]]())
         with self._changed:
             self._check_open()
-            if self._queue.qsize() >= self._settings.queue_max:
-                raise ExhaustedError(f"{self._settings.queue_max} entries wait already")
+            if self._queued + len(submissions) > self._settings.queue_max:
+                raise ExhaustedError(f"{self._settings.queue_max} entries may wait, and not one more")
+            self._queued += len(submissions)
             self._queue.put(waiting)
+        return waiting.answer
+
+    @staticmethod
+    def wait_for(answer: Future[tuple[Result, ...]], timeout_seconds: float) -> tuple[Result, ...]:
+        """Wait for what `submit` gave.
+
+        Raises:
+            UnavailableError: not in time; the entries may be logged yet: ask again.
+            UncertainStateError: the log has failed.
+        """
         try:
-            return waiting.answer.result(timeout_seconds)
+            return answer.result(timeout_seconds)
         except TimeoutError:
             raise UnavailableError("the entry was not ordered in time") from None
 
@@ -191,10 +257,19 @@ class Sequencer(Generic[ContentT]):
             NotFoundError: there is none at `index` yet.
         """
         head = self.head
-        if not 0 <= index < head.size:
+        logged = self.prove(index, head.size)
+        return Appended(index, logged.raw, head.size, logged.path, head.note)
+
+    def prove(self, index: int, tree_size: int) -> LoggedEntry:
+        """Give an entry with its path to the root at `tree_size`.
+
+        Raises:
+            NotFoundError: there is no such tree yet, or no such entry in it.
+        """
+        if not 0 <= index < tree_size <= self.head.size:
             raise NotFoundError("the log has no such entry")
-        path = self.history.tree.inclusion_proof(index, head.size).path
-        return Appended(index, self.history.entry(index), head.size, path, head.note)
+        path = self.history.tree.inclusion_path(index, tree_size)
+        return LoggedEntry(index, self.history.entry(index), path)
 
     def set_witnessed(self, size: int, note: bytes) -> None:
         """Note that the first `size` entries are under the quorum, by `note`, which was published."""
@@ -223,12 +298,13 @@ class Sequencer(Generic[ContentT]):
 
     def _next_batch(self) -> list[_Waiting[ContentT]]:
         """Wait for work; an empty list means the end."""
-        first = self._queue.get()
+        first = self._held_over if self._held_over is not None else self._queue.get()
+        self._held_over = None
         if first is None:
             return []
-        batch = [first]
+        batch, count = [first], len(first.submissions)
         until = time.monotonic() + self._settings.batch_delay_seconds
-        while len(batch) < self._settings.batch_entries_max:
+        while count < self._settings.batch_entries_max:
             try:
                 following = self._queue.get(timeout=max(until - time.monotonic(), 0.0))
             except queue.Empty:
@@ -237,32 +313,45 @@ class Sequencer(Generic[ContentT]):
                 # `stop` puts it last: this batch is the last one.
                 self._queue.put(None)
                 break
+            count += len(following.submissions)
+            if count > BATCH_ENTRIES_MAX:
+                # A group is never divided: it is the beginning of the next batch.
+                self._held_over = following
+                break
             batch.append(following)
+        with self._changed:
+            self._queued -= sum(len(waiting.submissions) for waiting in batch)
         return batch
 
     def _order(self, batch: list[_Waiting[ContentT]]) -> None:
-        ordered: list[tuple[_Waiting[ContentT], int]] = []
-        refused: list[tuple[_Waiting[ContentT], SfrlError]] = []
-        for waiting in batch:
-            index = self.history.known_index(waiting.envelope.digest)
-            try:
-                ordered.append((waiting, self._stage(waiting) if index is None else index))
-            except UncertainStateError:
-                raise
-            except SfrlError as refusal:
-                refused.append((waiting, refusal))
+        placed = [[self._place(submission) for submission in waiting.submissions] for waiting in batch]
         grown = self.history.next_index > self.history.size
         self.history.commit()
         if grown:
             self._sign_head()
-        for waiting, index in ordered:
-            waiting.answer.set_result(self.appended(index))
-        # Refusals may rest on entries of this very batch, which are durable only now.
-        for waiting, reason in refused:
-            waiting.answer.set_exception(reason)
+        self._after_batch()
+        # Refusals too are told only now: they may rest on entries of this very batch.
+        for waiting, places in zip(batch, placed, strict=True):
+            waiting.answer.set_result(tuple(self._result(place) for place in places))
 
-    def _stage(self, waiting: _Waiting[ContentT]) -> int:
-        return self.history.stage(waiting.envelope, waiting.content)
+    def _place(self, submission: Submission[ContentT]) -> _Placed | SfrlError:
+        try:
+            staged = self.history.stage(submission.envelope, submission.content, submission.verified_by)
+        except UncertainStateError:
+            raise
+        except SfrlError as refusal:
+            # Known already, or else refused: a second look is only for those.
+            index = self.history.known_index(submission.envelope.digest)
+            return refusal.with_traceback(None) if index is None else _Placed(index, None)
+        return _Placed(staged.index, staged.raw)
+
+    def _result(self, place: _Placed | SfrlError) -> Result:
+        if isinstance(place, SfrlError):
+            return place
+        head = self._head
+        raw = self.history.entry(place.index) if place.raw is None else place.raw
+        path = self.history.tree.inclusion_path(place.index, head.size)
+        return Appended(place.index, raw, head.size, path, head.note)
 
     def _sign_head(self) -> None:
         size = self.history.size
@@ -277,6 +366,8 @@ class Sequencer(Generic[ContentT]):
             self._changed.notify_all()
         self._on_uncertain(failure)
         # Only where the process still lives: what became of these entries is exactly what is uncertain.
+        if self._held_over is not None:
+            self._batch.append(self._held_over)
         waiting: _Waiting[ContentT] | None
         while not self._queue.empty() and (waiting := self._queue.get()) is not None:
             self._batch.append(waiting)

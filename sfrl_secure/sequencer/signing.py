@@ -1,9 +1,9 @@
 """Signing the log's checkpoints, and the promise never to sign two that contradict each other.
 
-Sizes that are signed rise, and what is signed is durable before. The last signed note is kept in a file apart from
-journal and tiles: a log that was put back to an older state does not open. That file is written before a checkpoint
-goes to the witnesses and not before each signature, so that a batch costs one sync; the witnesses, asked at each
-start, know the rest.
+Sizes that are signed rise, and what is signed is durable before. The last signed note is kept apart from journal and
+tiles, compared and swapped: a log that was put back to an older state does not open, nor one whose note is gone, and
+of two processes one stops. It is written before a checkpoint goes to the witnesses and not before each signature, so
+that a batch costs one sync; the witnesses, asked at each start, know the rest.
 
 Format: proto/README.md, "Checkpoints, tiles, cosignatures".
 
@@ -14,39 +14,41 @@ Trusts: its own keys; the tree that it is given.
 from __future__ import annotations
 
 import threading
-from pathlib import Path
+from collections.abc import Sequence
 
 from sfrl_secure.clock import Clock
 from sfrl_secure.errors import MalformedError, NotFoundError, UncertainStateError, VerificationError
 from sfrl_secure.ids import Digest
-from sfrl_secure.limits import NOTE_BYTES_MAX
-from sfrl_secure.storage.files import SECRET_MODE, read_bounded, write_atomically
-from sfrl_secure.translog.checkpoint import Checkpoint
-from sfrl_secure.translog.cosignature import Cosigner, sign_checkpoint
-from sfrl_secure.translog.note import NoteSigner
+from sfrl_secure.sequencer.log_keys import LogKeys
+from sfrl_secure.storage.log_store import NOTHING_SIGNED, SignedNote
+from sfrl_secure.translog.checkpoint import Checkpoint, format_checkpoint
+from sfrl_secure.translog.cosignature import log_lines
+from sfrl_secure.translog.note import Note, VerifierKey, format_note
 from sfrl_secure.translog.opened import OpenedCheckpoint, open_checkpoint
 from sfrl_secure.translog.policy import TrustPolicy
 from sfrl_secure.translog.tree import MerkleTree
 
-SIGNED_NAME = "signed"
-"""The file with the last signed note."""
-
 
 class CheckpointSigner:
-    """Signs with both keys of the log, each size once and in rising order."""
+    """Signs with every generation of the log's keys that is in use, each size once and in rising order."""
 
-    def __init__(self, signer: NoteSigner, cosigner: Cosigner, clock: Clock) -> None:
-        """Sign under the name that both keys bear, which is the origin."""
-        self.origin = signer.key.name
-        self._signer = signer
-        self._cosigner = cosigner
+    def __init__(self, origin: str, generations: Sequence[LogKeys], clock: Clock) -> None:
+        """Sign as the log of this origin.
+
+        Args:
+            generations: one or more, the oldest first.
+        """
+        if not generations:
+            raise MalformedError("a log signs with one generation of its keys at least")
+        self.origin = origin
+        self._pairs = tuple((keys.note_signer(origin), keys.cosigner(origin)) for keys in generations)
         self._clock = clock
         self._last: Checkpoint | None = None
 
     @property
-    def vkeys(self) -> tuple[str, str]:
-        """The Ed25519 and the ML-DSA-44 vkey."""
-        return self._signer.key.vkey, self._cosigner.key.vkey
+    def generations(self) -> tuple[tuple[VerifierKey, VerifierKey], ...]:
+        """The public keys that sign: each generation's Ed25519 and ML-DSA-44 key, the oldest generation first."""
+        return tuple((signer.key, cosigner.key) for signer, cosigner in self._pairs)
 
     def sign(self, size: int, root: Digest) -> bytes:
         """Sign a checkpoint of durable entries.
@@ -58,41 +60,44 @@ class CheckpointSigner:
         last = self._last
         if last is not None and (size < last.size or (size == last.size and root != last.root)):
             raise UncertainStateError("a checkpoint was signed that this one contradicts")
-        note = sign_checkpoint(checkpoint, self._signer, self._cosigner, self._clock.now_us() // 1_000_000)
+        now_seconds = self._clock.now_us() // 1_000_000
+        lines = [line for pair in self._pairs for line in log_lines(checkpoint, *pair, now_seconds)]
+        note = format_note(Note(format_checkpoint(checkpoint), tuple(lines)))
         self._last = checkpoint
         return note
 
 
 class SignedHead:
-    """The last signed note on the disk."""
+    """The last signed note, in the store."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / SIGNED_NAME
+    def __init__(self, kept: SignedNote) -> None:
+        self._kept = kept
         self._lock = threading.Lock()
-        self._kept = b""
+        self._last = b""
 
     def check(self, origin: str, policy: TrustPolicy, tree: MerkleTree) -> None:
         """Check that the tree still holds what was signed.
 
         Raises:
-            UncertainStateError: it does not, or the note is not ours.
+            UncertainStateError: it does not, or the note is not ours, or none is there.
         """
         try:
-            note = read_bounded(self._path, NOTE_BYTES_MAX)
+            note = self._kept.read()
         except NotFoundError:
-            return  # A new log has signed nothing.
-        check_ours(note, origin, policy, tree)
+            raise UncertainStateError("the last signed note is missing: what was signed is not known") from None
+        if note != NOTHING_SIGNED:
+            check_ours(note, origin, policy, tree)
 
     def keep(self, note: bytes) -> None:
         """Keep a newer note, durably.
 
         Raises:
-            UncertainStateError: the disk did not confirm.
+            UncertainStateError: another process has kept one, or the store did not confirm.
         """
         with self._lock:
-            if note != self._kept:
-                write_atomically(self._path, note, mode=SECRET_MODE)
-                self._kept = note
+            if note != self._last:
+                self._kept.replace(note)
+                self._last = note
 
 
 def check_ours(note: bytes, origin: str, policy: TrustPolicy, tree: MerkleTree) -> OpenedCheckpoint:
@@ -102,9 +107,20 @@ def check_ours(note: bytes, origin: str, policy: TrustPolicy, tree: MerkleTree) 
         UncertainStateError: it is not of our log, of a size that we have not, or of another root.
     """
     try:
-        opened = open_checkpoint(note, policy, quorum=False)
+        # Archived: what was kept from before the log's keys were replaced is under the older generation alone.
+        opened = open_checkpoint(note, policy, quorum=False, archived=True)
     except (MalformedError, VerificationError) as error:
         raise UncertainStateError("a note that should be ours does not bear our signatures") from error
+    check_held(opened, origin, tree)
+    return opened
+
+
+def check_held(opened: OpenedCheckpoint, origin: str, tree: MerkleTree) -> None:
+    """Check that a checkpoint under our keys is one of this tree.
+
+    Raises:
+        UncertainStateError: it is not of our log, of a size that we have not, or of another root.
+    """
     checkpoint = opened.checkpoint
     if checkpoint.origin != origin:
         raise UncertainStateError("a note that should be ours is another log's")
@@ -112,4 +128,3 @@ def check_ours(note: bytes, origin: str, policy: TrustPolicy, tree: MerkleTree) 
         raise UncertainStateError("we have signed for more entries than the journal holds")
     if checkpoint.root != tree.root(checkpoint.size):
         raise UncertainStateError("we have signed another root for this size")
-    return opened

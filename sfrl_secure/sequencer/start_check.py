@@ -48,8 +48,8 @@ def check_not_behind(
     answered: set[str] = set()
     while True:
         for witness in witnesses:
-            if witness.name not in answered and is_level_with(witness, origin, policy, tree):
-                answered.add(witness.name)
+            if not answered.issuperset(witness.names) and is_level_with(witness, origin, policy, tree):
+                answered.update(witness.names)
         if policy.is_quorum(answered):
             return
         _log.warning("witnesses_awaited", count=len(answered))
@@ -72,12 +72,14 @@ def is_level_with(witness: Witness, origin: str, policy: TrustPolicy, tree: Merk
     if reply.status != 200:
         return False
     try:
-        opened = open_checkpoint(reply.body, policy, quorum=False)
+        # After the log's keys were replaced, what it cosigned last is under the older generation alone.
+        opened = open_checkpoint(reply.body, policy, quorum=False, archived=True)
     except (MalformedError, VerificationError):
         opened = None
-    if opened is None or opened.checkpoint.origin != origin or witness.name not in opened.witness_times:
+    # One of its keys is enough: a key that the policy has since added has cosigned nothing yet.
+    if opened is None or opened.checkpoint.origin != origin or opened.witness_times.keys().isdisjoint(witness.names):
         # Not signed by us, or not by it: this proves nothing, and counts as silence.
-        _log.error("witness_answer_refused", witness=witness.name)
+        _log.error("witness_answer_refused", witness=witness.names[0])
         return False
     check_ours(reply.body, origin, policy, tree)
     return True

@@ -35,10 +35,10 @@ class WitnessReply:
 
 
 class Witness(Protocol):
-    """A witness as the log sees it. `name` is the trust policy's."""
+    """A witness as the log sees it. `names` are those that the trust policy gives its keys, one or more."""
 
     @property
-    def name(self) -> str: ...
+    def names(self) -> tuple[str, ...]: ...
 
     def add_checkpoint(self, request: bytes) -> WitnessReply:
         """Ask for a cosignature; raises UnavailableError."""
@@ -53,14 +53,14 @@ class HttpWitness:
     """A witness at two URLs. Each question is a connection of its own, so any number of threads may ask."""
 
     def __init__(
-        self, name: str, submission_url: str, monitoring_url: str, *, timeout_seconds: float = 5.0
+        self, names: tuple[str, ...], submission_url: str, monitoring_url: str, *, timeout_seconds: float = 5.0
     ) -> None:
         """Check the URLs: http or https, a host, no query.
 
         Raises:
             MalformedError: one is of another form.
         """
-        self.name = name
+        self.names = names
         self._submission = _parse_prefix(submission_url)
         self._monitoring = _parse_prefix(monitoring_url)
         self._timeout_seconds = timeout_seconds

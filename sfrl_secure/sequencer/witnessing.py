@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +53,7 @@ class WitnessingSettings:
             only.
     """
 
-    interval_seconds: float = 0.02
+    interval_seconds: float = 0.1
     target_seconds: float = 5.0
     refresh_seconds: float = 60.0
 
@@ -101,10 +101,9 @@ class Witnessing:
         keys = {witness.name: witness.key for witness in policy.witnesses}
         self._threads = [threading.Thread(target=self._guarded, args=(self._lead,), name="witnessing", daemon=True)]
         for witness in witnesses:
-            asker = _Asker(witness, keys[witness.name], self)
-            self._threads.append(
-                threading.Thread(target=self._guarded, args=(asker.run,), name=f"witness-{witness.name}", daemon=True)
-            )
+            asker = _Asker(witness, {name: keys[name] for name in witness.names}, self)
+            name = f"witness-{witness.names[0]}"
+            self._threads.append(threading.Thread(target=self._guarded, args=(asker.run,), name=name, daemon=True))
 
     def start(self) -> None:
         """Begin to carry."""
@@ -135,12 +134,10 @@ class Witnessing:
         """Wait, unless we are stopping."""
         self._stopping.wait(seconds)
 
-    def next_target(self, name: str) -> _Target | None:
-        """Wait for a target that this witness has not cosigned; None when we are stopping."""
+    def next_target(self, done: _Target | None) -> _Target | None:
+        """Wait for a target other than the one that this witness has cosigned; None when we are stopping."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self.is_stopping or (self._target is not None and name not in self._target.lines)
-            )
+            self._changed.wait_for(lambda: self.is_stopping or self._target is not done)
             return None if self.is_stopping else self._target
 
     def check_level(self, witness: Witness) -> None:
@@ -151,10 +148,10 @@ class Witnessing:
         """
         is_level_with(witness, self._origin, self._policy, self.tree)
 
-    def take_lines(self, target: _Target, name: str, lines: tuple[NoteSignature, ...]) -> None:
-        """Take a witness's verified cosignatures of a target."""
+    def take_lines(self, target: _Target, lines: Mapping[str, tuple[NoteSignature, ...]]) -> None:
+        """Take a witness's verified cosignatures of a target, by the trust policy's name of each key."""
         with self._changed:
-            target.lines[name] = lines
+            target.lines.update(lines)
             self._changed.notify_all()
 
     # Of the leading thread
@@ -211,24 +208,25 @@ class Witnessing:
 
 
 class _Asker:
-    """Asks one witness for each target."""
+    """Asks one witness for each target, under all the names that the trust policy gives its keys."""
 
-    def __init__(self, witness: Witness, key: VerifierKey, witnessing: Witnessing) -> None:
+    def __init__(self, witness: Witness, keys: Mapping[str, VerifierKey], witnessing: Witnessing) -> None:
         self._witness = witness
-        self._key = key
+        self._keys = keys
         self._witnessing = witnessing
         self._recorded_size = 0
+        self._done: _Target | None = None
 
     def run(self) -> None:
         pause = FIRST_PAUSE_SECONDS
-        while (target := self._witnessing.next_target(self._witness.name)) is not None:
+        while (target := self._witnessing.next_target(self._done)) is not None:
             try:
                 self._ask(target)
                 pause = FIRST_PAUSE_SECONDS
             except UncertainStateError:
                 raise
             except SfrlError as error:
-                _log.warning("witness_failed", witness=self._witness.name, error=type(error).__name__)
+                _log.warning("witness_failed", witness=self._witness.names[0], error=type(error).__name__)
                 self._witnessing.pause(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
@@ -241,9 +239,10 @@ class _Asker:
             request = AddCheckpointRequest(self._recorded_size, path, format_note(target.note))
             reply = self._witness.add_checkpoint(format_add_checkpoint(request))
             if reply.status == 200:
-                lines = open_cosignature_lines(reply.body, target.note.text, [self._key])
+                lines = open_cosignature_lines(reply.body, target.note.text, list(self._keys.values()))
                 self._recorded_size = target.size
-                self._witnessing.take_lines(target, self._witness.name, lines)
+                self._done = target
+                self._witnessing.take_lines(target, self._by_name(lines))
                 return
             if reply.status != 409:
                 break
@@ -252,3 +251,15 @@ class _Asker:
         self._recorded_size = 0
         self._witnessing.check_level(self._witness)
         raise VerificationError("a witness refuses our checkpoint")
+
+    def _by_name(self, lines: tuple[NoteSignature, ...]) -> dict[str, tuple[NoteSignature, ...]]:
+        """Book verified lines under the names of their keys."""
+        booked = {
+            name: tuple(line for line in lines if (line.name, line.key_id) == (key.name, key.key_id))
+            for name, key in self._keys.items()
+        }
+        missing = [name for name, found in booked.items() if not found]
+        if missing:
+            # What it did sign counts. Asking again for the same checkpoint would not help.
+            _log.warning("witness_key_silent", witness=missing[0])
+        return {name: found for name, found in booked.items() if found}

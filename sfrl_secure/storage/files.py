@@ -12,14 +12,28 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from sfrl_secure.errors import ExhaustedError, MalformedError, MissingEvidenceError, NotFoundError, UncertainStateError
-from sfrl_secure.storage.system import lock_exclusively, sync_data, sync_folder, write_all
+from sfrl_secure.errors import MalformedError, MissingEvidenceError, NotFoundError, UncertainStateError
+from sfrl_secure.storage.system import (
+    link,
+    lock_exclusively,
+    mkdir,
+    open_new,
+    open_to_lock,
+    rename,
+    sync_data,
+    sync_folder,
+    unlink,
+    write_all,
+)
 
 PUBLIC_MODE = 0o644
 SECRET_MODE = 0o600
+
+TEMPORARY_SUFFIX = ".tmp"
 
 LOCK_NAME = "lock"
 
@@ -35,27 +49,38 @@ def write_atomically(path: Path, data: bytes, *, mode: int = PUBLIC_MODE, durabl
         ExhaustedError: the disk is full; `path` is as it was.
         UncertainStateError: it is not known what `path` holds.
     """
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    except OSError as error:
-        raise UncertainStateError("a file could not be made") from error
-    try:
-        try:
-            write_all(descriptor, data)
-            if durable:
-                sync_data(descriptor)
-        finally:
-            os.close(descriptor)
-    except (ExhaustedError, UncertainStateError):
-        temporary.unlink(missing_ok=True)
-        raise
-    try:
-        temporary.replace(path)
-    except OSError as error:
-        raise UncertainStateError("a file could not be renamed") from error
+    os.close(_put(path, data, mode, durable=durable))
     if durable:
         sync_folder(path.parent)
+
+
+def write_unsynced(path: Path, data: bytes, *, mode: int = PUBLIC_MODE) -> int:
+    """Write as `write_atomically` does, not durably; give the file's descriptor, open, for a later `sync_data`.
+
+    That descriptor learns of every failed write; a new one on the same file may be opened after the kernel has
+    forgotten. The folder's name is to be synced too.
+
+    Raises:
+        ExhaustedError, UncertainStateError: as `write_atomically`.
+    """
+    return _put(path, data, mode, durable=False)
+
+
+def _put(path: Path, data: bytes, mode: int, *, durable: bool) -> int:
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+    descriptor = open_new(temporary, mode)
+    try:
+        write_all(descriptor, data)
+        if durable:
+            sync_data(descriptor)
+        rename(temporary, path)
+    except BaseException:
+        os.close(descriptor)
+        # It may be in place already where the rename failed; and what matters is the first failure.
+        with suppress(UncertainStateError):
+            unlink(temporary)
+        raise
+    return descriptor
 
 
 def write_new(path: Path, data: bytes, *, mode: int = PUBLIC_MODE) -> None:
@@ -64,16 +89,15 @@ def write_new(path: Path, data: bytes, *, mode: int = PUBLIC_MODE) -> None:
     Two processes that make one file at the same moment: one of them succeeds.
 
     Raises:
+        ExhaustedError: the disk is full.
         UncertainStateError: there is a file of this name, or it could not be made durable.
     """
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     write_atomically(temporary, data, mode=mode)
     try:
-        os.link(temporary, path)
-    except OSError as error:
-        raise UncertainStateError("a file of this name is there already, or cannot be made") from error
+        link(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        unlink(temporary)
     sync_folder(path.parent)
 
 
@@ -81,21 +105,23 @@ def make_folder(folder: Path) -> None:
     """Make a folder and those above it, durably; one that is there is left as it is.
 
     Raises:
+        ExhaustedError: the disk is full.
         UncertainStateError: it could not be made, or the disk did not confirm.
     """
-    missing: list[Path] = []
-    above = folder
-    while not above.is_dir():
-        missing.append(above)
-        if above.parent == above:
-            break
-        above = above.parent
-    for each in reversed(missing):
-        try:
-            each.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UncertainStateError("a folder could not be made") from error
+    for each in missing_folders(folder):
+        mkdir(each)
         sync_folder(each.parent)
+
+
+def missing_folders(folder: Path) -> list[Path]:
+    """List what is to be made for `folder` to be there, the highest first."""
+    missing: list[Path] = []
+    while not folder.is_dir():
+        missing.append(folder)
+        if folder.parent == folder:
+            break
+        folder = folder.parent
+    return missing[::-1]
 
 
 def read_bounded(path: Path, bytes_max: int) -> bytes:
@@ -159,10 +185,7 @@ class FolderLock:
         Raises:
             UncertainStateError: another process owns it, or it cannot be locked.
         """
-        try:
-            self._descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SECRET_MODE)
-        except OSError as error:
-            raise UncertainStateError("a folder cannot be locked") from error
+        self._descriptor = open_to_lock(folder / LOCK_NAME, SECRET_MODE)
         try:
             free = lock_exclusively(self._descriptor)
         except UncertainStateError:

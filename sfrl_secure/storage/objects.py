@@ -1,22 +1,71 @@
-"""Objects: payloads and models under the SHA-256 of their bytes.
+"""Objects: payloads and models under the SHA-256 of their bytes, in a folder or a bucket.
 
 Layout: `<first two hex digits>/<all 64 hex digits>`. A name can mean one content only, so any number of processes may
-put and get at the same time. What comes out has the digest that it was asked by, whatever happened on the disk.
+put and get at the same time. What comes out has the digest that it was asked by, whatever happened where it lay.
 
 Format: proto/README.md, "Checkpoints, tiles, cosignatures".
 
 Runs in: gatekeeper, aggregator, participant.
-Trusts: nothing that a file holds.
+Trusts: nothing that a file or an object of a bucket holds.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from sfrl_secure.errors import DigestError, MalformedError, MissingEvidenceError, NotFoundError
 from sfrl_secure.ids import Digest, sha256
 from sfrl_secure.storage.files import make_folder, read_bounded, write_atomically
 from sfrl_secure.storage.system import sync_folder
+
+if TYPE_CHECKING:
+    from sfrl_secure.storage.bucket import Bucket
+
+BUCKET_SCHEME = "s3://"
+
+
+class Objects(Protocol):
+    """Objects, wherever they are kept."""
+
+    def put(self, data: bytes) -> Digest:
+        """Keep `data`; it is durable when this returns.
+
+        Raises:
+            ExhaustedError: there is no room, and nothing was kept.
+            UncertainStateError: the store did not confirm.
+        """
+        ...
+
+    def get(self, digest: Digest, bytes_max: int) -> bytes:
+        """Give the object's bytes.
+
+        Raises:
+            NotFoundError: it is not here.
+            MalformedError: it is longer than `bytes_max`.
+            MissingEvidenceError: it is here and cannot be read.
+            DigestError: what lies there has another digest.
+        """
+        ...
+
+    def is_stored(self, digest: Digest) -> bool:
+        """Whether something of that name is here; `get` says whether it is what it should be."""
+        ...
+
+
+def open_objects(place: Path | str) -> Objects:
+    """Open the objects of a folder, or of `s3://bucket/prefix`.
+
+    Raises:
+        MalformedError: an address that is no bucket's.
+        UncertainStateError: the folder could not be made.
+    """
+    if isinstance(place, str) and place.startswith(BUCKET_SCHEME):
+        # Loaded by whoever needs it: a service with a folder has no part of it in memory.
+        from sfrl_secure.storage.bucket import Bucket, open_bucket
+
+        return BucketObjects(Bucket(*open_bucket(place)))
+    return ObjectStore(Path(place))
 
 
 class ObjectStore:
@@ -33,8 +82,7 @@ class ObjectStore:
 
     def path(self, digest: Digest) -> Path:
         """Where the object lies, whether it is there or not."""
-        name = digest.hex()
-        return self._folder / name[:2] / name
+        return self._folder / _name(digest)
 
     def put(self, data: bytes) -> Digest:
         """Keep `data`; it is durable when this returns. What is there already is not written again.
@@ -78,3 +126,50 @@ class ObjectStore:
             return read_bounded(path, len(data)) == data
         except (NotFoundError, MalformedError, MissingEvidenceError):
             return False
+
+
+class BucketObjects:
+    """The objects below one prefix of a bucket."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    def put(self, data: bytes) -> Digest:
+        """Keep `data`; it is durable when this returns. What is there already is not written again.
+
+        An object of that name whose bytes have another digest is replaced: only these bytes may bear the name.
+
+        Raises:
+            UncertainStateError: the store did not confirm.
+        """
+        digest = sha256(data)
+        if not self._bucket.create(_name(digest), data):
+            self._bucket.put(_name(digest), data, content_type="application/octet-stream", caching="private")
+        return digest
+
+    def get(self, digest: Digest, bytes_max: int) -> bytes:
+        """Give the object's bytes.
+
+        Raises:
+            NotFoundError: it is not here.
+            MalformedError: it is longer than `bytes_max`.
+            MissingEvidenceError: the store does not give it.
+            DigestError: the object's bytes have another digest.
+        """
+        data = self._bucket.read(_name(digest), bytes_max)
+        if sha256(data) != digest:
+            raise DigestError("an object's bytes are not what its name says")
+        return data
+
+    def is_stored(self, digest: Digest) -> bool:
+        """Whether an object of that name is here; `get` says whether it holds what it should.
+
+        Raises:
+            MissingEvidenceError: the store does not say.
+        """
+        return self._bucket.holds(_name(digest))
+
+
+def _name(digest: Digest) -> str:
+    name = digest.hex()
+    return f"{name[:2]}/{name}"

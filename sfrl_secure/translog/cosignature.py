@@ -128,8 +128,10 @@ class Cosigner:
         return NoteSignature(self.key.name, self.key.key_id, time_seconds.to_bytes(8, "big") + signature)
 
 
-def sign_checkpoint(checkpoint: Checkpoint, signer: NoteSigner, cosigner: Cosigner, time_seconds: int) -> bytes:
-    """Sign a checkpoint as its log: the Ed25519 line and the ML-DSA-44 line, both under the origin's name.
+def log_lines(
+    checkpoint: Checkpoint, signer: NoteSigner, cosigner: Cosigner, time_seconds: int
+) -> tuple[NoteSignature, NoteSignature]:
+    """Sign a checkpoint with one generation of its log's keys: the Ed25519 line and the ML-DSA-44 line.
 
     The caller has recorded the checkpoint durably: two of one size with different roots are never signed.
 
@@ -140,4 +142,10 @@ def sign_checkpoint(checkpoint: Checkpoint, signer: NoteSigner, cosigner: Cosign
     if names != {checkpoint.origin} or cosigner.key.key_type != ML_DSA_44_COSIGNATURE:
         raise MalformedError("a log signs under its origin, with Ed25519 (0x01) and ML-DSA-44 (0x06)")
     text = format_checkpoint(checkpoint)
-    return format_note(Note(text, (signer.sign(text), cosigner.cosign(text, time_seconds))))
+    return signer.sign(text), cosigner.cosign(text, time_seconds)
+
+
+def sign_checkpoint(checkpoint: Checkpoint, signer: NoteSigner, cosigner: Cosigner, time_seconds: int) -> bytes:
+    """Sign a checkpoint as its log, as `log_lines` does; give the note."""
+    lines = log_lines(checkpoint, signer, cosigner, time_seconds)
+    return format_note(Note(format_checkpoint(checkpoint), lines))

@@ -12,6 +12,7 @@ Trusts: nothing; `verify_note_signature` trusts the key that the caller passes.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ PUBLIC_KEY_BYTES = {ED25519: 32, ED25519_COSIGNATURE: 32, ML_DSA_44_COSIGNATURE:
 """Length of the public key of each type that can verify here."""
 
 _LINE_START = "— "
+_CONTROL = re.compile("[\x00-\x1f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Note:
 
 def has_control_characters(text: str) -> bool:
     """Whether an ASCII control character below U+0020 is in `text`."""
-    return any(character < " " for character in text)
+    return _CONTROL.search(text) is not None
 
 
 def check_key_name(name: str) -> None:

@@ -1,8 +1,9 @@
 """Trust policies: which logs and witnesses count, and how many witnesses are enough.
 
 Stricter than the specification in four points: the file is UTF-8; a log key is of type 0x01 or 0x06 and a witness key
-of type 0x04 or 0x06; a public key stands in the file once, whether as a log's or a witness's; the keys of one origin
-are all demanded (`opened`), where the specification takes any one. A URL belongs to the log: its lines agree on it.
+of type 0x04 or 0x06; a public key stands in the file once, whether as a log's or a witness's; every key of a log's
+generation is demanded (`opened`), where the specification takes any one. A URL belongs to the log: its lines agree on
+it. A log's keys are replaced by adding the next generation's two lines below; none is ever taken away.
 
 Format: c2sp.org/tlog-policy.
 
@@ -36,7 +37,7 @@ class TrustedLog:
 
     Attributes:
         origin: the name of every key.
-        keys: one or more; a checkpoint needs a valid line of each.
+        keys: one or more, in the order of the file: the oldest first.
         url: where to reach it, or none.
     """
 
@@ -50,6 +51,29 @@ class TrustedLog:
         if any(key.key_type not in LOG_KEY_TYPES for key in self.keys):
             raise MalformedError("a log key is of type 0x01 or 0x06")
         _check_url(self.url)
+
+    @property
+    def generations(self) -> tuple[tuple[VerifierKey, ...], ...]:
+        """The keys that sign together, the oldest generation first: each an Ed25519 key and the ML-DSA-44 key after it.
+
+        Keys that are not such pairs throughout, as other people's logs have them, are one generation.
+        """
+        types = tuple(key.key_type for key in self.keys)
+        if types != (ED25519, ML_DSA_44_COSIGNATURE) * (len(types) // 2):
+            return (self.keys,)
+        return tuple(self.keys[at : at + 2] for at in range(0, len(self.keys), 2))
+
+    @property
+    def genesis_vkeys(self) -> tuple[str, str]:
+        """The Ed25519 and the ML-DSA-44 vkey of the first generation, which genesis names.
+
+        Raises:
+            MalformedError: it is not one of each: no log of ours.
+        """
+        first = {key.key_type: key.vkey for key in self.generations[0]}
+        if len(self.generations[0]) != 2 or first.keys() != LOG_KEY_TYPES:
+            raise MalformedError("the trust policy lists an Ed25519 and an ML-DSA-44 key of the log")
+        return first[ED25519], first[ML_DSA_44_COSIGNATURE]
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,11 +71,13 @@ class OpenedEntry(NamedTuple):
         entry: its bytes, whose leaf hash was proven.
         leaf_index: its place.
         checkpoint: the checkpoint that it was proven under.
+        path: how.
     """
 
     entry: bytes
     leaf_index: int
     checkpoint: OpenedCheckpoint
+    path: tuple[Digest, ...]
 
 
 def format_tlog_proof(proof: TlogProof) -> bytes:
@@ -86,6 +88,11 @@ def format_tlog_proof(proof: TlogProof) -> bytes:
     lines.append(f"index {proof.leaf_index}")
     lines += [format_base64(step) for step in proof.path]
     return ("\n".join(lines) + "\n\n").encode() + proof.note
+
+
+def is_tlog_proof(raw: bytes) -> bool:
+    """Say whether bytes begin as a proof file does."""
+    return raw.startswith(f"{MAGIC}\n".encode())
 
 
 def parse_tlog_proof(raw: bytes) -> TlogProof:
@@ -111,8 +118,13 @@ def parse_tlog_proof(raw: bytes) -> TlogProof:
     return TlogProof(extra, leaf_index, tuple(parse_base64_digest(line) for line in lines), note)
 
 
-def open_tlog_proof(raw: bytes, policy: TrustPolicy, *, quorum: bool = True) -> OpenedEntry:
+def open_tlog_proof(
+    raw: bytes, policy: TrustPolicy, *, quorum: bool = True, archived: bool = False
+) -> OpenedEntry:
     """Parse a proof file whose `extra` line is the entry, and verify checkpoint, quorum and inclusion.
+
+    Args:
+        archived: whether keys that the log no longer uses are enough: see `open_checkpoint`.
 
     Raises:
         MalformedError: not of the form; no `extra` line; an index outside the tree.
@@ -122,7 +134,7 @@ def open_tlog_proof(raw: bytes, policy: TrustPolicy, *, quorum: bool = True) -> 
     proof = parse_tlog_proof(raw)
     if proof.extra is None:
         raise MalformedError("a receipt holds its entry in the extra line")
-    opened = open_checkpoint(proof.note, policy, quorum=quorum)
+    opened = open_checkpoint(proof.note, policy, quorum=quorum, archived=archived)
     inclusion = InclusionProof(proof.leaf_index, opened.checkpoint.size, proof.path)
     verify_inclusion(proof.extra, inclusion, opened.checkpoint.root)
-    return OpenedEntry(proof.extra, proof.leaf_index, opened)
+    return OpenedEntry(proof.extra, proof.leaf_index, opened, proof.path)

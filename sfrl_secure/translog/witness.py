@@ -1,10 +1,12 @@
 """The witness protocol: what is asked of a witness, and what it decides.
 
-`decide_add_checkpoint` is a pure function. Whoever calls it holds a lock from reading `recorded` until `new_state` is
-durable, and only then answers: a cosignature that left before its state was kept could be contradicted after a crash.
+`open_add_checkpoint` needs nothing but the request and the log's keys, and runs for many requests at once.
+`decide_growth` is a pure function of it and of what is recorded. Whoever calls that holds a lock from reading what is
+recorded until `new_state` is durable, and only then answers: a cosignature that left before its state was kept could be
+contradicted after a crash.
 
-Stricter than the specification: a checkpoint is trusted when EVERY key configured for its origin has a line that holds,
-and a line of a known key that does not hold rejects it.
+Stricter than the specification: a checkpoint is trusted when EVERY key of the newest generation known for its origin
+has a line that holds, and a line of any known key that does not hold rejects it.
 
 Format: c2sp.org/tlog-witness v1.0.0.
 
@@ -39,6 +41,7 @@ from sfrl_secure.translog.note import (
     parse_signature_lines,
 )
 from sfrl_secure.translog.opened import verify_lines
+from sfrl_secure.translog.policy import TrustedLog
 from sfrl_secure.translog.proofs import PATH_HASHES_MAX, ConsistencyProof, check_path, verify_consistency
 
 _HEAD_BYTES_MAX = 32 + PATH_HASHES_MAX * 45
@@ -70,6 +73,23 @@ class AddCheckpointRequest:
         check_path(self.path)
         if len(self.note) > NOTE_BYTES_MAX:
             raise MalformedError(f"a note is at most {NOTE_BYTES_MAX} bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedRequest:
+    """A request whose checkpoint the log has signed.
+
+    Attributes:
+        old_size: as it was asked, at most the checkpoint's size.
+        path: as it was asked, not yet verified.
+        checkpoint: what the log signed.
+        note: its note, with one line of each known key that signed: what a stranger added is neither kept nor given on.
+    """
+
+    old_size: int
+    path: tuple[Digest, ...]
+    checkpoint: Checkpoint
+    note: Note
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,53 +148,50 @@ def parse_add_checkpoint(raw: bytes) -> AddCheckpointRequest:
     return AddCheckpointRequest(old_size, tuple(parse_base64_digest(step) for step in steps), note)
 
 
-def decide_add_checkpoint(
-    request_raw: bytes,
-    *,
-    logs: Mapping[str, Sequence[VerifierKey]],
-    recorded: Mapping[str, WitnessState],
-    cosign: Callable[[str], Sequence[NoteSignature]],
-) -> WitnessAnswer:
-    """Decide a request by the steps of tlog-witness, in this order; the first that fails gives the status.
+def open_add_checkpoint(raw: bytes, logs: Mapping[str, TrustedLog]) -> OpenedRequest | WitnessAnswer:
+    """Parse a request and verify that the log has signed its checkpoint; what it is refused with, where it is not so.
 
     Args:
-        request_raw: the body as it came.
-        logs: keys by origin; every one of them must have signed.
-        recorded: the latest cosigned checkpoint by origin, read under the lock that the caller holds.
-        cosign: signs the checkpoint's note text with the witness's keys, one line or more, at the time now.
+        raw: the body as it came.
+        logs: by origin.
     """
     try:
-        request = parse_add_checkpoint(request_raw)
+        request = parse_add_checkpoint(raw)
         note = parse_note(request.note)
         checkpoint = parse_checkpoint(note.text)
     except MalformedError as error:
         return _refusal(400, str(error))
-    keys = logs.get(checkpoint.origin)
-    if not keys:
+    log = logs.get(checkpoint.origin)
+    if log is None:
         return _refusal(404, "this witness does not know the log")
     try:
-        if not verify_lines(note, keys).keys() >= set(keys):
-            return _refusal(403, "a key of the log has no signature on the checkpoint")
+        signed = verify_lines(note, log.keys).keys()
     except SignatureError:
         return _refusal(403, "a signature of the log does not hold")
+    if not signed >= set(log.generations[-1]):
+        return _refusal(403, "a key of the log has no signature on the checkpoint")
     if request.old_size > checkpoint.size:
         return _refusal(400, "the old size is above the checkpoint's")
-    return _decide_growth(request, _only_lines_of(note, keys), checkpoint, recorded.get(checkpoint.origin), cosign)
+    first = {(line.name, line.key_id): line for line in reversed(note.signatures)}
+    lines = tuple(first[key.name, key.key_id] for key in log.keys if key in signed)
+    return OpenedRequest(request.old_size, request.path, checkpoint, Note(note.text, lines))
 
 
-def _decide_growth(
-    request: AddCheckpointRequest,
-    note: Note,
-    checkpoint: Checkpoint,
-    known: WitnessState | None,
-    cosign: Callable[[str], Sequence[NoteSignature]],
+def decide_growth(
+    request: OpenedRequest, recorded: WitnessState | None, cosign: Callable[[str], Sequence[NoteSignature]]
 ) -> WitnessAnswer:
-    """Decide about a checkpoint that the log has signed."""
-    old_size = known.checkpoint.size if known else 0
-    old_root = known.checkpoint.root if known else EMPTY_ROOT
+    """Decide about a checkpoint that the log has signed, by the steps of tlog-witness.
+
+    Args:
+        recorded: the latest cosigned checkpoint of this log, read under the lock that the caller holds; none yet.
+        cosign: signs the checkpoint's note text with the witness's keys, one line or more, at the time now.
+    """
+    checkpoint = request.checkpoint
+    old_size = recorded.checkpoint.size if recorded else 0
+    old_root = recorded.checkpoint.root if recorded else EMPTY_ROOT
     equivocation = None
-    if known and checkpoint.size == old_size and checkpoint.root != old_root:
-        equivocation = ConsistencyError(older=known.note, newer=format_note(note))
+    if recorded and checkpoint.size == old_size and checkpoint.root != old_root:
+        equivocation = ConsistencyError(older=recorded.note, newer=format_note(request.note))
     if request.old_size != old_size:
         return WitnessAnswer(409, TLOG_SIZE, b"%d\n" % old_size, equivocation=equivocation)
     if equivocation:
@@ -184,16 +201,27 @@ def _decide_growth(
         verify_consistency(ConsistencyProof(old_size, checkpoint.size, request.path), old_root, checkpoint.root)
     except ConsistencyError:
         return _refusal(422, "the consistency proof does not hold")
-    lines = tuple(cosign(note.text))
+    lines = tuple(cosign(request.note.text))
     assert lines, "a witness without a key has nothing to decide"
-    state = WitnessState(checkpoint, format_note(add_signatures(note, lines)))
+    state = WitnessState(checkpoint, format_note(add_signatures(request.note, lines)))
     return WitnessAnswer(200, TEXT, "".join(line.line for line in lines).encode(), new_state=state)
 
 
-def _only_lines_of(note: Note, keys: Sequence[VerifierKey]) -> Note:
-    """The note with one line of each key: what a stranger added is neither kept nor handed on."""
-    first = {(line.name, line.key_id): line for line in reversed(note.signatures)}
-    return Note(note.text, tuple(first[key.name, key.key_id] for key in keys))
+def decide_add_checkpoint(
+    request_raw: bytes,
+    *,
+    logs: Mapping[str, TrustedLog],
+    recorded: Mapping[str, WitnessState],
+    cosign: Callable[[str], Sequence[NoteSignature]],
+) -> WitnessAnswer:
+    """Decide a request by all the steps of tlog-witness, in order; the first that fails gives the status.
+
+    The caller holds the lock for both halves.
+    """
+    opened = open_add_checkpoint(request_raw, logs)
+    if isinstance(opened, WitnessAnswer):
+        return opened
+    return decide_growth(opened, recorded.get(opened.checkpoint.origin), cosign)
 
 
 def _refusal(status: int, sentence: str, equivocation: ConsistencyError | None = None) -> WitnessAnswer:

@@ -1,4 +1,6 @@
-"""Requests and answers of the audit log's service.
+"""The audit log's service: its methods, and the messages of AppendEntry and FollowLog.
+
+The other methods' messages: `append_entries`, `log_reads`.
 
 What the log takes is canonical as a whole, so that what was hashed, counted and parsed are the same bytes. Answers
 may carry fields that this version does not know; the bytes inside them (entries, notes) are checked by whoever reads
@@ -25,12 +27,22 @@ from sfrl_secure.wire.canonical import (
     parse_message,
     take_bytes,
 )
-from sfrl_secure.wire.entries import envelope_message, envelope_of, logged_entry_message, logged_entry_of
+from sfrl_secure.wire.entries import (
+    envelope_message,
+    envelope_of,
+    logged_entry_message,
+    logged_entry_of,
+    take_index,
+)
 from sfrl_secure.wire.gen.sfrl.audit.v1 import audit_service_pb2
 
 SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditLogService"].full_name
 APPEND_ENTRY = f"/{SERVICE}/AppendEntry"
+APPEND_ENTRIES = f"/{SERVICE}/AppendEntries"
+STREAM_ENTRIES = f"/{SERVICE}/StreamEntries"
 FOLLOW_LOG = f"/{SERVICE}/FollowLog"
+PROVE_ENTRIES = f"/{SERVICE}/ProveEntries"
+READ_ENTRY_BUNDLE = f"/{SERVICE}/ReadEntryBundle"
 
 _REQUEST_BYTES_MAX = ENTRY_BYTES_MAX + 1_024
 _FOLLOW_REQUEST_BYTES_MAX = 64
@@ -110,7 +122,7 @@ def parse_follow_request(raw: bytes) -> int:
         MalformedError: not a request in canonical form.
     """
     message = parse_canonical(audit_service_pb2.FollowLogRequest, raw, _FOLLOW_REQUEST_BYTES_MAX)
-    return _take_index(message.first_index)
+    return take_index(message.first_index)
 
 
 def encode_follow_response(batch: FollowBatch) -> bytes:
@@ -138,7 +150,7 @@ def parse_follow_response(raw: bytes) -> FollowBatch:
     message = parse_message(audit_service_pb2.FollowLogResponse, raw, MESSAGE_BYTES_MAX)
     entries = tuple(message.entries)
     _check_batch(entries, message.checkpoint)
-    return FollowBatch(_take_index(message.first_index), entries, message.checkpoint)
+    return FollowBatch(take_index(message.first_index), entries, message.checkpoint)
 
 
 def _check_batch(entries: tuple[bytes, ...], checkpoint: bytes) -> None:
@@ -148,9 +160,3 @@ def _check_batch(entries: tuple[bytes, ...], checkpoint: bytes) -> None:
         raise MalformedError(f"the entries of one message are at most {FOLLOW_BYTES_MAX} bytes together")
     if not all(0 < len(entry) <= ENTRY_BYTES_MAX for entry in entries):
         raise MalformedError(f"an entry is 1 to {ENTRY_BYTES_MAX} bytes")
-
-
-def _take_index(index: int) -> int:
-    if index >= 2**63:
-        raise MalformedError("a leaf index is below 2**63")
-    return index

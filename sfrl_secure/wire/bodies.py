@@ -1,4 +1,4 @@
-"""The bodies of statements that quote nobody: identities, counted refusals, rounds, models, fetches.
+"""The bodies of statements that quote no participant: identities, counted refusals, rounds, models, fetches, anchors.
 
 One pair of functions a body: `parse_x(message)` checks every range of the schema, `x_message(body)` fills the
 message. The two bodies that carry a participant's envelope are in `statements`.
@@ -12,6 +12,7 @@ Trusts: nothing.
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import cache
 from typing import TypeVar
 
 from sfrl_secure.errors import MalformedError
@@ -29,9 +30,11 @@ from sfrl_secure.governance.statements import (
     RefusalsCounted,
     RoundClosed,
     RoundOpened,
+    TimeAnchored,
 )
 from sfrl_secure.ids import parse_name, parse_spiffe_id
 from sfrl_secure.limits import COHORT_MAX, TENSORS_MAX
+from sfrl_secure.translog.anchor import parse_anchor
 from sfrl_secure.wire.canonical import check_ascending, take_digest, take_number, take_reason, take_text
 from sfrl_secure.wire.gen.sfrl.audit.v1 import entry_pb2
 
@@ -50,10 +53,15 @@ def take_enum(enum: type[E], number: int, what: str) -> E:
     Raises:
         MalformedError: absent, reserved or unknown.
     """
-    try:
-        return enum(number)
-    except ValueError:
-        raise MalformedError(f"{what} is absent, or not one that may be sent") from None
+    member: E | None = _members(enum).get(number)
+    if member is None:
+        raise MalformedError(f"{what} is absent, or not one that may be sent")
+    return member
+
+
+@cache
+def _members(enum: type[E]) -> dict[int, E]:
+    return {int(member): member for member in enum}
 
 
 def parse_identity_issued(message: entry_pb2.IdentityIssued) -> IdentityIssued:
@@ -126,14 +134,16 @@ def parse_refusals_counted(message: entry_pb2.RefusalsCounted) -> RefusalsCounte
     if len(message.counts) > COUNTS_MAX:
         raise MalformedError(f"a statement has at most {COUNTS_MAX} counts")
     counts = tuple(
-        RefusalCount(
-            reason=take_reason(each.reason),
-            peer_class=take_enum(PeerClass, each.peer_class, "a peer class"),
-            count=take_number(each.count, "count"),
-        )
-        for each in message.counts
+        [
+            RefusalCount(
+                take_reason(each.reason),
+                take_enum(PeerClass, each.peer_class, "a peer class"),
+                take_number(each.count, "count"),
+            )
+            for each in message.counts
+        ]
     )
-    check_ascending(((each.reason, each.peer_class) for each in counts), "counts")
+    check_ascending([(each.reason, each.peer_class) for each in counts], "counts")
     from_us, until_us = _parse_interval(message.from_us, message.until_us)
     return RefusalsCounted(
         from_us=from_us,
@@ -172,7 +182,7 @@ def parse_round_closed(message: entry_pb2.RoundClosed) -> RoundClosed:
     )
     if any(each.reason not in DROPPED_REASONS for each in dropped):
         raise MalformedError("an update is dropped as participant_inactive or defective")
-    check_ascending((each.participant for each in dropped), "dropped updates")
+    check_ascending([each.participant for each in dropped], "dropped updates")
     return RoundClosed(
         round=take_number(message.round, "round"),
         cause=take_enum(CloseCause, message.cause, "the cause"),
@@ -234,7 +244,7 @@ def parse_models_fetched(message: entry_pb2.ModelsFetched) -> ModelsFetched:
         ModelFetch(participant=parse_name(each.participant), model=take_digest(each.model, "model"))
         for each in message.fetches
     )
-    check_ascending(((each.participant, each.model) for each in fetches), "fetches")
+    check_ascending([(each.participant, each.model) for each in fetches], "fetches")
     from_us, until_us = _parse_interval(message.from_us, message.until_us)
     return ModelsFetched(from_us=from_us, until_us=until_us, fetches=fetches)
 
@@ -246,6 +256,16 @@ def models_fetched_message(body: ModelsFetched) -> entry_pb2.ModelsFetched:
         until_us=body.until_us,
         fetches=[entry_pb2.ModelFetch(participant=each.participant, model=each.model) for each in body.fetches],
     )
+
+
+def parse_time_anchored(message: entry_pb2.TimeAnchored) -> TimeAnchored:
+    """Take the body of a time_anchored statement: its note is one of a checkpoint, of whatever log."""
+    return TimeAnchored(message.checkpoint, parse_anchor(message.checkpoint))
+
+
+def time_anchored_message(body: TimeAnchored) -> entry_pb2.TimeAnchored:
+    """Fill the message of a time_anchored body."""
+    return entry_pb2.TimeAnchored(checkpoint=body.note)
 
 
 def _parse_interval(from_us: int, until_us: int) -> tuple[int, int]:

@@ -14,12 +14,15 @@ Trusts: nothing.
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any, TypeVar
 
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, EncodeError, Message
 
 from sfrl_secure.errors import MalformedError
@@ -60,7 +63,7 @@ def parse_canonical(message_class: type[M], raw: bytes, bytes_max: int) -> M:
     message = parse_message(message_class, raw, bytes_max)
     if encode_canonical(message) != raw:
         raise MalformedError("the message is not in canonical form")
-    _check_enum_numbers(message)
+    _check_enum_numbers(message, _enum_fields(message.DESCRIPTOR))
     return message
 
 
@@ -84,17 +87,46 @@ def build_message(make: Callable[[], M]) -> M:
         raise MalformedError("a value does not fit its field") from None
 
 
-def _check_enum_numbers(message: Message) -> None:
+_EnumFields = tuple[tuple[str, bool, "frozenset[int] | None", "_EnumFields"], ...]
+"""Per field that is or holds an enum: name, whether repeated, the schema's numbers or None, what a message holds."""
+
+
+@cache
+def _enum_fields(descriptor: Descriptor) -> _EnumFields:
     # The schema has no recursive message, so this depth is the schema's.
-    for field, value in message.ListFields():
-        if field.type == FieldDescriptor.TYPE_MESSAGE:
-            for inner in value if field.is_repeated else (value,):
-                _check_enum_numbers(inner)
-        elif field.type == FieldDescriptor.TYPE_ENUM:
+    found: list[tuple[str, bool, frozenset[int] | None, _EnumFields]] = []
+    for field in descriptor.fields:
+        if field.type == FieldDescriptor.TYPE_ENUM:
             assert field.enum_type is not None
-            known = field.enum_type.values_by_number
-            if any(number not in known for number in (value if field.is_repeated else (value,))):
+            found.append((field.name, field.is_repeated, frozenset(field.enum_type.values_by_number), ()))
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            assert field.message_type is not None
+            inside = _enum_fields(field.message_type)
+            if inside:
+                found.append((field.name, field.is_repeated, None, inside))
+    return tuple(found)
+
+
+def _check_enum_numbers(message: Message, fields: _EnumFields) -> None:
+    for name, is_repeated, numbers, inside in fields:
+        value = getattr(message, name)
+        if numbers is not None:
+            if not numbers.issuperset(value if is_repeated else (value,)):
                 raise MalformedError("an enum has a number that its schema does not have")
+        elif is_repeated:
+            _check_all(value, inside)
+        elif message.HasField(name):
+            _check_enum_numbers(value, inside)
+
+
+def _check_all(messages: Sequence[Message], fields: _EnumFields) -> None:
+    # Field by field, for there may be hundreds of messages with one enum each.
+    for name, is_repeated, numbers, inside in fields:
+        if numbers is None or is_repeated:
+            for each in messages:
+                _check_enum_numbers(each, ((name, is_repeated, numbers, inside),))
+        elif not numbers.issuperset(map(attrgetter(name), messages)):
+            raise MalformedError("an enum has a number that its schema does not have")
 
 
 def take_number(value: int, what: str) -> int:
@@ -152,6 +184,7 @@ def take_digests(values: Sequence[bytes], what: str, count_max: int) -> tuple[Di
     return tuple(take_digest(value, what) for value in values)
 
 
+@lru_cache(maxsize=1024)  # the codes are few, and come again and again; an error is not kept
 def take_reason(value: str) -> str:
     """Take a reason code: lower-case words joined by underscores, at most 64 characters.
 
@@ -179,11 +212,11 @@ def take_rule_ids(values: Sequence[str], decisions: int) -> tuple[str, ...]:
     return tuple(values)
 
 
-def check_ascending(keys: Iterable[Any], what: str) -> None:
+def check_ascending(keys: Sequence[Any], what: str) -> None:
     """Refuse keys that are not strictly ascending, in the order of their bytes where they are text.
 
     Raises:
         MalformedError: out of order, or one twice.
     """
-    if any(not earlier < later for earlier, later in pairwise(keys)):
+    if not all(map(operator.lt, keys, keys[1:])):
         raise MalformedError(f"{what} are not sorted, or one stands twice")

@@ -118,9 +118,17 @@ def envelope_of(message: entry_pb2.Envelope | entry_pb2.LogEntry) -> Envelope:
 
 def logged_entry_message(logged: LoggedEntry) -> audit_service_pb2.LoggedEntry:
     """Return the message of an entry with its place and path."""
-    return build_message(
-        lambda: audit_service_pb2.LoggedEntry(index=logged.index, entry=logged.raw, path=list(logged.path))
-    )
+    return build_message(lambda: fill_logged_entry(audit_service_pb2.LoggedEntry(), logged))
+
+
+def fill_logged_entry(
+    message: audit_service_pb2.LoggedEntry, logged: LoggedEntry
+) -> audit_service_pb2.LoggedEntry:
+    """Fill a message within `build_message`: where it is part of another, it need not be made first and copied."""
+    message.index = logged.index
+    message.entry = logged.raw
+    message.path.extend(logged.path)
+    return message
 
 
 def logged_entry_of(message: audit_service_pb2.LoggedEntry, what: str) -> LoggedEntry:
@@ -130,13 +138,18 @@ def logged_entry_of(message: audit_service_pb2.LoggedEntry, what: str) -> Logged
         MalformedError: a length is wrong.
     """
     return LoggedEntry(
-        index=_take_index(message.index),
+        index=take_index(message.index),
         raw=take_bytes(message.entry, what, ENTRY_BYTES_MAX),
         path=take_digests(message.path, f"the path of {what}", PATH_HASHES_MAX),
     )
 
 
-def _take_index(index: int) -> int:
+def take_index(index: int) -> int:
+    """Take a leaf index.
+
+    Raises:
+        MalformedError: 2**63 or more.
+    """
     if index >= 2**63:  # a tree's size is below 2**63 (RFC 9162 proofs have at most 63 hashes)
         raise MalformedError("a leaf index is below 2**63")
     return index

@@ -48,6 +48,7 @@ GET_ROUND = f"/{SERVICE}/GetRound"
 FETCH_MODEL = f"/{SERVICE}/FetchModel"
 SUBMIT_UPDATE = f"/{SERVICE}/SubmitUpdate"
 GET_RECEIPT = f"/{SERVICE}/GetReceipt"
+FETCH_OBJECT = f"/{SERVICE}/FetchObject"
 
 WAIT_MS_MAX = 30_000
 _SMALL_REQUEST_BYTES_MAX = 1_024
@@ -305,3 +306,34 @@ def parse_receipt_response(raw: bytes) -> Receipt:
     """
     message = parse_message(messages.GetReceiptResponse, raw, MESSAGE_BYTES_MAX)
     return parse_receipt(encode_canonical(message.receipt))
+
+
+def encode_object_request(digest: Digest) -> bytes:
+    """Write a FetchObject request."""
+    return encode_canonical(messages.FetchObjectRequest(digest=digest))
+
+
+def parse_object_request(raw: bytes) -> Digest:
+    """Take the digest of a FetchObject request.
+
+    Raises:
+        MalformedError: not canonical, or not 32 bytes.
+    """
+    message = parse_canonical(messages.FetchObjectRequest, raw, _SMALL_REQUEST_BYTES_MAX)
+    return take_digest(message.digest, "digest")
+
+
+def encode_object_chunk(chunk: bytes) -> bytes:
+    """Write one chunk of an object, 1 byte to 1 MiB."""
+    take_bytes(chunk, "a chunk", CHUNK_BYTES_MAX)
+    return encode_canonical(messages.FetchObjectResponse(chunk=chunk))
+
+
+def parse_object_chunk(raw: bytes) -> bytes:
+    """Take one chunk of an object; the caller bounds and hashes the whole.
+
+    Raises:
+        MalformedError: not an answer of that form, or an empty chunk.
+    """
+    message = parse_message(messages.FetchObjectResponse, raw, MESSAGE_BYTES_MAX)
+    return take_bytes(message.chunk, "a chunk", CHUNK_BYTES_MAX)

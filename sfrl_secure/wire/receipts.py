@@ -125,7 +125,7 @@ def services_of(messages: Sequence[audit_service_pb2.LoggedEntry]) -> tuple[Logg
     if not 0 < len(messages) <= SERVICES_MAX:
         raise MalformedError(f"a proof carries 1 to {SERVICES_MAX} services documents")
     services = tuple(logged_entry_of(each, "a services document") for each in messages)
-    check_ascending((each.index for each in services), "services documents")
+    check_ascending([each.index for each in services], "services documents")
     return services
 
 

@@ -31,6 +31,7 @@ from sfrl_secure.governance.statements import (
     RoundClosed,
     RoundOpened,
     Statement,
+    TimeAnchored,
     UpdateAdmitted,
     UpdateRefused,
     UpdateStatement,
@@ -259,6 +260,7 @@ _KINDS: dict[str, EntryKind] = {
     "round_closed": EntryKind.ROUND_CLOSED,
     "model_published": EntryKind.MODEL_PUBLISHED,
     "models_fetched": EntryKind.MODELS_FETCHED,
+    "time_anchored": EntryKind.TIME_ANCHORED,
 }
 # Any: each function takes the one message, or the one body, that its key names.
 _PARSERS: dict[str, Callable[[Any], Body]] = {
@@ -270,6 +272,7 @@ _PARSERS: dict[str, Callable[[Any], Body]] = {
     "round_closed": bodies.parse_round_closed,
     "model_published": bodies.parse_model_published,
     "models_fetched": bodies.parse_models_fetched,
+    "time_anchored": bodies.parse_time_anchored,
 }
 _FILLERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     IdentityIssued: ("identity_issued", bodies.identity_issued_message),
@@ -280,4 +283,5 @@ _FILLERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     RoundClosed: ("round_closed", bodies.round_closed_message),
     ModelPublished: ("model_published", bodies.model_published_message),
     ModelsFetched: ("models_fetched", bodies.models_fetched_message),
+    TimeAnchored: ("time_anchored", bodies.time_anchored_message),
 }

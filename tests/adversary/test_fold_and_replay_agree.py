@@ -108,6 +108,7 @@ class Pair:
         assert fold.recorded_peers == replay.peers
         assert {key: name.update.participant for key, name in fold.admitted_updates.items()} == replay.admitted
         assert {(p, s, r, n): c for (p, s, n, r), c in fold.single_refusals.items()} == replay.refusals
+        assert fold.last_anchor_size == replay.anchored_size
         assert fold.segments.keys() == replay.segments.keys()
         for name, segment in fold.segments.items():
             other = replay.segments[name]
@@ -424,6 +425,19 @@ def say_little(pair: Pair, n: int) -> None:
         pair.log.fetch([(of(NAMES, n // 2), of([pair.log.model_digest, b"\3" * 32], n // 10))])
 
 
+def anchor(pair: Pair, n: int) -> None:
+    """An anchor of any size and log, by anybody, with or without lines that mean something."""
+    log = pair.log
+    sizes = [len(log.entries), len(log.entries) - 1, 0, 1, pair.fold.state.last_anchor_size + n % 2]
+    note = log.anchor_note(max(0, of(sizes, n)), times=of([None, {"w1": 1}, {}], n // 5))
+    note = of([note, note, note, note.replace(b"log.example", b"lag.example"), note[:-2], b""], n // 15)
+    # An entry in a note's place is no note; one more than there is, is a note of the future.
+    if n % 97 == 0:
+        note = note.replace(b"\n%d\n" % len(log.entries), b"\n%d\n" % (len(log.entries) + 1), 1)
+    stream = of(["log", "log", "log", "identity", STREAM], n // 90)
+    log.anchor(note, stream=stream, writer=of([log.audit_log, log.audit_log, log.gatekeeper], n // 450))
+
+
 def be_stale(pair: Pair, n: int) -> None:
     wrong: dict[str, Any] = of(
         [
@@ -462,7 +476,7 @@ def go_on(pair: Pair, n: int) -> None:
 ACTIONS: tuple[Callable[[Pair, int], None], ...] = (
     let_time_pass, open_round, admit, refuse, close, publish_model, publish_terms, publish_rules,
     publish_services, record,
-    issue, say_again, say_nonsense, drop_too_many, say_little, be_stale,
+    issue, say_again, say_nonsense, drop_too_many, say_little, anchor, be_stale,
 )  # fmt: skip
 OFTEN = (go_on,) * 16
 STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS + OFTEN), st.integers(0, 4095)), min_size=1, max_size=40)

@@ -10,10 +10,11 @@ import grpc
 import pytest
 
 from sfrl_secure.clock import SystemClock
+from sfrl_secure.crypto.envelope import Envelope, Signature
 from sfrl_secure.crypto.x509 import CertificateAuthority, generate_tls_key
 from sfrl_secure.errors import DeniedError, UnavailableError
-from sfrl_secure.governance.statements import PeerClass, RefusalsCounted, Statement
-from sfrl_secure.ids import Digest, SpiffeId, parse_spiffe_id
+from sfrl_secure.governance.statements import STATEMENT_TYPE, PeerClass, RefusalsCounted, Statement
+from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId, parse_spiffe_id
 from sfrl_secure.rpc.channel import ClientTls, RpcChannel, service_dns_name
 from sfrl_secure.rpc.identity import RecordedIdentity, TransportPolicy
 from sfrl_secure.rpc.server import Method, RpcServer, ServerSettings, ServerTls
@@ -26,6 +27,9 @@ from .conftest import ROVERS, SEGMENT, Site, Start, small_plan
 HOUR_US = 3_600_000_000
 GET_ROUND = gatekeeper_service.encode_round_request(RoundRequest(SEGMENT, 0, 0))
 FOLLOW = audit_service.encode_follow_request(0)
+STATEMENT = audit_service.encode_append_request(
+    Envelope(STATEMENT_TYPE, b"a statement", (Signature(ZERO_DIGEST, "ed25519", bytes(64)),))
+)
 
 
 Counted = Callable[[str, PeerClass], int]
@@ -138,11 +142,15 @@ def test_a_server_under_the_client_ca_is_not_spoken_to_whatever_names_it_has(
     assert bool(asked) is is_asked
 
 
-@pytest.mark.parametrize("path", [audit_service.APPEND_ENTRY, audit_service.FOLLOW_LOG])
-def test_a_participant_neither_writes_nor_reads_the_log_itself(site: Site, counted: Counted, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "request_bytes"), [(audit_service.APPEND_ENTRY, STATEMENT), (audit_service.FOLLOW_LOG, FOLLOW)]
+)
+def test_a_participant_neither_writes_nor_reads_the_log_itself(
+    site: Site, counted: Counted, path: str, request_bytes: bytes
+) -> None:
     before = counted("role", PeerClass.PARTICIPANT)
     with pytest.raises(DeniedError) as refused:
-        call(site, "audit_log", site.profile(ROVERS[0]).open_tls(), path, FOLLOW)
+        call(site, "audit_log", site.profile(ROVERS[0]).open_tls(), path, request_bytes)
     assert refused.value.reason == "role"
     wait_counted(site, counted, "role", PeerClass.PARTICIPANT, before)
 

@@ -133,7 +133,10 @@ def test_receipts_verify_offline_and_only_under_their_own_trust_policy(ran: Ran,
 
 def test_receipts_are_kept_by_segment_round_and_kind_for_their_owner_alone(ran: Ran) -> None:
     kept = sorted((ran.site.folder.participant(ROVERS[0]) / "receipts").iterdir())
-    assert [path.name for path in kept] == ["left-1-counted.receipt", "left-1-witnessed.receipt"]
+    asked_for = ["left-1-counted.receipt", "left-1-witnessed.receipt"]
+    assert [path.name for path in kept if path.suffix == ".receipt"] == asked_for
+    # Receipt A is kept of each update, unasked.
+    assert "left-1-acknowledged.tlog-proof" in {path.name for path in kept}
     assert {path.stat().st_mode & 0o777 for path in kept} == {0o600}
 
 

@@ -54,6 +54,7 @@ class Copy:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Writer, Path, bytes]:
     writer = Writer().begin()
+    writer.anchoring = True
     writer.run_round(UPDATES)
     writer.run_round({"r1": {1: 5}, "r4": {2: 7}})
     writer.refuse("r1", "round_not_open", fields={"round": 7})

@@ -24,8 +24,9 @@ from sfrl_secure.errors import (
 )
 
 COMMANDS = [
-    (), ("audit",), ("audit", "verify"), ("audit", "show"), ("receipt",), ("receipt", "verify"),
+    (), ("audit",), ("audit", "verify"), ("audit", "show"), ("audit", "compare"), ("receipt",), ("receipt", "verify"),
     ("receipt", "tlog-proof"), ("policy",), ("policy", "show"), ("round",), ("round", "list"), ("round", "show"),
+    ("log-keys",), ("log-keys", "rotate"), ("log-keys", "retire"),
     ("init",), ("up",), ("serve",), ("demo",), ("fetch",), ("submit",),
 ]  # fmt: skip
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import stat
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sfrl_secure.aggregation.models import ModelSnapshot
+from sfrl_secure.audit.profile import read_auditor_profile
 from sfrl_secure.clock import SystemClock
 from sfrl_secure.errors import MalformedError, NotFoundError
 from sfrl_secure.ids import parse_spiffe_id, sha256
 from sfrl_secure.participant.profile import read_profile
 from sfrl_secure.rounds.fold import FederationFold
-from sfrl_secure.sequencer.bootstrap import open_log
+from sfrl_secure.sequencer.bootstrap import Folds, open_log
 from sfrl_secure.services.audit_log.wiring import CODEC
 from sfrl_secure.services.config import (
     AggregatorConfig,
@@ -26,6 +29,8 @@ from sfrl_secure.services.config import (
 from sfrl_secure.services.federation.create import create_federation
 from sfrl_secure.services.federation.folder import FederationFolder, read_index, toml_of
 from sfrl_secure.services.following import log_vkeys_of
+from sfrl_secure.storage.index import SqliteStatements
+from sfrl_secure.storage.log_folder import FolderLogStore
 from sfrl_secure.storage.objects import ObjectStore
 from sfrl_secure.translog.policy import parse_trust_policy
 
@@ -39,17 +44,22 @@ KINDS = {
 
 def history_of(federation):
     policy = parse_trust_policy(federation.folder.trust_policy.read_bytes())
-    fold = FederationFold(federation.origin, log_vkeys_of(policy, federation.origin))
-    history, journal = open_log(federation.folder.journal_dir, fold, CODEC, SystemClock())
-    journal.close()
-    return fold, history
+    with tempfile.TemporaryDirectory() as name, ExitStack() as closing:
+        scratch = Path(name)
+        index = SqliteStatements(scratch / "statements.sqlite")
+        closing.callback(index.close)
+        store = FolderLogStore.open(federation.folder.journal_dir, scratch / "log")
+        closing.callback(store.close)
+        fold = FederationFold(federation.origin, log_vkeys_of(policy, federation.origin), index)
+        folds = Folds(lambda: fold, lambda _: fold)
+        return fold, open_log(store, folds, CODEC, SystemClock(), index, None).history
 
 
 def test_every_file_of_keys_is_its_owners_alone_and_so_is_every_folder(federation) -> None:
     root = federation.folder.root
     keys = [path for path in root.rglob("*") if path.suffix in (".key", ".pem")]
-    # Operators, participants, services and the auditor sign and talk; two CAs; the log and the witness.
-    assert len(keys) == 2 * (3 + 4 + 5 + 1) + 2 + 2
+    # Operators, participants, services and the auditor sign and talk; two CAs; the log, and the witness with two.
+    assert len(keys) == 2 * (3 + 4 + 5 + 1) + 2 + 3
     for path in keys:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
     for path in (root, *root.rglob("*")):
@@ -220,3 +230,15 @@ def test_a_profile_opens_its_own_certificate_with_its_own_key(federation, plan) 
         first.model_copy(update={"tls_key": second.tls_key}).open_tls()
     with pytest.raises(MalformedError, match="not that of the certificate"):
         first.model_copy(update={"tls_key": first.signing_key}).open_tls()
+
+
+def test_the_auditors_profile_opens_and_names_log_gatekeepers_and_the_public_address(federation, plan) -> None:
+    folder = federation.folder.auditor(plan.auditor)
+    profile = read_auditor_profile(folder / "profile.toml")
+    profile.open_tls()
+    assert profile.open_trust_policy().log(federation.origin) is not None
+    assert profile.audit_log == federation.addresses.audit_log
+    assert profile.gatekeepers == tuple(federation.addresses.gatekeepers.values())
+    config = read_config(federation.folder.service("audit_log", plan.audit_log) / "config.toml", AuditLogConfig)
+    assert config.public_listen == federation.addresses.public_log
+    assert profile.public_log == f"http://{config.public_listen}"

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,14 @@ from sfrl_secure.errors import DigestError
 from sfrl_secure.ids import Digest
 from sfrl_secure.replay.findings import Finding
 from sfrl_secure.replay.fold import Replay
-from sfrl_secure.translog.checkpoint import Checkpoint
+from sfrl_secure.translog.checkpoint import Checkpoint, format_checkpoint
 from sfrl_secure.translog.cosignature import Cosigner, sign_checkpoint
 from sfrl_secure.translog.merkle import leaf_hash, root_of
 from sfrl_secure.translog.note import (
     ED25519,
     ED25519_COSIGNATURE,
     ML_DSA_44_COSIGNATURE,
+    Note,
     NoteSigner,
     add_signatures,
     format_note,
@@ -172,6 +173,9 @@ class Writer:
         self.round: RoundNow | None = None
         self.closed_hash = ZEROS
         self.last_round = 0
+        # With this on, an anchor comes every 30 s and before the time jumps, as an honest log writes them.
+        self.anchoring = False
+        self.anchored_us = START
 
     # Keys and checkpoint
 
@@ -203,6 +207,18 @@ class Writer:
         lines = [self.witnesses[name].cosign(note.text, seconds + 1) for name in witnesses]
         return format_note(add_signatures(note, lines))
 
+    def anchor_note(self, size: int | None = None, *, times: Mapping[str, int] | None = None,
+                    root: Digest | None = None, signer: NoteSigner | None = None) -> bytes:  # fmt: skip
+        """A checkpoint with Ed25519 lines only. `times`: seconds by witness; now without it."""
+        tree = MerkleTree(leaf_hash(entry) for entry in self.entries[:size])
+        now = self.now // SECOND
+        text = format_checkpoint(Checkpoint(self.origin, tree.size, tree.root() if root is None else root))
+        lines = [
+            self.witnesses[name].cosign(text, seconds)
+            for name, seconds in ({"w1": now, "w2": now} if times is None else times).items()
+        ]
+        return format_note(Note(text, ((signer or self.signer).sign(text), *lines)))
+
     def write(self, folder: Path) -> tuple[Path, bytes, Path]:
         """Write everything as files; gives the log's folder, the trust policy and the folder of the objects."""
         tree = MerkleTree(leaf_hash(entry) for entry in self.entries)
@@ -230,6 +246,9 @@ class Writer:
 
     def append(self, envelope: Envelope, stream: str | None, **other: Any) -> bytes:
         """Sequence an envelope; gives its entry hash. `other`: fields of the entry to write instead."""
+        if self.anchoring and self.now - self.anchored_us >= 30 * SECOND:
+            self.anchored_us = self.now
+            self.anchor()
         self.now += SECOND
         position, last = self.streams.get(stream or "", (0, ZEROS))
         previous = leaf_hash(self.entries[-1]) if self.entries else ZEROS
@@ -348,7 +367,7 @@ class Writer:
         """Write a statement; gives its entry hash. `other`: fields of the statement to write instead."""
         self.requests += not keep_id
         key = key or self.services[writer]
-        numbers = {4: 16, 5: 17, 6: 18, 7: 19, 8: 20, 11: 21, 12: 22, 15: 23}
+        numbers = {4: 16, 5: 17, 6: 18, 7: 19, 8: 20, 11: 21, 12: 22, 15: 23, 14: 24}
         head = self.control_heads.get(stream, ZEROS) if stream.startswith("segment/") else ZEROS
         raw = pb(
             (1, other.get("federation_id", self.federation_id)),
@@ -526,6 +545,18 @@ class Writer:
         body = pb((1, span[0]), (2, span[1]), (3, [pb((1, name), (2, model)) for name, model in fetches]))
         return self.statement(15, body, STREAM, other.pop("writer", self.gatekeeper), **other)
 
+    def anchor(self, note: bytes | None = None, **other: Any) -> bytes:
+        """Put a checkpoint on record; without a note, that of everything so far."""
+        body = pb((1, self.anchor_note() if note is None else note))
+        return self.statement(14, body, other.pop("stream", "log"), other.pop("writer", self.audit_log), **other)
+
+    def pass_time(self, microseconds: int) -> None:
+        """Nothing happens for a while."""
+        if self.anchoring:
+            self.anchor()
+        self.now += microseconds
+        self.anchored_us = self.now
+
     # Whole stretches
 
     def begin(self) -> Writer:
@@ -545,7 +576,7 @@ class Writer:
         for name, update in updates.items():
             self.admit(name, update, **other)
         if len(updates) < 3:
-            self.now += 600 * SECOND
+            self.pass_time(600 * SECOND)
         self.close()
         self.publish_model()
 

@@ -15,8 +15,10 @@ from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.replay.findings import CODES
 from sfrl_secure.replay.fold import Replay
 from sfrl_secure.replay.state import State
+from sfrl_secure.translog.checkpoint import Checkpoint, format_checkpoint
+from sfrl_secure.translog.note import Note, format_note
 
-from .builder import DAY, RULES, SECOND, ZEROS, Writer, pb, sha
+from .builder import DAY, RULES, SECOND, STREAM, ZEROS, Writer, pb, sha
 from .payloads import encode_payload
 
 UPDATES = {"r1": {0: 5, 13: -7}, "r2": {0: 6, 3: 100}, "r3": {16: 1}}
@@ -69,6 +71,15 @@ def late(writer: Writer, act: Act, seconds: int = 600) -> None:
 def used_twice(writer: Writer) -> None:
     writer.issue(R1, sha(b"tls"))
     writer.issue(R2, sha(b"tls"), void=True)
+
+
+def anchored(writer: Writer) -> None:
+    writer.anchor()
+
+
+def of_its_own_size(writer: Writer) -> None:
+    text = format_checkpoint(Checkpoint(writer.origin, len(writer.entries) + 1, sha(b"any")))
+    writer.anchor(format_note(Note(text, (writer.signer.sign(text),))))
 
 
 def one_refusal_too_many(writer: Writer) -> None:
@@ -283,6 +294,19 @@ STATEMENTS: list[tuple[str, Callable[[Writer], None], str, Act]] = [
     ("counts out of order", ready, "malformed",
      lambda w: w.count([("role", 2, 1), ("duplicate", 2, 1)], entry_stream=None)),
     ("a count of none", ready, "malformed", lambda w: w.count([("role", 2, 0)], entry_stream=None)),
+    # time_anchored
+    ("an anchor by a gatekeeper", ready, "role", lambda w: w.anchor(writer=w.gatekeeper)),
+    ("an anchor in another stream", ready, "stream", lambda w: w.anchor(stream="identity")),
+    ("an anchor in a segment's stream", ready, "stream", lambda w: w.anchor(stream=STREAM)),
+    ("an anchor of another log", ready, "anchor",
+     lambda w: w.anchor(w.anchor_note().replace(b"log.example", b"lag.example"))),
+    ("an anchor of nothing", ready, "anchor", lambda w: w.anchor(w.anchor_note(0))),
+    ("an anchor of the same size again", anchored, "anchor", lambda w: w.anchor(w.anchor_note(len(w.entries) - 1))),
+    ("an anchor that goes back", anchored, "anchor", lambda w: w.anchor(w.anchor_note(len(w.entries) - 2))),
+    ("an anchor that covers itself", ready, "anchor", of_its_own_size),
+    ("an anchor without a note", ready, "malformed", lambda w: w.anchor(b"", entry_stream=None)),
+    ("an anchor of a note that is no checkpoint", ready, "malformed",
+     lambda w: w.anchor(w.anchor_note().replace(b"\n\n", b"\nmore\n\n"), entry_stream=None)),
     # round_closed
     ("a close of another round", full, "round_not_open", lambda w: w.close(body={"round": 2}, void=True)),
     ("a close too early", opened, "close_early", lambda w: w.close(void=True)),
@@ -336,7 +360,7 @@ def summary(state: State) -> dict[str, Any]:
     return {
         "owners": dict(state.owners), "in_force": dict(state.in_force), "rules": state.rule_set, "segments": segments,
         "head": state.governance_head, "identities": dict(state.identities), "peers": set(state.peers),
-        "admitted": dict(state.admitted), "refusals": dict(state.refusals),
+        "admitted": dict(state.admitted), "refusals": dict(state.refusals), "anchored": state.anchored_size,
     }  # fmt: skip
 
 
@@ -368,7 +392,8 @@ def test_every_code_of_a_void_entry_has_a_row() -> None:
     rows = {row[2] for row in DOCUMENTS + STATEMENTS}
     elsewhere = {
         "checkpoint", "structure", "equivocation", "object_altered", "entry_malformed", "chain", "time",
-        "stream_position", "time_ahead", "root_expired", "defective", "initial_model", "overdue", "refusal_facts",
+        "stream_position", "time_ahead", "time_behind", "root_expired", "defective", "initial_model", "overdue",
+        "refusal_facts",
         # False results are findings and have effect.
         "aggregate", "model",
         "participant_inactive", "not_granted", "suite_not_allowed",

@@ -436,12 +436,12 @@ def test_a_void_entry_changes_nothing_but_the_position(
     envelope = send(sim)
     content = parse_content(envelope)
     place, before = sim.log.fold.place(content), without_position(sim)
-    everything = copy.deepcopy(sim.state.streams), dict(sim.state.statements), sim.state.size
+    everything = copy.deepcopy(sim.state.streams), dict(sim.state.statements.indices), sim.state.size
     with pytest.raises((ConflictError, DeniedError)) as refusal:
         sim.log.fold.check(max(sim.clock.now_us(), sim.state.last_time_us), envelope, content)
     assert refusal.value.reason == reason
     assert without_position(sim) == before
-    assert (sim.state.streams, sim.state.statements, sim.state.size) == everything
+    assert (sim.state.streams, sim.state.statements.indices, sim.state.size) == everything
     index = sim.log.force(envelope)
     assert sim.log.voids[index] == reason
     assert without_position(sim) == before
@@ -569,6 +569,18 @@ def test_only_the_checked_envelope_needs_no_second_check(sim: Simulator) -> None
     forged = replace(sound, signatures=sim.sign(sim.statement(A1, STREAM, opened(sim)), STRANGER).signatures)
     assert forged.digest == sound.digest
     assert sim.log.voids.get(sim.log.force(forged)) == "bad_signature"
+
+
+def test_a_signature_that_the_caller_has_verified_is_not_verified_again(sim: Simulator) -> None:
+    statement = sim.statement(G1, "identity", identity()(sim))
+    forged = sim.sign(statement, sim.keys[A1])
+    forged = replace(forged, signatures=(replace(forged.signatures[0], key_id=statement.key_id),))
+    fold, now_us = sim.log.fold, sim.clock.now_us()
+    fold.check(now_us, forged, statement, verified_by=sim.keys[G1].public_key)
+    for other in (None, sim.keys[A1].public_key):
+        with pytest.raises(DeniedError) as denied:
+            fold.check(now_us, forged, statement, verified_by=other)
+        assert denied.value.reason == "bad_signature"
 
 
 def test_documents_move_the_governance_head_and_rounds_the_control_head(sim: Simulator) -> None:

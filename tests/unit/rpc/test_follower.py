@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +16,6 @@ from sfrl_secure.errors import (
     ConsistencyError,
     DeniedError,
     MalformedError,
-    NotFoundError,
     SfrlError,
     SignatureError,
     UnavailableError,
@@ -25,6 +25,7 @@ from sfrl_secure.errors import (
 from sfrl_secure.governance.statements import STATEMENT_TYPE, RoundOpened, Statement
 from sfrl_secure.ids import ZERO_DIGEST, Digest, parse_spiffe_id
 from sfrl_secure.rpc import follower as follower_module
+from sfrl_secure.rpc import verified_log
 from sfrl_secure.rpc.follower import LogFollower
 from sfrl_secure.translog.checkpoint import Checkpoint
 from sfrl_secure.translog.cosignature import Cosigner, sign_checkpoint
@@ -41,14 +42,15 @@ from sfrl_secure.translog.note import (
     verifier_key,
 )
 from sfrl_secure.translog.policy import TrustedLog, TrustedWitness, TrustPolicy
-from sfrl_secure.translog.proofs import InclusionProof, verify_inclusion
 from sfrl_secure.translog.tree import MerkleTree
 from sfrl_secure.wire.audit_service import FollowBatch
+from sfrl_secure.wire.content import Content, parse_content
 from sfrl_secure.wire.entries import encode_entry
 from sfrl_secure.wire.statements import encode_statement
 
 ORIGIN = "log.example/sfrl/00112233445566778899aabbccddeeff"
 SECONDS = 10.0
+NONSENSE = b"no statement"
 WRITER = parse_spiffe_id("spiffe://farm.example/service/aggregator/a1")
 
 
@@ -187,24 +189,37 @@ def run(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     monkeypatch.setattr(follower_module, "FIRST_PAUSE_SECONDS", 0.001)
     source, taken, witnessed, failures, broken = Source(), [], [], [], threading.Event()  # type: ignore[var-annotated]
 
-    def on_entry(index: int, leaf: Digest, raw: bytes, entry: LogEntry) -> None:
+    def on_entry(index: int, leaf: Digest, entry: LogEntry, content: Content | None) -> None:
+        raw = encode_entry(entry)
         assert leaf == leaf_hash(raw)
-        assert encode_entry(entry) == raw
+        assert content == (None if entry.envelope.statement == NONSENSE else parse_content(entry.envelope))
         if broken.is_set():
             raise UnavailableError("a fault behind the follower")
         taken.append((index, raw))
+
+    def on_witnessed(size: int) -> None:
+        # Whoever is woken by this finds the checkpoint.
+        assert follower.witnessed.tree_size >= size
+        witnessed.append(size)
 
     follower = LogFollower(
         source,
         origin=ORIGIN,
         policy=keys.policy(),
         on_entry=on_entry,
-        on_witnessed=witnessed.append,
+        on_witnessed=on_witnessed,
         on_failed=failures.append,
     )
     follower.start()
     yield Run(source, follower, taken, witnessed, failures, broken)
     follower.stop()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 @pytest.fixture
@@ -231,15 +246,69 @@ def test_entries_are_given_out_in_order_once_a_checkpoint_covers_them(run: Run, 
 
 def test_entries_that_no_checkpoint_covers_are_held_back(run: Run, log: FakeLog) -> None:
     call = run.source.next_call()
-    call.messages.put(log.batch(0, 4, note=False))
+    call.messages.put(log.batch(0, 3))
+    run.follower.wait_agreed(SECONDS)
+    call.messages.put(log.batch(3, 7, note=False))
     with pytest.raises(UnavailableError):
-        run.follower.wait_for(1, 0.1)
-    call.messages.put(FollowBatch(4, tuple(log.entries[4:6]), log.note(2)))
-    run.follower.wait_for(2, SECONDS)
-    assert [index for index, _ in run.taken] == [0, 1]
-    assert run.follower.size == 2
-    with pytest.raises(NotFoundError):
-        run.follower.entry(2)
+        run.follower.wait_for(4, 0.1)
+    call.messages.put(FollowBatch(7, tuple(log.entries[7:9]), log.note(5)))
+    run.follower.wait_for(5, SECONDS)
+    assert [index for index, _ in run.taken] == [0, 1, 2, 3, 4]
+    assert run.follower.size == 5
+
+
+def test_a_long_log_is_given_out_as_it_comes_and_agrees_at_its_end(run: Run, log: FakeLog) -> None:
+    call = run.source.next_call()
+    for first in range(0, 12, 3):
+        call.messages.put(log.batch(first, first + 3, note=False))
+        wait_until(lambda: len(run.taken) == first + 3)  # noqa: B023
+        with pytest.raises(UnavailableError):
+            run.follower.wait_for(1, 0)
+    call.messages.put(log.witnessed(5))
+    run.follower.wait_witnessed(5, SECONDS)
+    # It has signed for five of them, and twelve were given out.
+    with pytest.raises(UnavailableError):
+        run.follower.wait_agreed(0.1)
+    call.messages.put(FollowBatch(0, (), log.note(12)))
+    run.follower.wait_agreed(SECONDS)
+    assert run.taken == list(enumerate(log.entries))
+
+
+def test_whoever_waits_for_a_long_log_waits_as_long_as_something_comes(run: Run, log: FakeLog) -> None:
+    call = run.source.next_call()
+    agreed = threading.Event()
+
+    def wait() -> None:
+        run.follower.wait_agreed(0.6)
+        agreed.set()
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    for first in range(4):
+        assert not agreed.wait(0.25)
+        call.messages.put(log.batch(first, first + 1, note=first == 3))
+    assert agreed.wait(SECONDS)
+    waiting.join(SECONDS)
+
+
+def test_a_call_that_ends_before_the_log_has_agreed_repeats_the_last_entry(run: Run, log: FakeLog) -> None:
+    call = run.source.next_call()
+    call.messages.put(log.batch(0, 5, note=False))
+    call.messages.put(None)
+    again = run.source.next_call()
+    assert again.first_index == 4
+    again.messages.put(log.batch(4, 7))
+    run.follower.wait_agreed(SECONDS)
+    assert run.taken == list(enumerate(log.entries[:7]))
+
+
+def test_the_root_of_what_was_given_out_before_is_compared_too(run: Run, log: FakeLog) -> None:
+    call = run.source.next_call()
+    call.messages.put(log.batch(0, 5, note=False))
+    call.messages.put(FollowBatch(0, (), log.keys.note(5, Digest(bytes(32)))))
+    run.fails_with(ConsistencyError)
+    with pytest.raises(ConsistencyError):
+        run.follower.wait_agreed(SECONDS)
 
 
 def test_the_witnessed_size_follows_the_quorum_only(run: Run, log: FakeLog) -> None:
@@ -272,17 +341,13 @@ def test_a_checkpoint_ahead_of_the_entries_waits_for_them(run: Run, log: FakeLog
     assert run.follower.size == 7
 
 
-def test_logged_entries_prove_their_place_in_any_known_tree(run: Run, log: FakeLog) -> None:
-    run.source.next_call().messages.put(log.batch(0, 12))
-    run.follower.wait_for(12, SECONDS)
-    for size in range(1, 13):
-        for index in range(size):
-            logged = run.follower.logged_entry(index, size)
-            assert (logged.index, logged.raw) == (index, log.entries[index])
-            verify_inclusion(logged.raw, InclusionProof(index, size, logged.path), log.tree.root(size))
-    for index, size in ((0, 13), (5, 5), (-1, 3), (0, 0)):
-        with pytest.raises(NotFoundError):
-            run.follower.logged_entry(index, size)
+def test_a_covered_size_has_its_root(run: Run, log: FakeLog) -> None:
+    call = run.source.next_call()
+    call.messages.put(log.batch(0, 12))
+    call.messages.put(log.witnessed(7))
+    run.follower.wait_witnessed(7, SECONDS)
+    assert run.follower.signed.root == log.tree.root(12)
+    assert (run.follower.witnessed.tree_size, run.follower.witnessed.root) == (7, log.tree.root(7))
 
 
 @pytest.mark.parametrize(
@@ -316,7 +381,7 @@ def test_entries_other_than_those_asked_for_end_the_call(run: Run, log: FakeLog)
 def test_more_than_is_held_without_a_checkpoint_ends_the_call(
     run: Run, log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower_module, "HELD_BYTES_MAX", max(map(len, log.entries)) * 3)
+    monkeypatch.setattr(verified_log, "HELD_BYTES_MAX", max(map(len, log.entries)) * 3)
     call = run.source.next_call()
     for first in (0, 2, 4):  # what a checkpoint covers is held no longer
         call.messages.put(log.batch(first, first + 2))
@@ -359,12 +424,13 @@ def test_bytes_that_are_no_entry_end_the_following(run: Run, log: FakeLog) -> No
     log.append_raw(b"no entry")
     run.source.next_call().messages.put(log.batch(0, 13))
     run.fails_with(MalformedError)
-    assert run.taken == []
+    assert len(run.taken) == 12
+    assert run.follower.size == 0
 
 
 def test_an_entry_with_malformed_content_is_still_an_entry(run: Run, log: FakeLog) -> None:
     def damage(entry: LogEntry) -> LogEntry:
-        return replace(entry, stream_seq=77, envelope=replace(entry.envelope, statement=b"no statement"))
+        return replace(entry, stream_seq=77, envelope=replace(entry.envelope, statement=NONSENSE))
 
     log.append(alter=damage)
     run.source.next_call().messages.put(log.batch(0, 13))
@@ -389,8 +455,6 @@ def test_a_root_that_is_not_our_trees_ends_the_following_with_the_evidence(
     assert isinstance(failure, ConsistencyError)
     assert (failure.older, failure.newer) == (before, false_note)
     assert run.follower.size == 8
-    with pytest.raises(NotFoundError):
-        run.follower.logged_entry(8, 10)
     # What was reached before is not acted upon any more, and nothing is asked again.
     with pytest.raises(ConsistencyError):
         run.follower.wait_for(1, SECONDS)
@@ -402,9 +466,14 @@ def test_a_root_that_is_not_our_trees_ends_the_following_with_the_evidence(
 def test_an_entry_changed_on_the_way_is_not_given_out(run: Run, log: FakeLog) -> None:
     other = FakeLog(log.keys)
     other.append("segment/west")
-    run.source.next_call().messages.put(FollowBatch(0, tuple(other.entries), log.note(1)))
+    call = run.source.next_call()
+    call.messages.put(log.batch(0, 3))
+    run.follower.wait_agreed(SECONDS)
+    for stream in ("segment/north", "identity", "segment/south"):
+        other.append(stream)
+    call.messages.put(FollowBatch(3, (other.entries[3],), log.note(4)))
     run.fails_with(ConsistencyError)
-    assert run.taken == []
+    assert [index for index, _ in run.taken] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("kept", [0, 1])
@@ -413,7 +482,7 @@ def test_a_checkpoint_without_every_key_of_the_log_ends_the_following(kept: int,
     stripped = format_note(replace(note, signatures=(note.signatures[kept],)))
     run.source.next_call().messages.put(FollowBatch(0, tuple(log.entries[:3]), stripped))
     run.fails_with(SignatureError)
-    assert run.taken == []
+    assert run.follower.size == 0
 
 
 def test_a_checkpoint_of_another_log_that_we_trust_ends_the_following(keys: Keys) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,14 +11,15 @@ import pytest
 import structlog
 
 from sfrl_secure.errors import DeniedError, SfrlError
-from sfrl_secure.rpc.logs import configure_logs
+from sfrl_secure.rpc import logs
+from sfrl_secure.rpc.logs import LineWriter, configure_logs
 from sfrl_secure.rpc.server import Method
 
 
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
     stream = io.StringIO()
-    configure_logs("gatekeeper", stream)
+    configure_logs("gatekeeper", stream, delay_seconds=0)
     yield stream
     structlog.reset_defaults()
 
@@ -88,3 +91,80 @@ def test_each_call_writes_one_line_with_its_outcome(lines: io.StringIO, site: An
     assert "decide" in written[2]["frames"]
     # The frames quote our source; the exception's text may be what the peer sent.
     assert "failfail" not in lines.getvalue()
+
+
+def call(text: str) -> dict[str, Any]:
+    return {"event": "call", "peer": text, "timestamp": 1_000_000_000}
+
+
+def peers(stream: io.StringIO) -> list[str]:
+    return [line.get("peer", line["event"]) for line in read(stream)]
+
+
+def wait_for(stream: io.StringIO, expected: list[str]) -> None:
+    until = time.monotonic() + 10
+    while peers(stream) != expected:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_lines_of_calls_wait_for_others_and_are_written_soon() -> None:
+    stream = io.StringIO()
+    writer = LineWriter("gatekeeper", stream, 0.05)
+    for text in ("one", "two"):
+        writer.info(call(text))
+    assert stream.getvalue() == ""
+    wait_for(stream, ["one", "two"])
+    writer.info(call("three"))
+    wait_for(stream, ["one", "two", "three"])
+
+
+def test_a_line_says_when_it_was_said_and_not_when_it_was_written() -> None:
+    stream = io.StringIO()
+    LineWriter("gatekeeper", stream, 0).info({"event": "call", "timestamp": 1_700_000_000_123_456_789})
+    assert read(stream)[0]["timestamp"] == "2023-11-14T22:13:20.123457Z"
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error", "critical", "exception"])
+def test_any_other_line_is_written_at_once_and_after_what_came_before_it(level: str) -> None:
+    stream = io.StringIO()
+    writer = LineWriter("gatekeeper", stream, 3_600)
+    writer.info(call("one"))
+    getattr(writer, level)({"event": "two", "timestamp": 1})
+    assert peers(stream) == ["one", "two"]
+
+
+def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "WAITING_MAX", 3)
+    stream = io.StringIO()
+    writer = LineWriter("gatekeeper", stream, 3_600)
+    for text in "abcd":
+        writer.info(call(text))
+    assert peers(stream) == ["a", "b", "c", "d"]
+
+
+def test_lines_of_many_threads_are_all_written_and_none_in_parts() -> None:
+    stream = io.StringIO()
+    writer = LineWriter("gatekeeper", stream, 0.001)
+    threads = [
+        threading.Thread(target=lambda name=name: [writer.info(call(f"{name} {at}")) for at in range(500)])
+        for name in "abcd"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    writer.flush()
+    written = peers(stream)
+    assert sorted(written) == sorted(f"{name} {at}" for name in "abcd" for at in range(500))
+    # Each thread's lines stand in the order in which it wrote them.
+    for name in "abcd":
+        assert [text for text in written if text[0] == name] == [f"{name} {at}" for at in range(500)]
+
+
+def test_a_stream_that_is_closed_takes_no_caller_down() -> None:
+    stream = io.StringIO()
+    writer = LineWriter("gatekeeper", stream, 0)
+    stream.close()
+    writer.info(call("one"))
+    writer.error(call("two"))

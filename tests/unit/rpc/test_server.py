@@ -424,6 +424,98 @@ def test_a_port_in_use_is_not_shared(site: Any) -> None:
         )
 
 
+def exchange(behaviour: Any) -> Method:
+    return Method(ECHO, behaviour, PARTICIPANTS, is_stream=True, takes_stream=True)
+
+
+def test_a_method_takes_a_stream_and_answers_with_one(site: Any) -> None:
+    seen: list[object] = []
+
+    def double(requests: Any, context: grpc.ServicerContext) -> Any:
+        seen.append(peer_of(context).spiffe_id)
+        for request in requests:
+            yield request * 2
+
+    server = site.serve(exchange(double))
+    rover = site.known("participant/rover-7")
+    channel = site.channel(server, rover)
+    assert list(channel.exchange(ECHO, iter([b"a", b"b"]), deadline_seconds=DEADLINE)) == [b"aa", b"bb"]
+    assert seen == [rover.spiffe_id]
+    stranger = site.channel(server, site.known("operator/ada"))
+    with pytest.raises(DeniedError) as caught:
+        list(stranger.exchange(ECHO, iter([b"a"]), deadline_seconds=DEADLINE))
+    assert caught.value.reason == "role"
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("change", ["revoked", "expired", "certificate"])
+def test_a_peer_is_judged_again_before_each_request_of_a_stream(site: Any, change: str) -> None:
+    taken: list[bytes] = []
+
+    def take(requests: Any, context: grpc.ServicerContext) -> Any:
+        for request in requests:
+            taken.append(request)
+            yield request
+
+    server = site.serve(exchange(take))
+    rover = site.known("participant/rover-7")
+    goes_on = threading.Event()
+
+    def requests() -> Any:
+        yield b"before"
+        goes_on.wait(DEADLINE)
+        yield b"after"
+
+    answers = iter(site.channel(server, rover).exchange(ECHO, requests(), deadline_seconds=DEADLINE))
+    assert next(answers) == b"before"
+    record = site.registry.recorded[rover.spki_sha256]
+    if change == "revoked":
+        del site.registry.recorded[rover.spki_sha256]
+    elif change == "expired":
+        site.registry.recorded[rover.spki_sha256] = type(record)(record.spiffe_id, site.clock.now_us())
+    else:
+        site.registry.recorded[rover.spki_sha256] = type(record)(record.spiffe_id, site.clock.now_us() * 2)
+        site.clock.advance(3_600_000_000)
+    goes_on.set()
+    with pytest.raises(DeniedError) as caught:
+        next(answers)
+    assert caught.value.reason == ("certificate" if change == "certificate" else "unknown_identity")
+    assert taken == [b"before"]
+    assert [row[0] for row in site.refused] == [caught.value.reason]
+
+
+def test_a_certificate_is_read_once_and_judged_on_every_call(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sfrl_secure.crypto import svid
+
+    read: list[bytes] = []
+    inner = svid._open
+    monkeypatch.setattr(svid, "_open", lambda leaf, domain: read.append(leaf) or inner(leaf, domain))
+    server = site.serve(echo())
+    rover = site.known("participant/rover-7")
+    channel = site.channel(server, rover)
+    for _ in range(3):
+        channel.call(ECHO, b"", deadline_seconds=DEADLINE)
+    assert read == [rover.chain]
+    # A certificate that was refused is read again each time: nothing of it is kept.
+    odd = site.pki.odd_identity("participant/rover-1", [])
+    for _ in range(2):
+        assert refused(site, server, odd) == "certificate"
+    assert read.count(odd.chain) == 2
+
+
+def test_methods_that_nobody_has_leave_nothing_behind(site: Any) -> None:
+    server = site.serve(echo())
+    rover = site.known("participant/rover-7")
+    channel = site.channel(server, rover)
+    for number in range(5):
+        with pytest.raises(DeniedError):
+            channel.call(f"/test.Service/Other{number}", b"", deadline_seconds=DEADLINE)
+    channel.call(ECHO, b"", deadline_seconds=DEADLINE)
+    outer, inner = server._interceptors
+    assert set(outer._handlers) == {ECHO, HEALTH_CHECK}
+    assert set(inner._handlers) == {ECHO}
+
+
 def test_a_client_made_from_the_proto_files_is_served(site: Any) -> None:
     def follow(request: bytes, context: grpc.ServicerContext) -> Any:
         yield encode_follow_response(FollowBatch(parse_follow_request(request), (b"one", b"two"), b"note"))

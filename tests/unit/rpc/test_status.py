@@ -27,7 +27,9 @@ from sfrl_secure.rpc.status import (
     abort_with,
     detail_of,
     error_of,
+    error_of_refusal,
     exit_code_of,
+    refusal_of,
     status_of,
 )
 from sfrl_secure.wire.error_detail import ErrorDetail, encode_error_detail
@@ -176,3 +178,37 @@ def test_a_conflict_names_the_size_to_read_to() -> None:
     error = error_of(Failed(grpc.StatusCode.ABORTED, ((ERROR_METADATA, detail),)))
     assert isinstance(error, ConflictError)
     assert (error.reason, error.log_size, str(error)) == ("control_head", 99, "read on")
+
+
+def raised_by_a_call(error: SfrlError) -> SfrlError:
+    with pytest.raises(Failed) as caught:
+        abort_with(Context(), error)  # type: ignore[arg-type]
+    return error_of(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DeniedError("threshold", "two operators sign", entry_index=0),
+        DeniedError("bad_signature", "x"),
+        DeniedError("a_new_reason", "x"),
+        RoundStateError("round_not_open", "x"),
+        ConflictError("read on", reason="stale", log_size=77),
+        MalformedError("a digest is 32 bytes"),
+        UnavailableError("ask again"),
+        UncertainStateError("secret"),
+        SfrlError("secret"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_one_envelope_of_many_is_refused_as_a_call_would_be(error: SfrlError) -> None:
+    alone, of_many = raised_by_a_call(error), error_of_refusal(refusal_of(error))
+    assert (type(alone), str(alone), vars(alone)) == (type(of_many), str(of_many), vars(of_many))
+    assert "secret" not in str(of_many)
+
+
+@pytest.mark.parametrize("kind", sorted(TABLE, key=lambda kind: kind.__name__))
+def test_every_error_comes_back_from_a_refusal_with_its_exit_code(kind: type[SfrlError]) -> None:
+    has_reason = issubclass(kind, (DeniedError, PayloadError))
+    error = kind("refused_so", "x") if has_reason else kind("x")  # type: ignore[call-arg]
+    assert exit_code_of(error_of_refusal(refusal_of(error))) == exit_code_of(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
@@ -16,18 +17,27 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sfrl_secure.clock import FixedClock
 from sfrl_secure.crypto.envelope import Envelope, sign_envelope
 from sfrl_secure.crypto.keys import SigningKey
-from sfrl_secure.errors import ConflictError, DeniedError, MalformedError, UnavailableError, UncertainStateError
-from sfrl_secure.ids import ZERO_DIGEST, Digest
-from sfrl_secure.sequencer.bootstrap import NewLog, open_log
+from sfrl_secure.errors import (
+    ConflictError,
+    DeniedError,
+    MalformedError,
+    NotFoundError,
+    UnavailableError,
+    UncertainStateError,
+)
+from sfrl_secure.ids import ZERO_DIGEST, Digest, parse_hex_digest
+from sfrl_secure.sequencer.bootstrap import Folds, NewLog, open_log
 from sfrl_secure.sequencer.history import Codec, History
 from sfrl_secure.sequencer.log_keys import LogKeys
 from sfrl_secure.sequencer.publication import Publication
-from sfrl_secure.sequencer.sequencer import Sequencer, SequencerSettings
+from sfrl_secure.sequencer.sequencer import Sequencer, SequencerSettings, Submission
 from sfrl_secure.sequencer.signing import CheckpointSigner, SignedHead
+from sfrl_secure.sequencer.snapshot import read_snapshot
 from sfrl_secure.sequencer.start_check import check_not_behind
+from sfrl_secure.sequencer.upkeep import Upkeep, UpkeepSettings
 from sfrl_secure.sequencer.witness_client import Witness, WitnessReply
 from sfrl_secure.sequencer.witnessing import Witnessing, WitnessingSettings
-from sfrl_secure.storage.files import FolderLock
+from sfrl_secure.storage.log_folder import FolderLogStore
 from sfrl_secure.translog.cosignature import Cosigner
 from sfrl_secure.translog.entries import LogEntry
 from sfrl_secure.translog.note import ED25519_COSIGNATURE, verifier_key
@@ -80,6 +90,7 @@ class CountingFold:
     said: list[str] = field(default_factory=list)
     size: int = 0
     on_check: Callable[[], None] = lambda: None
+    on_digest: Callable[[Digest, int], None] = lambda digest, index: None
 
     def index_of(self, statement_digest: Digest) -> int | None:
         return self.index_by_digest.get(statement_digest)
@@ -87,8 +98,10 @@ class CountingFold:
     def place(self, content: Said) -> Spot:
         return self.streams.get(content.stream, Spot(0, ZERO_DIGEST))
 
-    def check(self, log_time_us: int, envelope: Envelope, content: Said) -> None:
+    def check(self, log_time_us: int, envelope: Envelope, content: Said, verified_by: object = None) -> None:
         self.on_check()
+        if envelope.digest in self.index_by_digest:
+            raise ConflictError("it is in the log", reason="known")
         if content.is_denied:
             raise DeniedError("denied", "it says so")
         if content.reads not in (None, self.size):
@@ -101,8 +114,53 @@ class CountingFold:
             return "malformed"
         self.streams[content.stream] = Spot(self.place(content).stream_seq + 1, leaf)
         self.index_by_digest[entry.envelope.digest] = index
+        self.on_digest(entry.envelope.digest, index)
         self.said.append(entry.envelope.statement.decode())
         return "denied" if content.is_denied else None
+
+    def encode(self) -> bytes:
+        return json.dumps(
+            [
+                {digest.hex(): index for digest, index in self.index_by_digest.items()},
+                {name: [spot.stream_seq, spot.stream_prev.hex()] for name, spot in self.streams.items()},
+                self.said,
+                self.size,
+            ]
+        ).encode()
+
+    @classmethod
+    def decode(cls, raw: bytes) -> CountingFold:
+        try:
+            digests, streams, said, size = json.loads(raw)
+        except ValueError:
+            raise MalformedError("no fold of the tests") from None
+        return cls(
+            {parse_hex_digest(digest): index for digest, index in digests.items()},
+            {name: Spot(seq, parse_hex_digest(prev)) for name, (seq, prev) in streams.items()},
+            said,
+            size,
+        )
+
+
+@dataclass
+class MemoryIndex:
+    """An index that outlives a log's process, and can be lost."""
+
+    pending: dict[Digest, int] = field(default_factory=dict)
+    written: dict[Digest, int] = field(default_factory=dict)
+    indexed_size: int = 0
+
+    def add(self, digest: Digest, index: int) -> None:
+        self.pending.setdefault(digest, index)
+
+    def flush(self, size: int) -> None:
+        for digest, index in self.pending.items():
+            self.written.setdefault(digest, index)
+        self.pending.clear()
+        self.indexed_size = size
+
+    def clear(self) -> None:
+        self.pending, self.written, self.indexed_size = {}, {}, 0
 
 
 CODEC: Codec[Said] = Codec(encode_entry, parse_entry, parse_said)
@@ -114,6 +172,7 @@ class MemoryWitness:
     def __init__(self, name: str, log_keys: tuple) -> None:
         private = Ed25519PrivateKey.generate()
         self.name = name
+        self.names = (name,)
         self.cosigner = Cosigner(
             verifier_key(f"{name}.example/witness", ED25519_COSIGNATURE, private.public_key().public_bytes_raw()),
             private.sign,
@@ -133,7 +192,7 @@ class MemoryWitness:
         with self._lock:
             answer = decide_add_checkpoint(
                 request,
-                logs={ORIGIN: self._log_keys},
+                logs={ORIGIN: TrustedLog(ORIGIN, self._log_keys)},
                 recorded=self.recorded,
                 cosign=lambda text: [self.cosigner.cosign(text, START_US // 1_000_000)],
             )
@@ -161,6 +220,7 @@ class TestLog:
     sequencer: Sequencer[Said]
     publication: Publication
     witnessing: Witnessing
+    upkeep: Upkeep
     uncertain: list[UncertainStateError]
     closing: ExitStack
 
@@ -168,9 +228,15 @@ class TestLog:
         envelope = envelope_of(text)
         return self.sequencer.append(envelope, parse_said(envelope), timeout_seconds=timeout_seconds)
 
+    def submit(self, *texts: str):
+        envelopes = [envelope_of(text) for text in texts]
+        return self.sequencer.submit([Submission(envelope, parse_said(envelope)) for envelope in envelopes])
+
     def start(self) -> TestLog:
         self.sequencer.start()
+        self.upkeep.start()
         self.witnessing.start()
+        self.closing.callback(self.upkeep.stop)
         self.closing.callback(self.sequencer.stop)
         self.closing.callback(self.witnessing.stop)
         return self
@@ -202,39 +268,69 @@ class World:
             "enough" if names else "none",
         )
         self.settings = SequencerSettings(batch_delay_seconds=0.0)
+        self.upkeep_settings = UpkeepSettings(interval_seconds=0.001, snapshot_share=1.0)
+        self.segment_bytes = 16 * 1024 * 1024
+        self.index = MemoryIndex()
         self.stopping = threading.Event()
         self._open: list[TestLog] = []
+
+    def signer(self) -> CheckpointSigner:
+        return CheckpointSigner(ORIGIN, [self.keys], self.clock)
 
     def create(self, *texts: str) -> None:
         new = NewLog(CountingFold(), CODEC, self.clock)
         for text in texts or ("governance genesis",):
             new.append(envelope_of(text))
-        new.finish(self.journal_dir)
+        entries = new.entries()
+        batches = [entries[at:at + 256] for at in range(0, len(entries), 256)]
+        FolderLogStore.create(self.journal_dir, batches, segment_bytes=self.segment_bytes)
+
+    def snapshot(self):
+        try:
+            return read_snapshot(self.journal_dir)
+        except (NotFoundError, MalformedError):
+            return None
 
     def open(self, witnesses: list[Witness] | None = None, *, refresh_seconds: float = 60.0) -> TestLog:
         """Open the log as a new process would, up to the point before anything is signed."""
         uncertain: list[UncertainStateError] = []
-        fold = CountingFold()
+        folds: list[CountingFold] = []
+
+        def kept(fold: CountingFold) -> CountingFold:
+            fold.on_digest = self.index.add
+            folds.append(fold)
+            return fold
+
         asked = self.witnesses if witnesses is None else witnesses
         with ExitStack() as opening:
-            opening.enter_context(FolderLock(self.journal_dir))
-            history, journal = open_log(self.journal_dir, fold, CODEC, self.clock)
-            opening.callback(journal.close)
-            head = SignedHead(self.journal_dir)
+            store = FolderLogStore.open(self.journal_dir, self.log_dir, segment_bytes=self.segment_bytes)
+            opening.callback(store.close)
+            makers = Folds(lambda: kept(CountingFold()), lambda raw: kept(CountingFold.decode(raw)))
+            opened = open_log(store, makers, CODEC, self.clock, self.index, self.snapshot())
+            history, fold = opened.history, folds[-1]
+            head = SignedHead(store.signed)
             head.check(ORIGIN, self.policy, history.tree)
-            publication = Publication(self.log_dir, history.tree, history.entry)
+            publication = Publication(
+                store.files, history.tree, history.entry, self.clock, settled_size=opened.settled_size
+            )
             published = publication.open(ORIGIN, self.policy)
             check_not_behind(asked, ORIGIN, self.policy, history.tree, self.stopping, pause_seconds=0.01)
-            signer = CheckpointSigner(self.keys.note_signer(ORIGIN), self.keys.cosigner(ORIGIN), self.clock)
-            sequencer = Sequencer(history, signer, self.settings, on_uncertain=uncertain.append)
-            if published is not None:
+            sequencer = Sequencer(
+                history, self.signer(), self.settings, on_uncertain=uncertain.append,
+                after_batch=lambda: history.tree.forget(publication.full_size, opened.nodes.node),
+            )
+            if published is not None and published.is_current:
                 sequencer.set_witnessed(published.checkpoint.size, published.note)
             witnessing = Witnessing(
                 sequencer, publication, head, asked, self.policy, ORIGIN,
                 WitnessingSettings(0.0, 0.5, refresh_seconds), on_uncertain=uncertain.append,
             )
+            upkeep = Upkeep(
+                sequencer, publication, store.journal, self.index, self.journal_dir,
+                lambda: fold.encode, self.upkeep_settings, on_uncertain=uncertain.append,
+            )
             log = TestLog(
-                self, fold, history, sequencer, publication, witnessing, uncertain, opening.pop_all()
+                self, fold, history, sequencer, publication, witnessing, upkeep, uncertain, opening.pop_all()
             )
         self._open.append(log)
         return log

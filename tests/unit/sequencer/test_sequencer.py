@@ -22,10 +22,12 @@ from sfrl_secure.errors import (
     UncertainStateError,
 )
 from sfrl_secure.ids import ZERO_DIGEST
-from sfrl_secure.sequencer.bootstrap import JOURNAL_NAME
-from sfrl_secure.sequencer.sequencer import LogHead, SequencerSettings
+from sfrl_secure.sequencer.sequencer import Appended, LogHead, SequencerSettings
+from sfrl_secure.sequencer.snapshot import SNAPSHOT_NAME
 from sfrl_secure.storage.files import FolderLock
-from sfrl_secure.storage.journal import Journal
+from sfrl_secure.storage.journal import FolderJournal
+from sfrl_secure.storage.log_folder import SEGMENTS_NAME, FolderLogStore
+from sfrl_secure.storage.log_store import NOTHING_SIGNED
 from sfrl_secure.translog.merkle import leaf_hash, root_of
 from sfrl_secure.translog.opened import open_checkpoint
 from sfrl_secure.translog.proofs import InclusionProof, verify_inclusion
@@ -40,6 +42,11 @@ def verify_receipt(world, appended) -> None:
     verify_inclusion(appended.raw, proof, opened.checkpoint.root)
 
 
+def only_segment(world):
+    (path,) = (world.journal_dir / SEGMENTS_NAME).iterdir()
+    return path
+
+
 def test_an_appended_entry_is_durable_proven_and_signed_for(world) -> None:
     log = world.open().start()
     appended = log.append("alpha one")
@@ -47,7 +54,7 @@ def test_an_appended_entry_is_durable_proven_and_signed_for(world) -> None:
     assert appended.index == 1
     assert parse_entry(appended.raw).envelope.statement == b"alpha one"
     log.close()
-    journal = Journal(world.journal_dir / JOURNAL_NAME)
+    journal = FolderJournal(world.journal_dir / SEGMENTS_NAME)
     assert journal.record(1) == appended.raw
     journal.close()
 
@@ -100,9 +107,10 @@ def test_many_writers_at_once_share_syncs_and_keep_one_order(world, monkeypatch:
     world.settings = SequencerSettings(batch_delay_seconds=0.02)
     log = world.open()
     batches: list[int] = []
-    append_batch = Journal.append_batch
+    append_batch = FolderJournal.append_batch
     monkeypatch.setattr(
-        Journal, "append_batch", lambda self, records: (batches.append(len(records)), append_batch(self, records))[1]
+        FolderJournal, "append_batch",
+        lambda self, records: (batches.append(len(records)), append_batch(self, records))[1],
     )
     log.start()
     with ThreadPoolExecutor(32) as pool:
@@ -121,9 +129,10 @@ def test_a_batch_has_a_bound(world, monkeypatch: pytest.MonkeyPatch) -> None:
     world.settings = SequencerSettings(batch_entries_max=3, batch_delay_seconds=0.05)
     log = world.open()
     batches: list[int] = []
-    append_batch = Journal.append_batch
+    append_batch = FolderJournal.append_batch
     monkeypatch.setattr(
-        Journal, "append_batch", lambda self, records: (batches.append(len(records)), append_batch(self, records))[1]
+        FolderJournal, "append_batch",
+        lambda self, records: (batches.append(len(records)), append_batch(self, records))[1],
     )
     log.start()
     with ThreadPoolExecutor(10) as pool:
@@ -220,7 +229,7 @@ def test_a_queue_that_is_full_refuses_and_loses_nothing(world) -> None:
         futures = [pool.submit(log.append, "alpha n0")]
         assert held.wait(5)
         futures += [pool.submit(log.append, f"alpha n{i}") for i in range(1, 5)]
-        while log.sequencer._queue.qsize() < 4:
+        while log.sequencer._queued < 4:
             pass
         with pytest.raises(ExhaustedError, match="4 entries"):
             log.append("alpha n5")
@@ -331,6 +340,85 @@ def test_reading_is_bounded_in_bytes_and_gives_one_entry_at_least(world) -> None
     assert log.history.entries(6, 9, 10**9) == ()
 
 
+# Groups
+
+
+def test_a_group_gets_one_checkpoint_and_each_of_it_its_own_result_in_order(world) -> None:
+    log = world.open().start()
+    log.append("alpha known")
+    results = log.submit("alpha one", "alpha two deny", "alpha known", "alpha three at 0", "alpha four").result(5)
+    assert [type(each) for each in results] == [Appended, DeniedError, Appended, ConflictError, Appended]
+    taken = [each for each in results if isinstance(each, Appended)]
+    assert [each.index for each in taken] == [2, 1, 3]
+    assert {(each.tree_size, each.checkpoint) for each in taken} == {(4, taken[0].checkpoint)}
+    for each in taken:
+        verify_receipt(world, each)
+
+
+def test_a_group_is_never_divided_between_batches(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.settings = SequencerSettings(batch_delay_seconds=0.1)
+    log = world.open()
+    batches: list[int] = []
+    append_batch = FolderJournal.append_batch
+    monkeypatch.setattr(
+        FolderJournal, "append_batch",
+        lambda self, records: (batches.append(len(records)), append_batch(self, records))[1],
+    )
+    log.start()
+    waiting = [log.submit(*(f"alpha g{group}n{i}" for i in range(size))) for group, size in enumerate([200, 100, 50])]
+    for each in waiting:
+        results = each.result(5)
+        assert len({result.checkpoint for result in results}) == 1
+        assert [result.index for result in results] == list(range(results[0].index, results[0].index + len(results)))
+    assert batches == [200, 150]
+
+
+def test_a_group_that_would_exceed_the_queue_is_refused_as_a_whole(world) -> None:
+    world.settings = SequencerSettings(batch_delay_seconds=0.0, queue_max=5)
+    log = world.open().start()
+    held, go_on = threading.Event(), threading.Event()
+    log.fold.on_check = lambda: (held.set(), go_on.wait(5))
+    first = log.submit("alpha one")
+    assert held.wait(5)
+    second = log.submit("alpha two", "alpha three", "alpha four")
+    with pytest.raises(ExhaustedError, match="5 entries"):
+        log.submit("alpha five", "alpha six", "alpha seven")
+    go_on.set()
+    assert [each.index for each in (*first.result(5), *second.result(5))] == [1, 2, 3, 4]
+    # What was ordered makes room again.
+    assert len(log.submit(*(f"alpha m{i}" for i in range(5))).result(5)) == 5
+
+
+def test_what_is_held_over_at_a_stop_is_ordered(world) -> None:
+    log = world.open().start()
+    held, go_on = threading.Event(), threading.Event()
+    log.fold.on_check = lambda: (held.set(), go_on.wait(5))
+    waiting = [log.submit("alpha one")]
+    assert held.wait(5)
+    waiting += [log.submit(*(f"alpha g{group}n{i}" for i in range(200))) for group in range(3)]
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(log.sequencer.stop)
+        while not log.sequencer._closed:
+            pass
+        go_on.set()
+        stopping.result(5)
+    assert [len(each.result(5)) for each in waiting] == [1, 200, 200, 200]
+    log.sequencer.stop = lambda: None  # type: ignore[method-assign]
+
+
+def test_an_entry_is_proven_in_any_tree_that_was_signed_for(world) -> None:
+    log = world.open().start()
+    appended = [log.append(f"alpha n{i}") for i in range(5)]
+    for each in appended:
+        logged = log.sequencer.prove(1, each.tree_size)
+        assert (logged.index, logged.raw) == (1, appended[0].raw)
+        root = open_checkpoint(each.checkpoint, world.policy, quorum=False).checkpoint.root
+        verify_inclusion(logged.raw, InclusionProof(1, each.tree_size, logged.path), root)
+    for index, size in ((1, 1), (5, 5), (0, 7), (-1, 3)):
+        with pytest.raises(NotFoundError):
+            log.sequencer.prove(index, size)
+
+
 # Starts
 
 
@@ -352,11 +440,11 @@ def test_a_crash_at_any_byte_of_an_unacknowledged_batch_loses_nothing_acknowledg
     for i in range(3):
         log.append(f"alpha n{i}")
     log.wait_witnessed(4)
-    path = world.journal_dir / JOURNAL_NAME
+    path = only_segment(world)
     acknowledged = path.stat().st_size
     log.close()
     # A batch that came to the disk in part, and that nobody was told of.
-    journal = Journal(path)
+    journal = FolderJournal(path.parent)
     journal.append_batch([b"never acknowledged"] * 2)
     journal.close()
     whole = path.read_bytes()
@@ -371,15 +459,19 @@ def test_a_crash_at_any_byte_of_an_unacknowledged_batch_loses_nothing_acknowledg
 def test_a_journal_that_lost_what_was_signed_for_does_not_open(world) -> None:
     log = world.open().start()
     log.wait_witnessed(1)
-    before = (world.journal_dir / JOURNAL_NAME).read_bytes()
+    before = only_segment(world).read_bytes()
     log.append("alpha one")
     log.wait_witnessed(2)
     log.close()
-    (world.journal_dir / JOURNAL_NAME).write_bytes(before)
+    only_segment(world).write_bytes(before)
+    with pytest.raises(UncertainStateError, match="more entries than the journal"):
+        world.open()
+    (world.journal_dir / SNAPSHOT_NAME).unlink()
+    world.index.clear()
     with pytest.raises(UncertainStateError, match="signed for more entries"):
         world.open()
     # Without that note the published checkpoint says it, and without both the witness.
-    (world.journal_dir / "signed").unlink()
+    (world.journal_dir / "signed").write_bytes(NOTHING_SIGNED)
     with pytest.raises(UncertainStateError, match="signed for more entries"):
         world.open()
     shutil.rmtree(world.log_dir)
@@ -395,7 +487,10 @@ def test_another_history_of_the_same_length_does_not_open(make_world) -> None:
     second.create("governance other")
     first.open().start().wait_witnessed(1)
     first.close()
-    shutil.copy(second.journal_dir / JOURNAL_NAME, first.journal_dir / JOURNAL_NAME)
+    shutil.copy(only_segment(second), only_segment(first))
+    with pytest.raises(UncertainStateError, match="of another log"):
+        first.open()
+    (first.journal_dir / SNAPSHOT_NAME).unlink()
     with pytest.raises(UncertainStateError, match="another root"):
         first.open()
 
@@ -411,7 +506,7 @@ def test_a_log_is_made_once_and_never_by_a_start(make_world) -> None:
     world.journal_dir.mkdir(parents=True)
     with pytest.raises(UncertainStateError, match="sfrl init"):
         world.open()
-    assert not (world.journal_dir / JOURNAL_NAME).exists()
+    assert not (world.journal_dir / SEGMENTS_NAME).exists()
     world.create("governance genesis", "identity first")
     with pytest.raises(UncertainStateError):
         world.create()
@@ -444,20 +539,20 @@ def test_a_new_log_may_have_more_entries_than_a_batch(make_world) -> None:
 
 def test_an_empty_journal_is_no_log(make_world) -> None:
     world = make_world()
-    world.journal_dir.mkdir(parents=True)
-    Journal.create(world.journal_dir / JOURNAL_NAME)
+    FolderLogStore.create(world.journal_dir, [])
     with pytest.raises(UncertainStateError, match="genesis"):
         world.open()
 
 
 def rewritten(world, change) -> None:
     """Write the journal anew with its entries changed, as one who can write files would."""
-    path = world.journal_dir / JOURNAL_NAME
-    journal = Journal(path)
-    raws = list(journal.records())
+    journal = FolderJournal(world.journal_dir / SEGMENTS_NAME)
+    raws = [journal.record(index) for index in range(journal.count)]
     journal.close()
-    path.unlink()
-    Journal.create(path, [change(raws)])
+    shutil.rmtree(world.journal_dir)
+    shutil.rmtree(world.log_dir)
+    world.index.clear()
+    FolderLogStore.create(world.journal_dir, [change(raws)])
 
 
 @pytest.mark.parametrize(
@@ -475,7 +570,6 @@ def test_entries_that_do_not_follow_one_another_do_not_open(world, change) -> No
     log.append("alpha one")
     log.append("alpha two")
     log.close()
-    (world.journal_dir / "signed").unlink(missing_ok=True)
     rewritten(world, change)
     with pytest.raises(UncertainStateError, match=re.compile("follow one another|malformed")):
         world.open()
@@ -501,6 +595,7 @@ def test_a_void_or_unreadable_entry_in_the_journal_changes_nothing_and_the_log_g
     log.append("alpha one deny")
     log.close()
     monkeypatch.undo()
+    (world.journal_dir / SNAPSHOT_NAME).unlink()
     again = world.open()
     assert (again.history.size, again.history.void_entries) == (2, 1)
     again.start()

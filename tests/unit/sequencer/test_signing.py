@@ -13,7 +13,10 @@ from sfrl_secure.errors import MalformedError, UncertainStateError
 from sfrl_secure.ids import sha256
 from sfrl_secure.sequencer.log_keys import LogKeys, parse_log_keys
 from sfrl_secure.sequencer.signing import CheckpointSigner, SignedHead, check_ours
+from sfrl_secure.storage.log_folder import FolderSignedNote
+from sfrl_secure.storage.log_store import NOTHING_SIGNED
 from sfrl_secure.translog.merkle import leaf_hash
+from sfrl_secure.translog.note import parse_note
 from sfrl_secure.translog.opened import open_checkpoint
 from sfrl_secure.translog.policy import TrustedLog, TrustPolicy
 from sfrl_secure.translog.tree import MerkleTree
@@ -21,20 +24,46 @@ from sfrl_secure.translog.tree import MerkleTree
 ORIGIN = "log.example/sfrl/00112233445566778899aabbccddeeff"
 
 
-def make_signer(keys: LogKeys, origin: str = ORIGIN) -> CheckpointSigner:
-    return CheckpointSigner(keys.note_signer(origin), keys.cosigner(origin), FixedClock(1_760_000_000_000_000))
+def make_signer(*generations: LogKeys, origin: str = ORIGIN) -> CheckpointSigner:
+    return CheckpointSigner(origin, generations, FixedClock(1_760_000_000_000_000))
 
 
-def make_policy(keys: LogKeys, origin: str = ORIGIN) -> TrustPolicy:
-    log = TrustedLog(origin, (keys.note_signer(origin).key, keys.cosigner(origin).key))
-    return TrustPolicy((log,), (), (), "none")
+def make_policy(*generations: LogKeys, origin: str = ORIGIN) -> TrustPolicy:
+    keys = tuple(key for each in generations for key in (each.note_signer(origin).key, each.cosigner(origin).key))
+    return TrustPolicy((TrustedLog(origin, keys),), (), (), "none")
 
 
 def test_a_checkpoint_bears_both_lines_and_opens_under_the_policy() -> None:
     keys = LogKeys.generate()
     opened = open_checkpoint(make_signer(keys).sign(3, sha256(b"root")), make_policy(keys), quorum=False)
     assert (opened.checkpoint.size, opened.checkpoint.root) == (3, sha256(b"root"))
-    assert make_signer(keys).vkeys == keys.vkeys(ORIGIN)
+    ((signer, cosigner),) = make_signer(keys).generations
+    assert (signer.vkey, cosigner.vkey) == keys.vkeys(ORIGIN)
+
+
+def test_a_log_that_replaces_its_keys_signs_with_every_generation() -> None:
+    old, new = LogKeys.generate(), LogKeys.generate()
+    signer = make_signer(old, new)
+    note = signer.sign(3, sha256(b"root"))
+    assert [(line.name, line.key_id) for line in parse_note(note).signatures] == [
+        (key.name, key.key_id) for pair in signer.generations for key in pair
+    ]
+    for policy in (make_policy(old), make_policy(new), make_policy(old, new)):
+        assert open_checkpoint(note, policy, quorum=False).is_current
+
+
+def test_a_log_without_keys_signs_nothing() -> None:
+    with pytest.raises(MalformedError):
+        make_signer()
+
+
+def test_a_note_that_was_kept_before_the_keys_were_replaced_is_ours_still() -> None:
+    old, new = LogKeys.generate(), LogKeys.generate()
+    tree = MerkleTree(leaf_hash(b"%d" % i) for i in range(5))
+    note = make_signer(old).sign(5, tree.root())
+    assert not check_ours(note, ORIGIN, make_policy(old, new), tree).is_current
+    with pytest.raises(UncertainStateError, match="our signatures"):
+        check_ours(note, ORIGIN, make_policy(new), tree)
 
 
 @pytest.mark.parametrize(("size", "root"), [(2, b"root"), (2, b"other"), (3, b"other")])
@@ -82,21 +111,40 @@ def test_a_file_that_is_not_exactly_the_two_keys_is_refused(name: str) -> None:
 def test_a_kept_note_is_one_that_the_tree_still_holds(tmp_path: Path) -> None:
     keys = LogKeys.generate()
     tree = MerkleTree(leaf_hash(b"%d" % i) for i in range(5))
-    head = SignedHead(tmp_path)
+    path = tmp_path / "signed"
+    path.write_bytes(NOTHING_SIGNED)
+    head = SignedHead(FolderSignedNote(path))
     head.check(ORIGIN, make_policy(keys), tree)
     signer = make_signer(keys)
     head.keep(signer.sign(5, tree.root()))
-    assert (tmp_path / "signed").stat().st_mode & 0o777 == 0o600
-    for size, opens in ((5, True), (6, True), (4, False)):
-        later = MerkleTree(leaf_hash(b"%d" % i) for i in range(size))
-        if opens:
-            SignedHead(tmp_path).check(ORIGIN, make_policy(keys), later)
-        else:
-            with pytest.raises(UncertainStateError, match="more entries"):
-                SignedHead(tmp_path).check(ORIGIN, make_policy(keys), later)
-    other = MerkleTree(leaf_hash(b"other %d" % i) for i in range(5))
+    assert path.stat().st_mode & 0o777 == 0o600
+
+    def check(later: MerkleTree) -> None:
+        SignedHead(FolderSignedNote(path)).check(ORIGIN, make_policy(keys), later)
+
+    for size in (5, 6):
+        check(MerkleTree(leaf_hash(b"%d" % i) for i in range(size)))
+    with pytest.raises(UncertainStateError, match="more entries"):
+        check(MerkleTree(leaf_hash(b"%d" % i) for i in range(4)))
     with pytest.raises(UncertainStateError, match="another root"):
-        SignedHead(tmp_path).check(ORIGIN, make_policy(keys), other)
+        check(MerkleTree(leaf_hash(b"other %d" % i) for i in range(5)))
+    path.unlink()
+    with pytest.raises(UncertainStateError, match="missing"):
+        check(tree)
+
+
+def test_a_note_that_somebody_else_put_there_stops_the_keeping(tmp_path: Path) -> None:
+    path = tmp_path / "signed"
+    path.write_bytes(NOTHING_SIGNED)
+    kept = FolderSignedNote(path)
+    kept.read()
+    head = SignedHead(kept)
+    head.keep(b"ours\n")
+    head.keep(b"ours\n")
+    path.write_bytes(b"theirs\n")
+    with pytest.raises(UncertainStateError):
+        head.keep(b"ours, newer\n")
+    assert path.read_bytes() == b"theirs\n"
 
 
 def test_a_note_under_other_keys_or_of_another_log_is_not_ours() -> None:

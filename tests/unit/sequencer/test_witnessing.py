@@ -258,7 +258,7 @@ ORIGIN = "log.example/sfrl/00112233445566778899aabbccddeeff"
 class Showing:
     """A witness that shows what it is given."""
 
-    name = "w0"
+    names = ("w0",)
 
     def __init__(self, reply: WitnessReply) -> None:
         self.reply = reply
@@ -359,7 +359,7 @@ def serve() -> Iterator[Callable[..., HttpWitness]]:
         servers.append(server)
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/w"
-        return HttpWitness("w0", url + "/", url, timeout_seconds=timeout_seconds)
+        return HttpWitness(("w0",), url + "/", url, timeout_seconds=timeout_seconds)
 
     yield start
     for server in servers:
@@ -439,7 +439,7 @@ def test_an_answer_that_drips_is_cut_off(serve) -> None:
 
 
 def test_nobody_there_is_no_answer() -> None:
-    witness = HttpWitness("w0", "http://127.0.0.1:9/", "http://127.0.0.1:9/", timeout_seconds=0.5)
+    witness = HttpWitness(("w0",), "http://127.0.0.1:9/", "http://127.0.0.1:9/", timeout_seconds=0.5)
     with pytest.raises(UnavailableError):
         witness.latest("origin")
 
@@ -450,6 +450,6 @@ def test_nobody_there_is_no_answer() -> None:
 )
 def test_a_url_of_another_form_is_refused(url: str) -> None:
     with pytest.raises(MalformedError):
-        HttpWitness("w0", url, "http://host/")
+        HttpWitness(("w0",), url, "http://host/")
     with pytest.raises(MalformedError):
-        HttpWitness("w0", "http://host/", url)
+        HttpWitness(("w0",), "http://host/", url)

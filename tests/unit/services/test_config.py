@@ -34,9 +34,9 @@ SIGNING = """
 [signing]
 key = "signing.key"
 """
-LOG = 'log_dir = "../log"\njournal_dir = "../journal"\nlog_key = "log.key"\n'
-CLIENT = 'log_address = "127.0.0.1:7000"\nobjects_dir = "../objects"\n'
-VERIFIER = 'witness_listen = "127.0.0.1:7001"\nwitness_key = "witness.key"\nstate_dir = "witness"\n'
+LOG = 'log_dir = "../log"\njournal_dir = "../journal"\nlog_keys = ["log.key"]\n'
+CLIENT = 'log_address = "127.0.0.1:7000"\nobjects_dir = "../objects"\nstate_dir = "state"\n'
+VERIFIER = 'witness_listen = "127.0.0.1:7001"\nwitness_keys = ["witness.key"]\nstate_dir = "witness"\n'
 
 WHOLE: dict[type[ServiceConfig], str] = {
     AuditLogConfig: BASE + LOG + TLS + SIGNING,
@@ -89,7 +89,9 @@ def test_each_missing_and_each_unknown_key_is_refused_by_name(tmp_path: Path, ki
         ("threads", "3"), ("threads", "1000"), ("grace_seconds", "-1"),
         ("followers_max", "0"), ("refusals_seconds", "0"),
         ("batches", "{entries_max = 257}"), ("batches", "{delay_ms = 2000}"), ("batches", "{queue_max = 0}"),
-        ("witnesses", '[{name = "w"}]'), ("signing", '{key = "k", suite = "rsa"}'),
+        ("witnesses", '[{name = "w"}]'), ("log_keys", "[]"), ("log_keys", '["1", "2", "3", "4", "5"]'),
+        ("witnesses", '[{names = [], submission_url = "http://w/", monitoring_url = "http://w/"}]'),
+        ("signing", '{key = "k", suite = "rsa"}'),
     ],
 )
 def test_values_outside_their_range_are_refused(tmp_path: Path, key: str, value: str) -> None:
@@ -128,3 +130,13 @@ def test_what_is_no_configuration_is_refused(tmp_path: Path) -> None:
         read_config(tmp_path / "config.toml", AuditLogConfig)
     with pytest.raises(NotFoundError):
         read_config(tmp_path / "none.toml", AuditLogConfig)
+
+
+def test_the_public_log_is_served_nowhere_unless_an_address_says_where(tmp_path: Path) -> None:
+    silent = read(tmp_path, WHOLE[AuditLogConfig])
+    public = read(tmp_path, BASE + 'public_listen = "[::1]:0"\n' + LOG + TLS + SIGNING)
+    assert isinstance(silent, AuditLogConfig)
+    assert isinstance(public, AuditLogConfig)
+    assert (silent.public_listen, public.public_listen) == (None, "[::1]:0")
+    with pytest.raises(MalformedError, match="public_listen"):
+        read(tmp_path, BASE + 'public_listen = "everywhere"\n' + LOG + TLS + SIGNING)

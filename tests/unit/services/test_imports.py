@@ -11,7 +11,7 @@ import pytest
 @pytest.mark.parametrize(
     ("role", "absent"),
     [
-        ("audit_log", ["torch", "numpy", "starlette", "uvicorn"]),
+        ("audit_log", ["torch", "numpy"]),
         ("gatekeeper", ["torch"]),
         ("aggregator", ["torch"]),
         ("verifier", ["torch"]),

@@ -23,6 +23,7 @@ from sfrl_secure.errors import (
 from sfrl_secure.storage import files
 from sfrl_secure.storage.files import FolderLock, make_folder, read_bounded, write_atomically, write_new
 from sfrl_secure.storage.secrets import read_secret, write_secret
+from tests.unit.storage.watching import recorded, stops_at_each_call
 
 
 def fail_with(number: int) -> Callable[..., None]:
@@ -82,6 +83,39 @@ def test_only_durable_files_are_synced(tmp_path: Path, monkeypatch: pytest.Monke
     assert synced == []
     write_atomically(tmp_path / "a", b"2")
     assert len(synced) == 1
+
+
+@pytest.mark.parametrize("write", [write_atomically, write_new])
+def test_a_file_is_whole_whichever_call_a_crash_comes_before(
+    tmp_path: Path, write: Callable[[Path, bytes], None]
+) -> None:
+    path = tmp_path / "a"
+    old = b"old" if write is write_atomically else None
+
+    def reset() -> None:
+        for each in tmp_path.iterdir():
+            each.unlink()
+        if old is not None:
+            path.write_bytes(old)
+
+    found: list[bytes | None] = []
+    calls: list[str] = []
+    for call in stops_at_each_call(lambda: write(path, b"new"), reset):
+        calls.append(call)
+        found.append(path.read_bytes() if path.exists() else None)
+        # What else is there bears a name that nothing reads.
+        assert all(each == path or each.name.startswith(".") for each in tmp_path.iterdir())
+    put_in_place = calls.index("rename") if write is write_atomically else calls.index("link")
+    assert found == [old] * (put_in_place + 1) + [b"new"] * (len(calls) - put_in_place - 1)
+    # The bytes before the name, and the name before it returns.
+    assert calls.index("sync_data") < put_in_place
+    assert calls[-1] == "sync_folder"
+
+
+def test_a_folder_is_durable_before_what_is_made_in_it(tmp_path: Path) -> None:
+    with recorded() as calls:
+        make_folder(tmp_path / "a" / "b")
+    assert calls == [("mkdir", "a"), ("sync_folder", tmp_path.name), ("mkdir", "b"), ("sync_folder", "a")]
 
 
 def test_a_new_file_never_replaces_one(tmp_path: Path) -> None:

@@ -1,250 +1,315 @@
-"""The journal: nothing acknowledged is lost, nothing broken is believed."""
+"""The journal in segments: they follow one another, grow at one end and are dropped at the other."""
 
 from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from sfrl_secure.errors import MalformedError, NotFoundError, UncertainStateError
-from sfrl_secure.storage.journal import BATCH_RECORDS_MAX, Journal
+from sfrl_secure.errors import ExhaustedError, MalformedError, NotFoundError, UncertainStateError
+from sfrl_secure.storage.journal import FolderJournal
+from tests.unit.storage.watching import failing, recorded, stops_at_each_call
 
-BATCHES = [[b"one"], [b"two", b"", b"three" * 9], [b"four", b"five"]]
+SMALL = 1000
+"""A segment of so many bytes is full."""
 
 
-def make_journal(path: Path, batches: list[list[bytes]] = BATCHES) -> list[int]:
-    """Write `batches`; give the file's length after each."""
-    Journal.create(path)
-    lengths = [path.stat().st_size]
-    journal = Journal(path)
-    for batch in batches:
-        journal.append_batch(batch)
-        lengths.append(path.stat().st_size)
+def batch_at(index: int, count: int = 3) -> list[bytes]:
+    return [b"record %06d " % at * 10 for at in range(index, index + count)]
+
+
+def make_journal(folder: Path, count: int = 30) -> FolderJournal:
+    """Make a journal of `count` records in several segments."""
+    FolderJournal.create(folder)
+    journal = FolderJournal(folder, segment_bytes=SMALL)
+    for index in range(0, count, 3):
+        journal.append_batch(batch_at(index))
+    return journal
+
+
+def records_of(journal: FolderJournal) -> list[bytes]:
+    return [journal.record(index) for index in range(journal.first_index, journal.count)]
+
+
+def segments_in(folder: Path) -> list[int]:
+    return sorted(int(path.name) for path in folder.iterdir())
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_records_of_all_segments_come_back_after_each_opening(tmp_path: Path) -> None:
+    journal = make_journal(tmp_path / "segments")
+    assert records_of(journal) == batch_at(0, 30)
     journal.close()
-    return lengths
-
-
-def read_journal(path: Path) -> list[bytes]:
-    journal = Journal(path)
-    records = list(journal.records())
-    journal.close()
-    return records
-
-
-def flat(batches: list[list[bytes]]) -> list[bytes]:
-    return [record for batch in batches for record in batch]
-
-
-def test_records_come_back_in_order_after_each_opening(tmp_path: Path) -> None:
-    make_journal(tmp_path / "journal")
-    assert read_journal(tmp_path / "journal") == flat(BATCHES)
-    journal = Journal(tmp_path / "journal")
-    journal.append_batch([b"six"])
-    assert journal.record(6) == b"six"
-    assert list(journal.records(first=5)) == [b"five", b"six"]
-    journal.close()
-    assert read_journal(tmp_path / "journal") == [*flat(BATCHES), b"six"]
-
-
-def test_a_journal_is_created_with_its_first_batches_or_not_at_all(tmp_path: Path) -> None:
-    Journal.create(tmp_path / "journal", BATCHES)
-    assert read_journal(tmp_path / "journal") == flat(BATCHES)
-    with pytest.raises(UncertainStateError):
-        Journal.create(tmp_path / "journal")
-    with pytest.raises(NotFoundError):
-        Journal(tmp_path / "none")
-
-
-def test_an_append_torn_at_any_byte_is_cut_and_what_was_before_it_stays(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    lengths = make_journal(path)
-    whole = path.read_bytes()
-    for end in range(lengths[-2], lengths[-1]):
-        path.write_bytes(whole[:end])
-        journal = Journal(path)
-        assert list(journal.records()) == flat(BATCHES[:-1])
-        assert journal.cut_bytes == end - lengths[-2]
-        journal.append_batch([b"again"])
-        journal.close()
-        assert read_journal(path) == [*flat(BATCHES[:-1]), b"again"]
-
-
-def test_an_append_whose_blocks_came_to_the_disk_out_of_order_is_cut(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    lengths = make_journal(path)
-    whole = path.read_bytes()
-    for hole in range(lengths[-2], lengths[-1]):
-        path.write_bytes(whole[:hole] + bytes(min(8, len(whole) - hole)) + whole[hole + 8:])
-        if path.read_bytes() != whole:
-            assert read_journal(path) == flat(BATCHES[:-1])
-
-
-def test_a_cut_is_durable_before_anything_is_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "journal"
-    make_journal(path)
-    path.write_bytes(path.read_bytes()[:-1])
-    lengths: list[int] = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: lengths.append(os.fstat(descriptor).st_size))
-    Journal(path).close()
-    assert lengths == [path.stat().st_size]
-
-
-def test_damage_to_any_byte_before_the_last_batch_stops_the_opening(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    lengths = make_journal(path)
-    whole = path.read_bytes()
-    for at in range(lengths[-2]):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1:])
-        with pytest.raises(UncertainStateError):
-            Journal(path)
-    assert lengths[-2] > 200
-
-
-@pytest.mark.parametrize("missing", range(len(BATCHES) - 1))
-def test_a_batch_taken_out_stops_the_opening(tmp_path: Path, missing: int) -> None:
-    path = tmp_path / "journal"
-    lengths = make_journal(path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:lengths[missing]] + whole[lengths[missing + 1]:])
-    with pytest.raises(UncertainStateError):
-        Journal(path)
-
-
-def test_a_batch_twice_stops_the_opening(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    lengths = make_journal(path)
-    whole = path.read_bytes()
-    path.write_bytes(whole + whole[lengths[-2]:])
-    with pytest.raises(UncertainStateError):
-        Journal(path)
-
-
-def test_more_rubbish_than_an_append_can_leave_stops_the_opening(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "journal"
-    make_journal(path)
-    whole = path.read_bytes()
-    monkeypatch.setattr("sfrl_secure.storage.journal._BODY_BYTES_MAX", 100)
-    path.write_bytes(whole + bytes(153))
-    with pytest.raises(UncertainStateError):
-        Journal(path)
-    path.write_bytes(whole + bytes(152))
-    assert read_journal(path) == flat(BATCHES)
-
-
-def test_a_record_that_reads_as_a_batch_of_another_journal_is_only_a_record(tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    lengths = make_journal(other)
-    foreign = other.read_bytes()[lengths[0]:]
-    path = tmp_path / "journal"
-    before = make_journal(path, [[b"one"], [foreign, foreign]])
-    whole = path.read_bytes()
-    # Torn before the foreign bytes and after them: neither time may they be taken for a later batch.
-    for end in (before[1] + 60, len(whole) - 1):
-        path.write_bytes(whole[:before[1]] + b"X" + whole[before[1] + 1:end])
-        assert read_journal(path) == [b"one"]
-
-
-def test_a_file_that_is_no_journal_stops_the_opening(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    make_journal(path, [])
-    whole = path.read_bytes()
-    for rubbish in (b"", b"SFRLJNL1", bytes(40), whole[:-1], bytes([whole[0] ^ 1]) + whole[1:]):
-        path.write_bytes(rubbish)
-        with pytest.raises(UncertainStateError):
-            Journal(path)
-
-
-def test_a_journal_whose_sync_failed_takes_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_journal(tmp_path / "journal")
-    journal = Journal(tmp_path / "journal")
-
-    def failing(_: int) -> None:
-        raise OSError(errno.EIO, "made to fail")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(os, "fdatasync", failing)
-        with pytest.raises(UncertainStateError):
-            journal.append_batch([b"lost?"])
-    assert journal.count == len(flat(BATCHES))
-    # The next sync would succeed, and say nothing about the pages that the failed one dropped.
-    with pytest.raises(UncertainStateError):
-        journal.append_batch([b"more"])
-    journal.close()
-
-
-def test_a_full_disk_ends_the_journal_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_journal(tmp_path / "journal")
-    journal = Journal(tmp_path / "journal")
-
-    def failing(*_: object) -> int:
-        raise OSError(errno.ENOSPC, "made to fail")
-
-    with monkeypatch.context() as full:
-        full.setattr(os, "write", failing)
-        with pytest.raises(UncertainStateError):
-            journal.append_batch([b"lost?"])
-    with pytest.raises(UncertainStateError):
-        journal.append_batch([b"more"])
-    journal.close()
-
-
-def test_a_batch_is_one_write_and_one_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_journal(tmp_path / "journal")
-    journal = Journal(tmp_path / "journal")
-    calls: list[str] = []
-    real_write, real_sync = os.write, os.fdatasync
-    monkeypatch.setattr(os, "write", lambda *given: (calls.append("write"), real_write(*given))[1])
-    monkeypatch.setattr(os, "fdatasync", lambda descriptor: (calls.append("sync"), real_sync(descriptor))[1])
-    journal.append_batch([bytes(1000)] * 100)
-    assert calls == ["write", "sync"]
-    journal.close()
-
-
-def test_batches_are_bounded_and_records_outside_are_not_found(tmp_path: Path) -> None:
-    make_journal(tmp_path / "journal")
-    journal = Journal(tmp_path / "journal")
-    for batch in ([], [b""] * (BATCH_RECORDS_MAX + 1), [bytes(65_536)]):
-        with pytest.raises(MalformedError):
-            journal.append_batch(batch)
-    # Refused before anything was written: the journal lives.
-    journal.append_batch([bytes(65_535)])
-    for index in (-1, journal.count):
+    assert len(segments_in(tmp_path / "segments")) > 3
+    journal = FolderJournal(tmp_path / "segments", segment_bytes=SMALL)
+    assert (journal.first_index, journal.count, journal.cut_bytes) == (0, 30, 0)
+    journal.append_batch(batch_at(30))
+    assert records_of(journal) == batch_at(0, 33)
+    for index in (-1, 33):
         with pytest.raises(NotFoundError):
             journal.record(index)
     journal.close()
 
 
-def test_a_file_cut_under_us_is_noticed(tmp_path: Path) -> None:
-    lengths = make_journal(tmp_path / "journal")
-    journal = Journal(tmp_path / "journal")
-    os.truncate(tmp_path / "journal", lengths[0])
-    with pytest.raises(UncertainStateError):
-        journal.record(0)
+def test_a_journal_is_created_with_its_batches_in_segments_and_never_replaced(tmp_path: Path) -> None:
+    FolderJournal.create(tmp_path / "segments", [batch_at(index) for index in range(0, 30, 3)], segment_bytes=SMALL)
+    assert len(segments_in(tmp_path / "segments")) > 3
+    journal = FolderJournal(tmp_path / "segments")
+    assert records_of(journal) == batch_at(0, 30)
+    journal.close()
+    with pytest.raises(UncertainStateError, match="already"):
+        FolderJournal.create(tmp_path / "segments")
+    with pytest.raises(NotFoundError):
+        FolderJournal(tmp_path / "none")
+    with pytest.raises(MalformedError):
+        FolderJournal.create(tmp_path / "bad", [[bytes(65_536)]])
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_batch_is_one_write_and_one_sync_of_one_file(tmp_path: Path) -> None:
+    FolderJournal.create(tmp_path / "segments")
+    journal = FolderJournal(tmp_path / "segments")
+    with recorded() as calls:
+        journal.append_batch([bytes(1000)] * 100)
+    assert calls == [("write_all", f"{0:020}"), ("sync_data", f"{0:020}")]
     journal.close()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    batches=st.lists(st.lists(st.binary(max_size=50), min_size=1, max_size=4), min_size=1, max_size=4),
-    data=st.data(),
-)
-def test_whatever_a_crash_leaves_the_acknowledged_prefix_is_read(
-    tmp_path: Path, batches: list[list[bytes]], data: st.DataObject
-) -> None:
-    path = tmp_path / "journal"
-    path.unlink(missing_ok=True)
-    lengths = make_journal(path, batches)
-    whole = path.read_bytes()
-    tail = bytearray(whole[lengths[-2]:data.draw(st.integers(lengths[-2], lengths[-1]))])
-    if tail:
-        # One page of the torn batch never came to the disk.
-        at = data.draw(st.integers(0, len(tail) - 1))
-        tail[at:] = bytes(len(tail) - at)
-    path.write_bytes(whole[:lengths[-2]] + bytes(tail))
-    assert read_journal(path) in (flat(batches[:-1]), flat(batches))
+def test_a_new_segment_is_durable_before_a_batch_goes_into_it(tmp_path: Path) -> None:
+    FolderJournal.create(tmp_path / "segments")
+    journal = FolderJournal(tmp_path / "segments", segment_bytes=SMALL)
+    journal.append_batch([bytes(SMALL)])
+    with recorded() as calls:
+        journal.append_batch([b"next"])
+    journal.close()
+    name = f"{1:020}"
+    assert [call for call, _ in calls] == [
+        "open_new", "write_all", "sync_data", "rename", "sync_folder", "open_to_append", "write_all", "sync_data"
+    ]
+    assert [subject for _, subject in calls[3:]] == [name, "segments", name, name, name]
+
+
+def test_dropping_removes_whole_segments_and_nothing_from_the_index_on(tmp_path: Path) -> None:
+    folder = tmp_path / "segments"
+    journal = make_journal(folder)
+    starts = segments_in(folder)
+    assert len(starts) > 3
+    journal.drop_before(starts[2] - 1)
+    assert segments_in(folder) == starts[1:]
+    journal.drop_before(starts[2])
+    assert (segments_in(folder), journal.first_index) == (starts[2:], starts[2])
+    with pytest.raises(NotFoundError, match="dropped"):
+        journal.record(starts[2] - 1)
+    assert records_of(journal) == batch_at(starts[2], 30 - starts[2])
+    journal.drop_before(10_000)
+    # The newest stays: its name says how long the log is.
+    assert segments_in(folder) == starts[-1:]
+    journal.append_batch(batch_at(30))
+    journal.close()
+    journal = FolderJournal(folder)
+    assert (journal.first_index, journal.count) == (starts[-1], 33)
+    assert records_of(journal) == batch_at(starts[-1], 33 - starts[-1])
+    journal.close()
+
+
+def test_each_removal_is_durable_before_the_next(tmp_path: Path) -> None:
+    journal = make_journal(tmp_path / "segments")
+    starts = segments_in(tmp_path / "segments")
+    with recorded() as calls:
+        journal.drop_before(starts[2])
+    journal.close()
+    assert calls == [
+        ("unlink", f"{0:020}"), ("sync_folder", "segments"), ("unlink", f"{starts[1]:020}"), ("sync_folder", "segments")
+    ]
+
+
+def test_dropped_segments_are_closed_and_a_reader_of_one_is_not_disturbed(tmp_path: Path) -> None:
+    before = open_descriptors()
+    journal = make_journal(tmp_path / "segments")
+    reading = journal._segments[0]
+    journal.drop_before(10_000)
+    assert reading.record(0) == batch_at(0, 1)[0]
+    del reading
+    assert open_descriptors() == before + 1
+    journal.close()
+    assert open_descriptors() == before
+
+
+def test_readers_go_on_while_segments_come_and_go(tmp_path: Path) -> None:
+    FolderJournal.create(tmp_path / "segments")
+    journal = FolderJournal(tmp_path / "segments", segment_bytes=SMALL)
+    journal.append_batch(batch_at(0))
+    wrong: list[object] = []
+    ended = threading.Event()
+
+    def read() -> None:
+        while not ended.is_set():
+            index = max(journal.count - 5, journal.first_index)
+            try:
+                if journal.record(index) != batch_at(index, 1)[0]:
+                    wrong.append(index)
+            except NotFoundError:
+                if index >= journal.first_index:
+                    wrong.append(index)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for index in range(3, 600, 3):
+        journal.append_batch(batch_at(index))
+        journal.drop_before(index - 20)
+    ended.set()
+    for reader in readers:
+        reader.join()
+    journal.close()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("lost", ["middle", "batch"])
+def test_a_gap_between_segments_stops_the_opening(tmp_path: Path, lost: str) -> None:
+    folder = tmp_path / "segments"
+    make_journal(folder).close()
+    paths = sorted(folder.iterdir())
+    before = open_descriptors()
+    if lost == "middle":
+        paths[1].unlink()
+    else:
+        # As long as before its last batch: whole, and yet too short.
+        whole = paths[1].read_bytes()
+        paths[1].write_bytes(whole[:whole.rindex(b"SFBT")])
+    with pytest.raises(UncertainStateError, match="missing"):
+        FolderJournal(folder)
+    assert open_descriptors() == before
+
+
+def test_a_torn_segment_is_cut_only_where_it_is_the_newest(tmp_path: Path) -> None:
+    folder = tmp_path / "segments"
+    make_journal(folder).close()
+    *_, older, newest = sorted(folder.iterdir())
+    newest.write_bytes(newest.read_bytes()[:-1])
+    journal = FolderJournal(folder)
+    assert journal.cut_bytes > 0
+    assert records_of(journal) == batch_at(0, 27)
+    journal.close()
+    older.write_bytes(older.read_bytes()[:-1])
+    with pytest.raises(UncertainStateError):
+        FolderJournal(folder)
+
+
+def test_a_journal_without_segments_is_not_an_empty_one(tmp_path: Path) -> None:
+    folder = tmp_path / "segments"
+    make_journal(folder).close()
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / "notes.txt").write_bytes(b"not ours")
+    with pytest.raises(UncertainStateError, match="lost"):
+        FolderJournal(folder)
+
+
+@pytest.mark.parametrize(("call", "number"), [("sync_data", errno.EIO), ("write_all", errno.ENOSPC)])
+def test_a_journal_that_failed_takes_nothing_more(tmp_path: Path, call: str, number: int) -> None:
+    journal = make_journal(tmp_path / "segments")
+    with failing(call, number), pytest.raises(UncertainStateError):
+        journal.append_batch([b"lost?"])
+    assert journal.count == 30
+    # The next sync would succeed, and say nothing about the pages that the failed one dropped.
+    with pytest.raises(UncertainStateError, match="before"):
+        journal.append_batch([b"more"])
+    assert records_of(journal) == batch_at(0, 30)
+    journal.close()
+
+
+@pytest.mark.parametrize("call", ["open_new", "write_all", "sync_data", "rename", "sync_folder", "open_to_append"])
+def test_a_segment_that_cannot_be_made_ends_the_journal(tmp_path: Path, call: str) -> None:
+    folder = tmp_path / "segments"
+    FolderJournal.create(folder)
+    journal = FolderJournal(folder, segment_bytes=SMALL)
+    journal.append_batch([bytes(SMALL)])
+    with failing(call, errno.EIO), pytest.raises(UncertainStateError):
+        journal.append_batch([b"lost?"])
+    with pytest.raises(UncertainStateError, match="before"):
+        journal.append_batch([b"more"])
+    journal.close()
+    journal = FolderJournal(folder, segment_bytes=SMALL)
+    assert records_of(journal) == [bytes(SMALL)]
+    journal.close()
+
+
+def test_a_malformed_batch_leaves_the_journal_alive(tmp_path: Path) -> None:
+    journal = make_journal(tmp_path / "segments")
+    with pytest.raises(MalformedError):
+        journal.append_batch([])
+    journal.append_batch(batch_at(30))
+    assert records_of(journal) == batch_at(0, 33)
+    journal.close()
+
+
+def test_what_was_appended_is_there_whichever_call_a_crash_comes_before(tmp_path: Path) -> None:
+    """Five batches over three segments, the older ones dropped on the way; the process ends before each call."""
+    acknowledged = 0
+    folder = tmp_path / "none"
+    round_number = 0
+
+    def reset() -> None:
+        nonlocal acknowledged, folder, round_number
+        acknowledged, round_number = 0, round_number + 1
+        folder = tmp_path / f"segments-{round_number}"
+        FolderJournal.create(folder)
+
+    def append() -> None:
+        nonlocal acknowledged
+        journal = FolderJournal(folder, segment_bytes=600)
+        try:
+            for index in range(0, 15, 3):
+                journal.append_batch(batch_at(index))
+                acknowledged = index + 3
+                journal.drop_before(index)
+        finally:
+            journal.close()
+
+    seen: set[str] = set()
+    for call in stops_at_each_call(append, reset):
+        seen.add(call)
+        journal = FolderJournal(folder, segment_bytes=600)
+        assert journal.count in (acknowledged, acknowledged + 3)
+        assert records_of(journal) == batch_at(journal.first_index, journal.count - journal.first_index)
+        assert journal.first_index <= max(acknowledged - 3, 0)
+        journal.append_batch(batch_at(journal.count))
+        journal.close()
+        assert not list(folder.glob(".*"))
+    assert seen == {"open_to_append", "open_new", "write_all", "sync_data", "rename", "sync_folder", "unlink"}
+
+
+def test_a_creation_that_a_crash_interrupts_leaves_a_whole_journal_or_none(tmp_path: Path) -> None:
+    folder = tmp_path / "segments"
+    batches = [batch_at(index) for index in range(0, 30, 3)]
+    round_number = 0
+
+    def reset() -> None:
+        nonlocal folder, round_number
+        round_number += 1
+        folder = tmp_path / f"log-{round_number}" / "segments"
+        folder.parent.mkdir()
+
+    stops = 0
+    for _ in stops_at_each_call(lambda: FolderJournal.create(folder, batches, segment_bytes=SMALL), reset):
+        stops += 1
+        if not folder.exists():
+            FolderJournal.create(folder, batches, segment_bytes=SMALL)
+        journal = FolderJournal(folder)
+        assert records_of(journal) == batch_at(0, 30)
+        journal.close()
+        assert [path.name for path in folder.parent.iterdir()] == ["segments"]
+    assert stops > 20
+
+
+def test_a_creation_on_a_full_disk_says_so_and_makes_nothing(tmp_path: Path) -> None:
+    with failing("write_all", errno.ENOSPC), pytest.raises(ExhaustedError):
+        FolderJournal.create(tmp_path / "segments", [batch_at(0)])
+    assert not (tmp_path / "segments").exists()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import obstore
 import pytest
+from obstore.store import MemoryStore
 
-from sfrl_secure.errors import DigestError, MalformedError, NotFoundError
-from sfrl_secure.ids import sha256
-from sfrl_secure.storage.objects import ObjectStore
+from sfrl_secure.errors import DigestError, MalformedError, MissingEvidenceError, NotFoundError, UncertainStateError
+from sfrl_secure.ids import Digest, sha256
+from sfrl_secure.storage.bucket import Bucket
+from sfrl_secure.storage.objects import BucketObjects, Objects, ObjectStore, open_objects
+from tests.unit.storage.buckets import unanswered
 
 
 def test_what_was_put_is_got_under_its_digest(tmp_path: Path) -> None:
@@ -78,3 +83,59 @@ def test_many_may_put_the_same_object_at_once(tmp_path: Path) -> None:
     assert len(set(digests)) == 8
     assert all(stores[0].get(digest, 100) for digest in digests)
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Objects, Callable[[Digest, bytes], object]]:
+    """Objects, and what writes damaged bytes in the place of one."""
+    if request.param == "folder":
+        folder = open_objects(tmp_path)
+        assert isinstance(folder, ObjectStore)
+        return folder, lambda digest, data: folder.path(digest).write_bytes(data)
+    store = MemoryStore()
+    return BucketObjects(Bucket(store, "objects")), lambda digest, data: obstore.put(
+        store, f"objects/{digest.hex()[:2]}/{digest.hex()}", data
+    )
+
+
+def test_objects_keep_their_promises_wherever_they_lie(
+    anywhere: tuple[Objects, Callable[[Digest, bytes], object]]
+) -> None:
+    objects, damage = anywhere
+    digest = sha256(b"payload")
+    assert not objects.is_stored(digest)
+    with pytest.raises(NotFoundError):
+        objects.get(digest, 7)
+    assert objects.put(b"payload") == objects.put(b"payload") == digest
+    assert objects.is_stored(digest)
+    assert objects.get(digest, 7) == b"payload"
+    with pytest.raises(MalformedError):
+        objects.get(digest, 6)
+    for damaged in (b"", b"payloaD", b"payload and more"):
+        damage(digest, damaged)
+        with pytest.raises(DigestError):
+            objects.get(digest, 100)
+        objects.put(b"payload")
+        assert objects.get(digest, 7) == b"payload"
+
+
+def test_a_bucket_that_does_not_answer_confirms_nothing() -> None:
+    objects = BucketObjects(Bucket(MemoryStore()))
+    with unanswered("put", takes_effect=False), pytest.raises(UncertainStateError):
+        objects.put(b"payload")
+    assert not objects.is_stored(sha256(b"payload"))
+    with unanswered("put", takes_effect=True):
+        objects.put(b"payload")
+    for call, use in (
+        ("get", lambda: objects.get(sha256(b"payload"), 7)), ("head", lambda: objects.is_stored(sha256(b"payload")))
+    ):
+        with unanswered(call, takes_effect=False), pytest.raises(MissingEvidenceError):
+            use()
+
+
+def test_objects_are_opened_by_folder_or_address(tmp_path: Path) -> None:
+    assert isinstance(open_objects(tmp_path / "a"), ObjectStore)
+    assert isinstance(open_objects(str(tmp_path / "b")), ObjectStore)
+    assert isinstance(open_objects("s3://bucket/objects"), BucketObjects)
+    with pytest.raises(MalformedError):
+        open_objects("s3://key:secret@bucket")

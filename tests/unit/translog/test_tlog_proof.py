@@ -27,10 +27,11 @@ def proof_of(federation, index: int, size: int, witnesses=("w1", "w2")) -> TlogP
 @pytest.mark.parametrize(("index", "size"), [(0, 1), (0, 70), (41, 42), (69, 70)])
 def test_a_receipt_opens(federation, index: int, size: int) -> None:
     raw = format_tlog_proof(proof_of(federation, index, size))
-    entry, leaf_index, checkpoint = open_tlog_proof(raw, federation.policy)
-    assert (entry, leaf_index) == (federation.entries[index], index)
-    assert checkpoint.checkpoint == federation.checkpoint(size)
-    assert checkpoint.quorum_met
+    opened = open_tlog_proof(raw, federation.policy)
+    assert (opened.entry, opened.leaf_index) == (federation.entries[index], index)
+    assert opened.path == parse_tlog_proof(raw).path
+    assert opened.checkpoint.checkpoint == federation.checkpoint(size)
+    assert opened.checkpoint.quorum_met
 
 
 def test_a_proof_is_the_lines_of_the_specification(federation) -> None:

@@ -8,9 +8,18 @@ from sfrl_secure.errors import MalformedError, SignatureError
 from sfrl_secure.ids import Digest
 from sfrl_secure.limits import NOTE_BYTES_MAX
 from sfrl_secure.translog.checkpoint import Checkpoint
+from sfrl_secure.translog.cosignature import log_lines
 from sfrl_secure.translog.merkle import leaf_hash
-from sfrl_secure.translog.note import Note, NoteSignature, add_signatures, format_note, parse_note
+from sfrl_secure.translog.note import (
+    ML_DSA_44_COSIGNATURE,
+    Note,
+    NoteSignature,
+    add_signatures,
+    format_note,
+    parse_note,
+)
 from sfrl_secure.translog.opened import open_checkpoint
+from sfrl_secure.translog.policy import TrustedLog
 from sfrl_secure.translog.tree import MerkleTree
 from sfrl_secure.translog.witness import (
     ADD_CHECKPOINT_BYTES_MAX,
@@ -25,6 +34,8 @@ from sfrl_secure.translog.witness import (
     parse_recorded_size,
 )
 
+from .conftest import make_cosigner, make_note_signer
+
 TIME = 1_760_000_200
 H = base64.b64encode(bytes(32)).decode()
 
@@ -32,15 +43,15 @@ H = base64.b64encode(bytes(32)).decode()
 class Witness:
     """The pure decision with the state that it asks to keep."""
 
-    def __init__(self, federation, keys=None) -> None:
+    def __init__(self, federation, logs=None) -> None:
         self.federation = federation
-        self.keys = (federation.signer.key, federation.cosigner.key) if keys is None else keys
+        self.logs = {log.origin: log for log in federation.policy.logs} if logs is None else logs
         self.recorded: dict[str, WitnessState] = {}
         self.cosigned: list[str] = []
 
     def ask(self, raw: bytes) -> WitnessAnswer:
         answer = decide_add_checkpoint(
-            raw, logs={self.federation.origin: self.keys}, recorded=self.recorded, cosign=self._cosign
+            raw, logs=self.logs, recorded=self.recorded, cosign=self._cosign
         )
         assert (answer.new_state is not None) == (answer.status == 200)
         if answer.new_state:
@@ -105,9 +116,7 @@ def test_400_for_an_old_size_above_the_new(federation, witness: Witness) -> None
 
 
 def test_404_for_a_log_that_is_not_configured(federation, witness: Witness) -> None:
-    assert Witness(federation, keys=()).grow(0, 3).status == 404
-    answer = decide_add_checkpoint(request(federation, 0, 3), logs={}, recorded={}, cosign=witness._cosign)
-    assert answer.status == 404
+    assert Witness(federation, logs={}).grow(0, 3).status == 404
 
 
 @pytest.mark.parametrize("kept", [0, 1])
@@ -278,3 +287,37 @@ def test_any_bytes_are_answered_with_a_status(federation, junk: bytes) -> None:
     witness = Witness(federation)
     for raw in (junk, b"old 0\n\n" + junk, b"old 0\n" + junk + b"\n\n" + b"o\n1\n" + H.encode() + b"\n\n"):
         assert witness.ask(raw).status in (400, 404)
+
+
+def rotated(federation):
+    """The federation's log after it got a second generation of keys, and a signer of that."""
+    signer, cosigner = make_note_signer(federation.origin), make_cosigner(federation.origin, ML_DSA_44_COSIGNATURE)
+    keys = (*federation.policy.logs[0].keys, signer.key, cosigner.key)
+    return {federation.origin: TrustedLog(federation.origin, keys)}, (signer, cosigner)
+
+
+def test_after_a_log_got_new_keys_its_old_ones_alone_get_403(federation) -> None:
+    logs, _ = rotated(federation)
+    assert Witness(federation, logs).grow(0, 3).status == 403
+
+
+@pytest.mark.parametrize("with_old", [False, True])
+def test_a_log_with_new_keys_is_cosigned_with_the_old_ones_beside_them_or_without(federation, with_old: bool) -> None:
+    logs, pair = rotated(federation)
+    witness = Witness(federation, logs)
+    lines = log_lines(federation.checkpoint(3), *pair, TIME)
+    note = parse_note(federation.signed(3))
+    both = format_note(Note(note.text, (*note.signatures, *lines) if with_old else lines))
+    answer = witness.ask(request(federation, 0, 3, note=both))
+    assert answer.status == 200
+    # What is given out serves those who have the older trust policy too.
+    assert answer.new_state is not None
+    kept = parse_note(answer.new_state.note).signatures
+    assert kept[: len(kept) - 2] == parse_note(both).signatures
+
+
+def test_a_line_of_a_retired_key_that_does_not_hold_gets_403(federation) -> None:
+    logs, pair = rotated(federation)
+    bad = parse_note(federation.signed(4)).signatures
+    note = Note(parse_note(federation.signed(3)).text, (*log_lines(federation.checkpoint(3), *pair, TIME), bad[0]))
+    assert Witness(federation, logs).ask(request(federation, 0, 3, note=format_note(note))).status == 403

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from sfrl_secure.clock import FixedClock
-from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.ids import Digest
 from sfrl_secure.sequencer.log_keys import LogKeys
 from sfrl_secure.services.verifier.witness import Witness
 from sfrl_secure.translog.checkpoint import Checkpoint
 from sfrl_secure.translog.cosignature import Cosigner, sign_checkpoint
 from sfrl_secure.translog.merkle import leaf_hash
-from sfrl_secure.translog.note import ED25519_COSIGNATURE, parse_vkey, verifier_key
+from sfrl_secure.translog.note import ED25519_COSIGNATURE, ML_DSA_44_COSIGNATURE, parse_vkey
 from sfrl_secure.translog.policy import TrustedLog, TrustedWitness, TrustPolicy, WitnessGroup
 from sfrl_secure.translog.proofs import ConsistencyProof
 from sfrl_secure.translog.tree import MerkleTree
 from sfrl_secure.translog.witness import AddCheckpointRequest, format_add_checkpoint
+from sfrl_secure.translog.witness_keys import WitnessKey
 
 ORIGIN = "log.mars.example/sfrl/00112233445566778899aabbccddeeff"
 SECONDS = 1_780_000_000
@@ -33,7 +33,7 @@ class WitnessedLog:
     tree: MerkleTree
     other: MerkleTree
     policy: TrustPolicy
-    cosigner: Cosigner
+    cosigners: tuple[Cosigner, ...]
 
     def note(self, size: int, *, tree: MerkleTree | None = None, keys: LogKeys | None = None) -> bytes:
         """The log's signed checkpoint at a size."""
@@ -54,20 +54,24 @@ class WitnessedLog:
 
     def witness(self, folder: Path) -> Witness:
         """The witness whose state lies in `folder`."""
-        return Witness(folder, self.policy, [self.cosigner], FixedClock(SECONDS * 1_000_000))
+        return Witness(folder, self.policy, self.cosigners, FixedClock(SECONDS * 1_000_000))
 
 
 @pytest.fixture(scope="session")
 def log() -> WitnessedLog:
-    """One log and its witness's key."""
-    keys, key = LogKeys.generate(), SigningKey.generate("ed25519")
-    cosigner = Cosigner(verifier_key("w.example/witness", ED25519_COSIGNATURE, key.public_key.parts[0]), key.sign)
+    """One log and its witness's two keys, which are the quorum together."""
+    keys = LogKeys.generate()
+    private = [WitnessKey.generate(kind) for kind in (ED25519_COSIGNATURE, ML_DSA_44_COSIGNATURE)]
     policy = TrustPolicy(
         logs=(TrustedLog(ORIGIN, tuple(parse_vkey(vkey) for vkey in keys.vkeys(ORIGIN))),),
-        witnesses=(TrustedWitness("w", cosigner.key),),
-        groups=(WitnessGroup("g", 1, ("w",)),),
+        witnesses=tuple(
+            TrustedWitness(name, key.verifier_key("w.example/witness"))
+            for name, key in zip(("w", "w-pq"), private, strict=True)
+        ),
+        groups=(WitnessGroup("g", 2, ("w", "w-pq")),),
         quorum="g",
     )
+    cosigners = tuple(key.cosigner(policy) for key in private)
     leaves = [leaf_hash(b"entry %d" % number) for number in range(20)]
     others = [*leaves[:3], *(leaf_hash(b"other %d" % number) for number in range(17))]
-    return WitnessedLog(keys, MerkleTree(leaves), MerkleTree(others), policy, cosigner)
+    return WitnessedLog(keys, MerkleTree(leaves), MerkleTree(others), policy, cosigners)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -227,7 +228,13 @@ def bodies() -> dict[str, tuple[int, int, Msg]]:
                 ),
             ),
         ),
+        "time_anchored": (14, 24, Msg("TimeAnchored", ((1, checkpoint_note()),))),
     }
+
+
+def checkpoint_note() -> bytes:
+    root, line = b64encode(digest(17)), b64encode(b"1234" + bytes(64))
+    return b"log.example/a\n7\n" + root + "\n\n\u2014 log.example/a ".encode() + line + b"\n"
 
 
 def statement(name: str) -> Msg:

@@ -34,11 +34,19 @@ def test_the_paths_are_those_of_the_services() -> None:
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }
-    ours = {audit_service.APPEND_ENTRY, audit_service.FOLLOW_LOG} | {
+    ours = {
+        audit_service.APPEND_ENTRY,
+        audit_service.APPEND_ENTRIES,
+        audit_service.STREAM_ENTRIES,
+        audit_service.FOLLOW_LOG,
+        audit_service.PROVE_ENTRIES,
+        audit_service.READ_ENTRY_BUNDLE,
+    } | {
         gatekeeper_service.GET_ROUND,
         gatekeeper_service.FETCH_MODEL,
         gatekeeper_service.SUBMIT_UPDATE,
         gatekeeper_service.GET_RECEIPT,
+        gatekeeper_service.FETCH_OBJECT,
     }
     assert ours == served
 

@@ -36,6 +36,7 @@ BODIES = [
     "round_closed",
     "model_published",
     "models_fetched",
+    "time_anchored",
 ]
 
 # Fields that may be absent: numbers that may be zero, and what the specification calls optional.
@@ -118,6 +119,8 @@ def _same_field(kind: str, damaged: object, where: tuple[str, int]) -> bool:
         ("model_published", 6, "weighted\nmean"),
         ("model_published", 7, 2**32),
         ("models_fetched", 1, 7),
+        ("time_anchored", 1, b"log.example/a\n7\n"),
+        ("time_anchored", 1, "log.example/a\n7\n" + "A" * 44 + "\n\n" + "\u2014 a AAAAAAA=\n" * 500),
     ],
 )
 def test_a_body_field_out_of_its_range_is_refused(

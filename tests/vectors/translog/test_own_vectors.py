@@ -83,7 +83,7 @@ def test_a_witness_answers_each_request_with_its_status(name: str) -> None:
     note = parse_add_checkpoint(read("request_again")).note
     recorded = {log.origin: WitnessState(parse_checkpoint(parse_note(note).text), note)}
     answer = decide_add_checkpoint(
-        read(name), logs={log.origin: log.keys}, recorded=recorded,
+        read(name), logs={log.origin: log}, recorded=recorded,
         cosign=lambda text: (NoteSignature("w.example", b"idid", text.encode()),),
     )
     assert str(answer.status) == OUTCOMES[name]["outcome"]

@@ -22,6 +22,7 @@ from sfrl_secure.translog.proofs import (
     verify_consistency,
     verify_inclusion_of_hash,
 )
+from sfrl_secure.translog.subtrees import Subtree, verify_subtree_consistency, verify_subtree_inclusion
 from sfrl_secure.translog.tiles import (
     bundles_of,
     encode_bundle,
@@ -56,11 +57,26 @@ WE_ACCEPT = {
 }
 # Sound there, refused here as it stands: its two equal roots are 12 bytes long.
 NOT_HASHES = "consistency/additional/sizes-are-equal-one-and-proof-is-empty.json"
+# The last of the API rules, for a tree of one entry as a subtree of a log: equal placeholders are a root and its leaf.
+SUBTREE_API_RULE = {
+    "subtreeinclusion/single-entry/empty-root-and-leaf.json",
+    "subtreeinclusion/single-entry/empty-root-and-leaf-subtree.json",
+}
+# As with NOT_HASHES: a placeholder stands for the root of a tree of which nothing is claimed, or for two equal roots.
+SUBTREES_NOT_HASHES = {
+    f"subtreeconsistency/additional/{name}.json"
+    for name in (
+        "sizes-are-equal-one-and-proof-is-empty",
+        "subtree-is-empty-sizes-are-equal-one-subtree-root-valid-tree-root-random-proof-is-empty",
+        "subtree-is-empty-sizes-are-equal-zero-subtree-root-valid-tree-root-random-proof-is-empty",
+    )
+}
 
 
 def merkle_vectors(kind: str) -> dict[str, dict[str, Any]]:
     folder = ROOT / "transparency-dev-merkle"
-    return {str(p.relative_to(folder)): json.loads(p.read_text()) for p in sorted((folder / kind).rglob("*.json"))}
+    files = [path for path in sorted((folder / kind).rglob("*.json")) if path.is_file()]
+    return {str(path.relative_to(folder)): json.loads(path.read_text()) for path in files}
 
 
 def widened(encoded: str) -> Digest:
@@ -75,7 +91,14 @@ def exact(encoded: str) -> Digest:
 
 def check(vector: dict[str, Any], read: Any) -> None:
     path = tuple(exact(step) for step in vector["proof"] or [])
-    if "leafIdx" in vector:
+    if "start" in vector:
+        subtree = Subtree(vector["start"], vector["end"])
+        if "leafIdx" in vector:
+            verify_subtree_inclusion(read(vector["leafHash"]), vector["leafIdx"], subtree, path, read(vector["root"]))
+        else:
+            size, roots = vector["size"], (read(vector["root1"]), read(vector["root2"]))
+            verify_subtree_consistency(subtree, size, path, *roots)
+    elif "leafIdx" in vector:
         proof = InclusionProof(vector["leafIdx"], vector["treeSize"], path)
         verify_inclusion_of_hash(read(vector["leafHash"]), proof, read(vector["root"]))
     else:
@@ -115,6 +138,24 @@ def test_the_empty_older_tree_is_accepted_as_c2sp_wants() -> None:
     vector = merkle_vectors("consistency")[WE_ACCEPT["consistency"]]
     assert widened(vector["root1"]) == EMPTY_ROOT
     check(vector, widened)
+
+
+def test_204_and_118_vectors_of_subtrees_are_there() -> None:
+    assert [len(merkle_vectors(kind)) for kind in ("subtreeinclusion", "subtreeconsistency")] == [204, 118]
+
+
+@pytest.mark.parametrize("kind", ["subtreeinclusion", "subtreeconsistency"])
+def test_every_subtree_vector_has_the_outcome_of_its_authors(kind: str) -> None:
+    vectors = merkle_vectors(kind)
+    as_it_stands = {name for name, vector in vectors.items() if holds(vector, exact) == vector["wantErr"]}
+    with_hashes = {name for name, vector in vectors.items() if holds(vector, widened) == vector["wantErr"]}
+    assert as_it_stands == (SUBTREES_NOT_HASHES if kind == "subtreeconsistency" else set())
+    assert with_hashes == (SUBTREE_API_RULE if kind == "subtreeinclusion" else set())
+
+
+def test_the_subtree_vectors_accept_some_of_each_kind() -> None:
+    assert sum(holds(vector, exact) for vector in merkle_vectors("subtreeinclusion").values()) == 12
+    assert sum(holds(vector, widened) for vector in merkle_vectors("subtreeconsistency").values()) == 12
 
 
 def test_the_vectors_accept_some_and_refuse_some() -> None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from sfrl_secure.wire.gen.sfrl.audit.v1 import entry_pb2 as sfrl_dot_audit_dot_v1_dot_entry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!sfrl/audit/v1/audit_service.proto\x12\rsfrl.audit.v1\x1a\x19sfrl/audit/v1/entry.proto\"?\n\x12\x41ppendEntryRequest\x12)\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x17.sfrl.audit.v1.Envelope\"U\n\x13\x41ppendEntryResponse\x12*\n\x06logged\x18\x01 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"9\n\x0bLoggedEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\r\n\x05\x65ntry\x18\x02 \x01(\x0c\x12\x0c\n\x04path\x18\x03 \x03(\x0c\"\'\n\x10\x46ollowLogRequest\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\x04\"M\n\x11\x46ollowLogResponse\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x02 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\x32\xb9\x01\n\x0f\x41uditLogService\x12T\n\x0b\x41ppendEntry\x12!.sfrl.audit.v1.AppendEntryRequest\x1a\".sfrl.audit.v1.AppendEntryResponse\x12P\n\tFollowLog\x12\x1f.sfrl.audit.v1.FollowLogRequest\x1a .sfrl.audit.v1.FollowLogResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!sfrl/audit/v1/audit_service.proto\x12\rsfrl.audit.v1\x1a\x19sfrl/audit/v1/entry.proto\"?\n\x12\x41ppendEntryRequest\x12)\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x17.sfrl.audit.v1.Envelope\"U\n\x13\x41ppendEntryResponse\x12*\n\x06logged\x18\x01 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"B\n\x14\x41ppendEntriesRequest\x12*\n\tenvelopes\x18\x01 \x03(\x0b\x32\x17.sfrl.audit.v1.Envelope\"Y\n\x15\x41ppendEntriesResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.sfrl.audit.v1.AppendResult\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"B\n\x14StreamEntriesRequest\x12*\n\tenvelopes\x18\x01 \x03(\x0b\x32\x17.sfrl.audit.v1.Envelope\"Y\n\x15StreamEntriesResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.sfrl.audit.v1.AppendResult\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"q\n\x0c\x41ppendResult\x12,\n\x06logged\x18\x01 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntryH\x00\x12)\n\x07refusal\x18\x02 \x01(\x0b\x32\x16.sfrl.audit.v1.RefusalH\x00\x42\x08\n\x06result\"h\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x1c\n\x14\x65ntry_index_plus_one\x18\x04 \x01(\x04\x12\x10\n\x08log_size\x18\x05 \x01(\x04\"9\n\x0bLoggedEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\r\n\x05\x65ntry\x18\x02 \x01(\x0c\x12\x0c\n\x04path\x18\x03 \x03(\x0c\"\'\n\x10\x46ollowLogRequest\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\x04\"M\n\x11\x46ollowLogResponse\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x02 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\"9\n\x13ProveEntriesRequest\x12\x0f\n\x07indices\x18\x01 \x03(\x04\x12\x11\n\ttree_size\x18\x02 \x01(\x04\"B\n\x14ProveEntriesResponse\x12*\n\x06logged\x18\x01 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\"6\n\x16ReadEntryBundleRequest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\r\n\x05width\x18\x02 \x01(\r\"(\n\x17ReadEntryBundleResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\xb4\x04\n\x0f\x41uditLogService\x12T\n\x0b\x41ppendEntry\x12!.sfrl.audit.v1.AppendEntryRequest\x1a\".sfrl.audit.v1.AppendEntryResponse\x12Z\n\rAppendEntries\x12#.sfrl.audit.v1.AppendEntriesRequest\x1a$.sfrl.audit.v1.AppendEntriesResponse\x12^\n\rStreamEntries\x12#.sfrl.audit.v1.StreamEntriesRequest\x1a$.sfrl.audit.v1.StreamEntriesResponse(\x01\x30\x01\x12P\n\tFollowLog\x12\x1f.sfrl.audit.v1.FollowLogRequest\x1a .sfrl.audit.v1.FollowLogResponse0\x01\x12Y\n\x0cProveEntries\x12\".sfrl.audit.v1.ProveEntriesRequest\x1a#.sfrl.audit.v1.ProveEntriesResponse0\x01\x12\x62\n\x0fReadEntryBundle\x12%.sfrl.audit.v1.ReadEntryBundleRequest\x1a&.sfrl.audit.v1.ReadEntryBundleResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,12 +36,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPENDENTRYREQUEST']._serialized_end=142
   _globals['_APPENDENTRYRESPONSE']._serialized_start=144
   _globals['_APPENDENTRYRESPONSE']._serialized_end=229
-  _globals['_LOGGEDENTRY']._serialized_start=231
-  _globals['_LOGGEDENTRY']._serialized_end=288
-  _globals['_FOLLOWLOGREQUEST']._serialized_start=290
-  _globals['_FOLLOWLOGREQUEST']._serialized_end=329
-  _globals['_FOLLOWLOGRESPONSE']._serialized_start=331
-  _globals['_FOLLOWLOGRESPONSE']._serialized_end=408
-  _globals['_AUDITLOGSERVICE']._serialized_start=411
-  _globals['_AUDITLOGSERVICE']._serialized_end=596
+  _globals['_APPENDENTRIESREQUEST']._serialized_start=231
+  _globals['_APPENDENTRIESREQUEST']._serialized_end=297
+  _globals['_APPENDENTRIESRESPONSE']._serialized_start=299
+  _globals['_APPENDENTRIESRESPONSE']._serialized_end=388
+  _globals['_STREAMENTRIESREQUEST']._serialized_start=390
+  _globals['_STREAMENTRIESREQUEST']._serialized_end=456
+  _globals['_STREAMENTRIESRESPONSE']._serialized_start=458
+  _globals['_STREAMENTRIESRESPONSE']._serialized_end=547
+  _globals['_APPENDRESULT']._serialized_start=549
+  _globals['_APPENDRESULT']._serialized_end=662
+  _globals['_REFUSAL']._serialized_start=664
+  _globals['_REFUSAL']._serialized_end=768
+  _globals['_LOGGEDENTRY']._serialized_start=770
+  _globals['_LOGGEDENTRY']._serialized_end=827
+  _globals['_FOLLOWLOGREQUEST']._serialized_start=829
+  _globals['_FOLLOWLOGREQUEST']._serialized_end=868
+  _globals['_FOLLOWLOGRESPONSE']._serialized_start=870
+  _globals['_FOLLOWLOGRESPONSE']._serialized_end=947
+  _globals['_PROVEENTRIESREQUEST']._serialized_start=949
+  _globals['_PROVEENTRIESREQUEST']._serialized_end=1006
+  _globals['_PROVEENTRIESRESPONSE']._serialized_start=1008
+  _globals['_PROVEENTRIESRESPONSE']._serialized_end=1074
+  _globals['_READENTRYBUNDLEREQUEST']._serialized_start=1076
+  _globals['_READENTRYBUNDLEREQUEST']._serialized_end=1130
+  _globals['_READENTRYBUNDLERESPONSE']._serialized_start=1132
+  _globals['_READENTRYBUNDLERESPONSE']._serialized_end=1172
+  _globals['_AUDITLOGSERVICE']._serialized_start=1175
+  _globals['_AUDITLOGSERVICE']._serialized_end=1739
 # @@protoc_insertion_point(module_scope)

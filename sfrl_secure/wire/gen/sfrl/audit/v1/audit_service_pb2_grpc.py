@@ -40,10 +40,30 @@ class AuditLogServiceStub:
                 request_serializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.AppendEntryRequest.SerializeToString,
                 response_deserializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.AppendEntryResponse.FromString,
                 _registered_method=True)
+        self.AppendEntries = channel.unary_unary(
+                '/sfrl.audit.v1.AuditLogService/AppendEntries',
+                request_serializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.AppendEntriesRequest.SerializeToString,
+                response_deserializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.AppendEntriesResponse.FromString,
+                _registered_method=True)
+        self.StreamEntries = channel.stream_stream(
+                '/sfrl.audit.v1.AuditLogService/StreamEntries',
+                request_serializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.StreamEntriesRequest.SerializeToString,
+                response_deserializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.StreamEntriesResponse.FromString,
+                _registered_method=True)
         self.FollowLog = channel.unary_stream(
                 '/sfrl.audit.v1.AuditLogService/FollowLog',
                 request_serializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.FollowLogRequest.SerializeToString,
                 response_deserializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.FollowLogResponse.FromString,
+                _registered_method=True)
+        self.ProveEntries = channel.unary_stream(
+                '/sfrl.audit.v1.AuditLogService/ProveEntries',
+                request_serializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.ProveEntriesRequest.SerializeToString,
+                response_deserializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.ProveEntriesResponse.FromString,
+                _registered_method=True)
+        self.ReadEntryBundle = channel.unary_stream(
+                '/sfrl.audit.v1.AuditLogService/ReadEntryBundle',
+                request_serializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.ReadEntryBundleRequest.SerializeToString,
+                response_deserializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.ReadEntryBundleResponse.FromString,
                 _registered_method=True)
 
 
@@ -59,8 +79,38 @@ class AuditLogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AppendEntries(self, request, context):
+        """Append many envelopes, each on its own: one that is refused does not keep its neighbours out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamEntries(self, request_iterator, context):
+        """Append many envelopes, message after message. Answers come in the order of the requests. While too much is under
+        way, the log reads no further; it ends the stream when the caller's identity is no longer recorded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FollowLog(self, request, context):
         """Send all entries from an index on, then go on with what is new, until the caller ends the call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProveEntries(self, request, context):
+        """Prove entries against the tree of a size that the log has signed for, one message an entry, in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadEntryBundle(self, request, context):
+        """Read one entry bundle of the published log (C2SP tlog-tiles), in chunks. NOT_FOUND: not published, or replaced
+        by a wider one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,10 +124,30 @@ def add_AuditLogServiceServicer_to_server(servicer, server):
                     request_deserializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.AppendEntryRequest.FromString,
                     response_serializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.AppendEntryResponse.SerializeToString,
             ),
+            'AppendEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.AppendEntries,
+                    request_deserializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.AppendEntriesRequest.FromString,
+                    response_serializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.AppendEntriesResponse.SerializeToString,
+            ),
+            'StreamEntries': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamEntries,
+                    request_deserializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.StreamEntriesRequest.FromString,
+                    response_serializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.StreamEntriesResponse.SerializeToString,
+            ),
             'FollowLog': grpc.unary_stream_rpc_method_handler(
                     servicer.FollowLog,
                     request_deserializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.FollowLogRequest.FromString,
                     response_serializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.FollowLogResponse.SerializeToString,
+            ),
+            'ProveEntries': grpc.unary_stream_rpc_method_handler(
+                    servicer.ProveEntries,
+                    request_deserializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.ProveEntriesRequest.FromString,
+                    response_serializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.ProveEntriesResponse.SerializeToString,
+            ),
+            'ReadEntryBundle': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadEntryBundle,
+                    request_deserializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.ReadEntryBundleRequest.FromString,
+                    response_serializer=sfrl_dot_audit_dot_v1_dot_audit__service__pb2.ReadEntryBundleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -119,6 +189,60 @@ class AuditLogService:
             _registered_method=True)
 
     @staticmethod
+    def AppendEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sfrl.audit.v1.AuditLogService/AppendEntries',
+            sfrl_dot_audit_dot_v1_dot_audit__service__pb2.AppendEntriesRequest.SerializeToString,
+            sfrl_dot_audit_dot_v1_dot_audit__service__pb2.AppendEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamEntries(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/sfrl.audit.v1.AuditLogService/StreamEntries',
+            sfrl_dot_audit_dot_v1_dot_audit__service__pb2.StreamEntriesRequest.SerializeToString,
+            sfrl_dot_audit_dot_v1_dot_audit__service__pb2.StreamEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def FollowLog(request,
             target,
             options=(),
@@ -135,6 +259,60 @@ class AuditLogService:
             '/sfrl.audit.v1.AuditLogService/FollowLog',
             sfrl_dot_audit_dot_v1_dot_audit__service__pb2.FollowLogRequest.SerializeToString,
             sfrl_dot_audit_dot_v1_dot_audit__service__pb2.FollowLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProveEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sfrl.audit.v1.AuditLogService/ProveEntries',
+            sfrl_dot_audit_dot_v1_dot_audit__service__pb2.ProveEntriesRequest.SerializeToString,
+            sfrl_dot_audit_dot_v1_dot_audit__service__pb2.ProveEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadEntryBundle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sfrl.audit.v1.AuditLogService/ReadEntryBundle',
+            sfrl_dot_audit_dot_v1_dot_audit__service__pb2.ReadEntryBundleRequest.SerializeToString,
+            sfrl_dot_audit_dot_v1_dot_audit__service__pb2.ReadEntryBundleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,8 +37,20 @@ class AuditLogServiceStub:
     """Append one envelope. Idempotent by statement digest: a known statement gets its entry again.
     ABORTED: the statement read an older state than the log has; nothing was logged; read on and decide again.
     """
+    AppendEntries: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.AppendEntriesRequest, _audit_service_pb2.AppendEntriesResponse]
+    """Append many envelopes, each on its own: one that is refused does not keep its neighbours out."""
+    StreamEntries: _grpc.StreamStreamMultiCallable[_audit_service_pb2.StreamEntriesRequest, _audit_service_pb2.StreamEntriesResponse]
+    """Append many envelopes, message after message. Answers come in the order of the requests. While too much is under
+    way, the log reads no further; it ends the stream when the caller's identity is no longer recorded.
+    """
     FollowLog: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.FollowLogRequest, _audit_service_pb2.FollowLogResponse]
     """Send all entries from an index on, then go on with what is new, until the caller ends the call."""
+    ProveEntries: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.ProveEntriesRequest, _audit_service_pb2.ProveEntriesResponse]
+    """Prove entries against the tree of a size that the log has signed for, one message an entry, in order."""
+    ReadEntryBundle: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.ReadEntryBundleRequest, _audit_service_pb2.ReadEntryBundleResponse]
+    """Read one entry bundle of the published log (C2SP tlog-tiles), in chunks. NOT_FOUND: not published, or replaced
+    by a wider one.
+    """
 
 @_typing.type_check_only
 class AuditLogServiceAsyncStub(AuditLogServiceStub):
@@ -49,8 +61,20 @@ class AuditLogServiceAsyncStub(AuditLogServiceStub):
     """Append one envelope. Idempotent by statement digest: a known statement gets its entry again.
     ABORTED: the statement read an older state than the log has; nothing was logged; read on and decide again.
     """
+    AppendEntries: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.AppendEntriesRequest, _audit_service_pb2.AppendEntriesResponse]  # type: ignore[assignment]
+    """Append many envelopes, each on its own: one that is refused does not keep its neighbours out."""
+    StreamEntries: _aio.StreamStreamMultiCallable[_audit_service_pb2.StreamEntriesRequest, _audit_service_pb2.StreamEntriesResponse]  # type: ignore[assignment]
+    """Append many envelopes, message after message. Answers come in the order of the requests. While too much is under
+    way, the log reads no further; it ends the stream when the caller's identity is no longer recorded.
+    """
     FollowLog: _aio.UnaryStreamMultiCallable[_audit_service_pb2.FollowLogRequest, _audit_service_pb2.FollowLogResponse]  # type: ignore[assignment]
     """Send all entries from an index on, then go on with what is new, until the caller ends the call."""
+    ProveEntries: _aio.UnaryStreamMultiCallable[_audit_service_pb2.ProveEntriesRequest, _audit_service_pb2.ProveEntriesResponse]  # type: ignore[assignment]
+    """Prove entries against the tree of a size that the log has signed for, one message an entry, in order."""
+    ReadEntryBundle: _aio.UnaryStreamMultiCallable[_audit_service_pb2.ReadEntryBundleRequest, _audit_service_pb2.ReadEntryBundleResponse]  # type: ignore[assignment]
+    """Read one entry bundle of the published log (C2SP tlog-tiles), in chunks. NOT_FOUND: not published, or replaced
+    by a wider one.
+    """
 
 class AuditLogServiceServicer(metaclass=_abc_1.ABCMeta):
     """Orders statements and documents, durably, and lets services and auditors follow."""
@@ -66,11 +90,47 @@ class AuditLogServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def AppendEntries(
+        self,
+        request: _audit_service_pb2.AppendEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.AppendEntriesResponse, _abc.Awaitable[_audit_service_pb2.AppendEntriesResponse]]:
+        """Append many envelopes, each on its own: one that is refused does not keep its neighbours out."""
+
+    @_abc_1.abstractmethod
+    def StreamEntries(
+        self,
+        request_iterator: _MaybeAsyncIterator[_audit_service_pb2.StreamEntriesRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.StreamEntriesResponse], _abc.AsyncIterator[_audit_service_pb2.StreamEntriesResponse]]:
+        """Append many envelopes, message after message. Answers come in the order of the requests. While too much is under
+        way, the log reads no further; it ends the stream when the caller's identity is no longer recorded.
+        """
+
+    @_abc_1.abstractmethod
     def FollowLog(
         self,
         request: _audit_service_pb2.FollowLogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.FollowLogResponse], _abc.AsyncIterator[_audit_service_pb2.FollowLogResponse]]:
         """Send all entries from an index on, then go on with what is new, until the caller ends the call."""
+
+    @_abc_1.abstractmethod
+    def ProveEntries(
+        self,
+        request: _audit_service_pb2.ProveEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.ProveEntriesResponse], _abc.AsyncIterator[_audit_service_pb2.ProveEntriesResponse]]:
+        """Prove entries against the tree of a size that the log has signed for, one message an entry, in order."""
+
+    @_abc_1.abstractmethod
+    def ReadEntryBundle(
+        self,
+        request: _audit_service_pb2.ReadEntryBundleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.ReadEntryBundleResponse], _abc.AsyncIterator[_audit_service_pb2.ReadEntryBundleResponse]]:
+        """Read one entry bundle of the published log (C2SP tlog-tiles), in chunks. NOT_FOUND: not published, or replaced
+        by a wider one.
+        """
 
 def add_AuditLogServiceServicer_to_server(servicer: AuditLogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

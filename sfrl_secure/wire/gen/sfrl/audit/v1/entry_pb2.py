@@ -24,23 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19sfrl/audit/v1/entry.proto\x12\rsfrl.audit.v1\"\xad\x01\n\x08LogEntry\x12\x0c\n\x04prev\x18\x01 \x01(\x0c\x12\x13\n\x0blog_time_us\x18\x02 \x01(\x04\x12\x12\n\nstream_seq\x18\x03 \x01(\x04\x12\x13\n\x0bstream_prev\x18\x04 \x01(\x0c\x12\x14\n\x0cpayload_type\x18\x05 \x01(\t\x12\x11\n\tstatement\x18\x06 \x01(\x0c\x12,\n\nsignatures\x18\x07 \x03(\x0b\x32\x18.sfrl.audit.v1.Signature\"9\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\r\n\x05suite\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x0c\"a\n\x08\x45nvelope\x12\x14\n\x0cpayload_type\x18\x01 \x01(\t\x12\x11\n\tstatement\x18\x02 \x01(\x0c\x12,\n\nsignatures\x18\x03 \x03(\x0b\x32\x18.sfrl.audit.v1.Signature\"\xa1\x05\n\tStatement\x12\x15\n\rfederation_id\x18\x01 \x01(\x0c\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12&\n\x04kind\x18\x03 \x01(\x0e\x32\x18.sfrl.audit.v1.EntryKind\x12\x0e\n\x06writer\x18\x04 \x01(\t\x12\x0e\n\x06key_id\x18\x05 \x01(\x0c\x12\x18\n\x10reads_governance\x18\x06 \x01(\x0c\x12\x15\n\rreads_segment\x18\x07 \x01(\x0c\x12\x16\n\x0evalid_until_us\x18\x08 \x01(\x04\x12\x12\n\nrequest_id\x18\t \x01(\x0c\x12\x38\n\x0fidentity_issued\x18\x10 \x01(\x0b\x32\x1d.sfrl.audit.v1.IdentityIssuedH\x00\x12\x32\n\x0cround_opened\x18\x11 \x01(\x0b\x32\x1a.sfrl.audit.v1.RoundOpenedH\x00\x12\x38\n\x0fupdate_admitted\x18\x12 \x01(\x0b\x32\x1d.sfrl.audit.v1.UpdateAdmittedH\x00\x12\x36\n\x0eupdate_refused\x18\x13 \x01(\x0b\x32\x1c.sfrl.audit.v1.UpdateRefusedH\x00\x12:\n\x10refusals_counted\x18\x14 \x01(\x0b\x32\x1e.sfrl.audit.v1.RefusalsCountedH\x00\x12\x32\n\x0cround_closed\x18\x15 \x01(\x0b\x32\x1a.sfrl.audit.v1.RoundClosedH\x00\x12\x38\n\x0fmodel_published\x18\x16 \x01(\x0b\x32\x1d.sfrl.audit.v1.ModelPublishedH\x00\x12\x36\n\x0emodels_fetched\x18\x17 \x01(\x0b\x32\x1c.sfrl.audit.v1.ModelsFetchedH\x00\x42\x06\n\x04\x62ody\"^\n\x0eIdentityIssued\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x13\n\x0bspki_sha256\x18\x02 \x01(\x0c\x12\x0e\n\x06serial\x18\x03 \x01(\x0c\x12\x14\n\x0cnot_after_us\x18\x04 \x01(\x04\"F\n\x0bRoundOpened\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x12\n\nbase_model\x18\x02 \x01(\x0c\x12\x14\n\x0cterms_digest\x18\x03 \x01(\x0c\"p\n\rMeasuredFacts\x12\x10\n\x08nonzeros\x18\x01 \x01(\x04\x12\x13\n\x0b\x64\x65nsity_ppm\x18\x02 \x01(\x04\x12\x0c\n\x04norm\x18\x03 \x01(\x04\x12\x19\n\x11largest_magnitude\x18\x04 \x01(\x04\x12\x0f\n\x07tensors\x18\x05 \x03(\r\"z\n\x0eUpdateAdmitted\x12\x10\n\x08\x65nvelope\x18\x01 \x01(\x0c\x12+\n\x05\x66\x61\x63ts\x18\x02 \x01(\x0b\x32\x1c.sfrl.audit.v1.MeasuredFacts\x12\x10\n\x08rule_ids\x18\x03 \x03(\t\x12\x17\n\x0fretain_until_us\x18\x04 \x01(\x04\"\xc1\x01\n\rUpdateRefused\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x10\n\x08\x65nvelope\x18\x02 \x01(\x0c\x12\x16\n\x0erequest_digest\x18\x03 \x01(\x0c\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12+\n\x05\x66\x61\x63ts\x18\x05 \x01(\x0b\x32\x1c.sfrl.audit.v1.MeasuredFacts\x12\x10\n\x08rule_ids\x18\x06 \x03(\t\x12)\n\x08\x65vidence\x18\x07 \x01(\x0e\x32\x17.sfrl.audit.v1.Evidence\"[\n\x0cRefusalCount\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12,\n\npeer_class\x18\x02 \x01(\x0e\x32\x18.sfrl.audit.v1.PeerClass\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\"x\n\x0fRefusalsCounted\x12\x0f\n\x07\x66rom_us\x18\x01 \x01(\x04\x12\x10\n\x08until_us\x18\x02 \x01(\x04\x12+\n\x06\x63ounts\x18\x03 \x03(\x0b\x32\x1b.sfrl.audit.v1.RefusalCount\x12\x15\n\rrequests_root\x18\x04 \x01(\x0c\"N\n\rDroppedUpdate\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x18\n\x10statement_digest\x18\x02 \x01(\x0c\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xd0\x01\n\x0bRoundClosed\x12\r\n\x05round\x18\x01 \x01(\x04\x12(\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x19.sfrl.audit.v1.CloseCause\x12,\n\x07outcome\x18\x03 \x01(\x0e\x32\x1b.sfrl.audit.v1.CloseOutcome\x12\x15\n\rcounted_count\x18\x04 \x01(\x04\x12\x14\n\x0c\x63ounted_root\x18\x05 \x01(\x0c\x12-\n\x07\x64ropped\x18\x06 \x03(\x0b\x32\x1c.sfrl.audit.v1.DroppedUpdate\"\x8d\x01\n\x0eModelPublished\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x14\n\x0cround_closed\x18\x02 \x01(\x0c\x12\x12\n\nbase_model\x18\x03 \x01(\x0c\x12\x11\n\taggregate\x18\x04 \x01(\x0c\x12\r\n\x05model\x18\x05 \x01(\x0c\x12\x0c\n\x04rule\x18\x06 \x01(\t\x12\x12\n\narithmetic\x18\x07 \x01(\r\"0\n\nModelFetch\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\x0c\"^\n\rModelsFetched\x12\x0f\n\x07\x66rom_us\x18\x01 \x01(\x04\x12\x10\n\x08until_us\x18\x02 \x01(\x04\x12*\n\x07\x66\x65tches\x18\x03 \x03(\x0b\x32\x19.sfrl.audit.v1.ModelFetch*\xc3\x04\n\tEntryKind\x12\x1a\n\x16\x45NTRY_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45NTRY_KIND_GENESIS\x10\x01\x12#\n\x1f\x45NTRY_KIND_GOVERNANCE_PUBLISHED\x10\x02\x12#\n\x1f\x45NTRY_KIND_PARTICIPANT_RECORDED\x10\x03\x12\x1e\n\x1a\x45NTRY_KIND_IDENTITY_ISSUED\x10\x04\x12\x1b\n\x17\x45NTRY_KIND_ROUND_OPENED\x10\x05\x12\x1e\n\x1a\x45NTRY_KIND_UPDATE_ADMITTED\x10\x06\x12\x1d\n\x19\x45NTRY_KIND_UPDATE_REFUSED\x10\x07\x12\x1f\n\x1b\x45NTRY_KIND_REFUSALS_COUNTED\x10\x08\x12\x1f\n\x1b\x45NTRY_KIND_UPDATE_WITHDRAWN\x10\t\x12!\n\x1d\x45NTRY_KIND_COMPLAINT_RECORDED\x10\n\x12\x1b\n\x17\x45NTRY_KIND_ROUND_CLOSED\x10\x0b\x12\x1e\n\x1a\x45NTRY_KIND_MODEL_PUBLISHED\x10\x0c\x12\x1a\n\x16\x45NTRY_KIND_ORDER_GIVEN\x10\r\x12\x1c\n\x18\x45NTRY_KIND_TIME_ANCHORED\x10\x0e\x12\x1d\n\x19\x45NTRY_KIND_MODELS_FETCHED\x10\x0f\x12 \n\x1c\x45NTRY_KIND_DECISION_RECORDED\x10\x10\x12\x1f\n\x1b\x45NTRY_KIND_VERDICT_RECORDED\x10\x11*^\n\x08\x45vidence\x12\x18\n\x14\x45VIDENCE_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x45VIDENCE_LOG\x10\x01\x12\x13\n\x0f\x45VIDENCE_OBJECT\x10\x02\x12\x11\n\rEVIDENCE_NONE\x10\x03*\xa4\x01\n\tPeerClass\x12\x1a\n\x16PEER_CLASS_UNSPECIFIED\x10\x00\x12\x16\n\x12PEER_CLASS_UNKNOWN\x10\x01\x12\x1a\n\x16PEER_CLASS_PARTICIPANT\x10\x02\x12\x17\n\x13PEER_CLASS_OPERATOR\x10\x03\x12\x16\n\x12PEER_CLASS_AUDITOR\x10\x04\x12\x16\n\x12PEER_CLASS_SERVICE\x10\x05*p\n\nCloseCause\x12\x1b\n\x17\x43LOSE_CAUSE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43LOSE_CAUSE_FULL\x10\x01\x12\x18\n\x14\x43LOSE_CAUSE_DEADLINE\x10\x02\x12\x15\n\x11\x43LOSE_CAUSE_ORDER\x10\x03*b\n\x0c\x43loseOutcome\x12\x1d\n\x19\x43LOSE_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43LOSE_OUTCOME_CLOSED\x10\x01\x12\x19\n\x15\x43LOSE_OUTCOME_ABORTED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19sfrl/audit/v1/entry.proto\x12\rsfrl.audit.v1\"\xad\x01\n\x08LogEntry\x12\x0c\n\x04prev\x18\x01 \x01(\x0c\x12\x13\n\x0blog_time_us\x18\x02 \x01(\x04\x12\x12\n\nstream_seq\x18\x03 \x01(\x04\x12\x13\n\x0bstream_prev\x18\x04 \x01(\x0c\x12\x14\n\x0cpayload_type\x18\x05 \x01(\t\x12\x11\n\tstatement\x18\x06 \x01(\x0c\x12,\n\nsignatures\x18\x07 \x03(\x0b\x32\x18.sfrl.audit.v1.Signature\"9\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\r\n\x05suite\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x0c\"a\n\x08\x45nvelope\x12\x14\n\x0cpayload_type\x18\x01 \x01(\t\x12\x11\n\tstatement\x18\x02 \x01(\x0c\x12,\n\nsignatures\x18\x03 \x03(\x0b\x32\x18.sfrl.audit.v1.Signature\"\xd7\x05\n\tStatement\x12\x15\n\rfederation_id\x18\x01 \x01(\x0c\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12&\n\x04kind\x18\x03 \x01(\x0e\x32\x18.sfrl.audit.v1.EntryKind\x12\x0e\n\x06writer\x18\x04 \x01(\t\x12\x0e\n\x06key_id\x18\x05 \x01(\x0c\x12\x18\n\x10reads_governance\x18\x06 \x01(\x0c\x12\x15\n\rreads_segment\x18\x07 \x01(\x0c\x12\x16\n\x0evalid_until_us\x18\x08 \x01(\x04\x12\x12\n\nrequest_id\x18\t \x01(\x0c\x12\x38\n\x0fidentity_issued\x18\x10 \x01(\x0b\x32\x1d.sfrl.audit.v1.IdentityIssuedH\x00\x12\x32\n\x0cround_opened\x18\x11 \x01(\x0b\x32\x1a.sfrl.audit.v1.RoundOpenedH\x00\x12\x38\n\x0fupdate_admitted\x18\x12 \x01(\x0b\x32\x1d.sfrl.audit.v1.UpdateAdmittedH\x00\x12\x36\n\x0eupdate_refused\x18\x13 \x01(\x0b\x32\x1c.sfrl.audit.v1.UpdateRefusedH\x00\x12:\n\x10refusals_counted\x18\x14 \x01(\x0b\x32\x1e.sfrl.audit.v1.RefusalsCountedH\x00\x12\x32\n\x0cround_closed\x18\x15 \x01(\x0b\x32\x1a.sfrl.audit.v1.RoundClosedH\x00\x12\x38\n\x0fmodel_published\x18\x16 \x01(\x0b\x32\x1d.sfrl.audit.v1.ModelPublishedH\x00\x12\x36\n\x0emodels_fetched\x18\x17 \x01(\x0b\x32\x1c.sfrl.audit.v1.ModelsFetchedH\x00\x12\x34\n\rtime_anchored\x18\x18 \x01(\x0b\x32\x1b.sfrl.audit.v1.TimeAnchoredH\x00\x42\x06\n\x04\x62ody\"^\n\x0eIdentityIssued\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x13\n\x0bspki_sha256\x18\x02 \x01(\x0c\x12\x0e\n\x06serial\x18\x03 \x01(\x0c\x12\x14\n\x0cnot_after_us\x18\x04 \x01(\x04\"F\n\x0bRoundOpened\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x12\n\nbase_model\x18\x02 \x01(\x0c\x12\x14\n\x0cterms_digest\x18\x03 \x01(\x0c\"p\n\rMeasuredFacts\x12\x10\n\x08nonzeros\x18\x01 \x01(\x04\x12\x13\n\x0b\x64\x65nsity_ppm\x18\x02 \x01(\x04\x12\x0c\n\x04norm\x18\x03 \x01(\x04\x12\x19\n\x11largest_magnitude\x18\x04 \x01(\x04\x12\x0f\n\x07tensors\x18\x05 \x03(\r\"z\n\x0eUpdateAdmitted\x12\x10\n\x08\x65nvelope\x18\x01 \x01(\x0c\x12+\n\x05\x66\x61\x63ts\x18\x02 \x01(\x0b\x32\x1c.sfrl.audit.v1.MeasuredFacts\x12\x10\n\x08rule_ids\x18\x03 \x03(\t\x12\x17\n\x0fretain_until_us\x18\x04 \x01(\x04\"\xc1\x01\n\rUpdateRefused\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x10\n\x08\x65nvelope\x18\x02 \x01(\x0c\x12\x16\n\x0erequest_digest\x18\x03 \x01(\x0c\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12+\n\x05\x66\x61\x63ts\x18\x05 \x01(\x0b\x32\x1c.sfrl.audit.v1.MeasuredFacts\x12\x10\n\x08rule_ids\x18\x06 \x03(\t\x12)\n\x08\x65vidence\x18\x07 \x01(\x0e\x32\x17.sfrl.audit.v1.Evidence\"[\n\x0cRefusalCount\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12,\n\npeer_class\x18\x02 \x01(\x0e\x32\x18.sfrl.audit.v1.PeerClass\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\"x\n\x0fRefusalsCounted\x12\x0f\n\x07\x66rom_us\x18\x01 \x01(\x04\x12\x10\n\x08until_us\x18\x02 \x01(\x04\x12+\n\x06\x63ounts\x18\x03 \x03(\x0b\x32\x1b.sfrl.audit.v1.RefusalCount\x12\x15\n\rrequests_root\x18\x04 \x01(\x0c\"N\n\rDroppedUpdate\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x18\n\x10statement_digest\x18\x02 \x01(\x0c\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xd0\x01\n\x0bRoundClosed\x12\r\n\x05round\x18\x01 \x01(\x04\x12(\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x19.sfrl.audit.v1.CloseCause\x12,\n\x07outcome\x18\x03 \x01(\x0e\x32\x1b.sfrl.audit.v1.CloseOutcome\x12\x15\n\rcounted_count\x18\x04 \x01(\x04\x12\x14\n\x0c\x63ounted_root\x18\x05 \x01(\x0c\x12-\n\x07\x64ropped\x18\x06 \x03(\x0b\x32\x1c.sfrl.audit.v1.DroppedUpdate\"\x8d\x01\n\x0eModelPublished\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x14\n\x0cround_closed\x18\x02 \x01(\x0c\x12\x12\n\nbase_model\x18\x03 \x01(\x0c\x12\x11\n\taggregate\x18\x04 \x01(\x0c\x12\r\n\x05model\x18\x05 \x01(\x0c\x12\x0c\n\x04rule\x18\x06 \x01(\t\x12\x12\n\narithmetic\x18\x07 \x01(\r\"0\n\nModelFetch\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\x0c\"^\n\rModelsFetched\x12\x0f\n\x07\x66rom_us\x18\x01 \x01(\x04\x12\x10\n\x08until_us\x18\x02 \x01(\x04\x12*\n\x07\x66\x65tches\x18\x03 \x03(\x0b\x32\x19.sfrl.audit.v1.ModelFetch\"\"\n\x0cTimeAnchored\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c*\xc3\x04\n\tEntryKind\x12\x1a\n\x16\x45NTRY_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45NTRY_KIND_GENESIS\x10\x01\x12#\n\x1f\x45NTRY_KIND_GOVERNANCE_PUBLISHED\x10\x02\x12#\n\x1f\x45NTRY_KIND_PARTICIPANT_RECORDED\x10\x03\x12\x1e\n\x1a\x45NTRY_KIND_IDENTITY_ISSUED\x10\x04\x12\x1b\n\x17\x45NTRY_KIND_ROUND_OPENED\x10\x05\x12\x1e\n\x1a\x45NTRY_KIND_UPDATE_ADMITTED\x10\x06\x12\x1d\n\x19\x45NTRY_KIND_UPDATE_REFUSED\x10\x07\x12\x1f\n\x1b\x45NTRY_KIND_REFUSALS_COUNTED\x10\x08\x12\x1f\n\x1b\x45NTRY_KIND_UPDATE_WITHDRAWN\x10\t\x12!\n\x1d\x45NTRY_KIND_COMPLAINT_RECORDED\x10\n\x12\x1b\n\x17\x45NTRY_KIND_ROUND_CLOSED\x10\x0b\x12\x1e\n\x1a\x45NTRY_KIND_MODEL_PUBLISHED\x10\x0c\x12\x1a\n\x16\x45NTRY_KIND_ORDER_GIVEN\x10\r\x12\x1c\n\x18\x45NTRY_KIND_TIME_ANCHORED\x10\x0e\x12\x1d\n\x19\x45NTRY_KIND_MODELS_FETCHED\x10\x0f\x12 \n\x1c\x45NTRY_KIND_DECISION_RECORDED\x10\x10\x12\x1f\n\x1b\x45NTRY_KIND_VERDICT_RECORDED\x10\x11*^\n\x08\x45vidence\x12\x18\n\x14\x45VIDENCE_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x45VIDENCE_LOG\x10\x01\x12\x13\n\x0f\x45VIDENCE_OBJECT\x10\x02\x12\x11\n\rEVIDENCE_NONE\x10\x03*\xa4\x01\n\tPeerClass\x12\x1a\n\x16PEER_CLASS_UNSPECIFIED\x10\x00\x12\x16\n\x12PEER_CLASS_UNKNOWN\x10\x01\x12\x1a\n\x16PEER_CLASS_PARTICIPANT\x10\x02\x12\x17\n\x13PEER_CLASS_OPERATOR\x10\x03\x12\x16\n\x12PEER_CLASS_AUDITOR\x10\x04\x12\x16\n\x12PEER_CLASS_SERVICE\x10\x05*p\n\nCloseCause\x12\x1b\n\x17\x43LOSE_CAUSE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43LOSE_CAUSE_FULL\x10\x01\x12\x18\n\x14\x43LOSE_CAUSE_DEADLINE\x10\x02\x12\x15\n\x11\x43LOSE_CAUSE_ORDER\x10\x03*b\n\x0c\x43loseOutcome\x12\x1d\n\x19\x43LOSE_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43LOSE_OUTCOME_CLOSED\x10\x01\x12\x19\n\x15\x43LOSE_OUTCOME_ABORTED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sfrl.audit.v1.entry_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENTRYKIND']._serialized_start=2453
-  _globals['_ENTRYKIND']._serialized_end=3032
-  _globals['_EVIDENCE']._serialized_start=3034
-  _globals['_EVIDENCE']._serialized_end=3128
-  _globals['_PEERCLASS']._serialized_start=3131
-  _globals['_PEERCLASS']._serialized_end=3295
-  _globals['_CLOSECAUSE']._serialized_start=3297
-  _globals['_CLOSECAUSE']._serialized_end=3409
-  _globals['_CLOSEOUTCOME']._serialized_start=3411
-  _globals['_CLOSEOUTCOME']._serialized_end=3509
+  _globals['_ENTRYKIND']._serialized_start=2543
+  _globals['_ENTRYKIND']._serialized_end=3122
+  _globals['_EVIDENCE']._serialized_start=3124
+  _globals['_EVIDENCE']._serialized_end=3218
+  _globals['_PEERCLASS']._serialized_start=3221
+  _globals['_PEERCLASS']._serialized_end=3385
+  _globals['_CLOSECAUSE']._serialized_start=3387
+  _globals['_CLOSECAUSE']._serialized_end=3499
+  _globals['_CLOSEOUTCOME']._serialized_start=3501
+  _globals['_CLOSEOUTCOME']._serialized_end=3599
   _globals['_LOGENTRY']._serialized_start=45
   _globals['_LOGENTRY']._serialized_end=218
   _globals['_SIGNATURE']._serialized_start=220
@@ -48,29 +48,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENVELOPE']._serialized_start=279
   _globals['_ENVELOPE']._serialized_end=376
   _globals['_STATEMENT']._serialized_start=379
-  _globals['_STATEMENT']._serialized_end=1052
-  _globals['_IDENTITYISSUED']._serialized_start=1054
-  _globals['_IDENTITYISSUED']._serialized_end=1148
-  _globals['_ROUNDOPENED']._serialized_start=1150
-  _globals['_ROUNDOPENED']._serialized_end=1220
-  _globals['_MEASUREDFACTS']._serialized_start=1222
-  _globals['_MEASUREDFACTS']._serialized_end=1334
-  _globals['_UPDATEADMITTED']._serialized_start=1336
-  _globals['_UPDATEADMITTED']._serialized_end=1458
-  _globals['_UPDATEREFUSED']._serialized_start=1461
-  _globals['_UPDATEREFUSED']._serialized_end=1654
-  _globals['_REFUSALCOUNT']._serialized_start=1656
-  _globals['_REFUSALCOUNT']._serialized_end=1747
-  _globals['_REFUSALSCOUNTED']._serialized_start=1749
-  _globals['_REFUSALSCOUNTED']._serialized_end=1869
-  _globals['_DROPPEDUPDATE']._serialized_start=1871
-  _globals['_DROPPEDUPDATE']._serialized_end=1949
-  _globals['_ROUNDCLOSED']._serialized_start=1952
-  _globals['_ROUNDCLOSED']._serialized_end=2160
-  _globals['_MODELPUBLISHED']._serialized_start=2163
-  _globals['_MODELPUBLISHED']._serialized_end=2304
-  _globals['_MODELFETCH']._serialized_start=2306
-  _globals['_MODELFETCH']._serialized_end=2354
-  _globals['_MODELSFETCHED']._serialized_start=2356
-  _globals['_MODELSFETCHED']._serialized_end=2450
+  _globals['_STATEMENT']._serialized_end=1106
+  _globals['_IDENTITYISSUED']._serialized_start=1108
+  _globals['_IDENTITYISSUED']._serialized_end=1202
+  _globals['_ROUNDOPENED']._serialized_start=1204
+  _globals['_ROUNDOPENED']._serialized_end=1274
+  _globals['_MEASUREDFACTS']._serialized_start=1276
+  _globals['_MEASUREDFACTS']._serialized_end=1388
+  _globals['_UPDATEADMITTED']._serialized_start=1390
+  _globals['_UPDATEADMITTED']._serialized_end=1512
+  _globals['_UPDATEREFUSED']._serialized_start=1515
+  _globals['_UPDATEREFUSED']._serialized_end=1708
+  _globals['_REFUSALCOUNT']._serialized_start=1710
+  _globals['_REFUSALCOUNT']._serialized_end=1801
+  _globals['_REFUSALSCOUNTED']._serialized_start=1803
+  _globals['_REFUSALSCOUNTED']._serialized_end=1923
+  _globals['_DROPPEDUPDATE']._serialized_start=1925
+  _globals['_DROPPEDUPDATE']._serialized_end=2003
+  _globals['_ROUNDCLOSED']._serialized_start=2006
+  _globals['_ROUNDCLOSED']._serialized_end=2214
+  _globals['_MODELPUBLISHED']._serialized_start=2217
+  _globals['_MODELPUBLISHED']._serialized_end=2358
+  _globals['_MODELFETCH']._serialized_start=2360
+  _globals['_MODELFETCH']._serialized_end=2408
+  _globals['_MODELSFETCHED']._serialized_start=2410
+  _globals['_MODELSFETCHED']._serialized_end=2504
+  _globals['_TIMEANCHORED']._serialized_start=2506
+  _globals['_TIMEANCHORED']._serialized_end=2540
 # @@protoc_insertion_point(module_scope)

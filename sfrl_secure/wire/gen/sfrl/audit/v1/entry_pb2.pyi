@@ -57,7 +57,7 @@ class _EntryKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EntryKind.V
     ENTRY_KIND_ORDER_GIVEN: _EntryKind.ValueType  # 13
     """Reserved: operators order something."""
     ENTRY_KIND_TIME_ANCHORED: _EntryKind.ValueType  # 14
-    """Reserved: an earlier checkpoint with its cosignatures."""
+    """An earlier checkpoint of this log with its cosignatures: what others' clocks said."""
     ENTRY_KIND_MODELS_FETCHED: _EntryKind.ValueType  # 15
     """Participants fetched models."""
     ENTRY_KIND_DECISION_RECORDED: _EntryKind.ValueType  # 16
@@ -97,7 +97,7 @@ ENTRY_KIND_MODEL_PUBLISHED: EntryKind.ValueType  # 12
 ENTRY_KIND_ORDER_GIVEN: EntryKind.ValueType  # 13
 """Reserved: operators order something."""
 ENTRY_KIND_TIME_ANCHORED: EntryKind.ValueType  # 14
-"""Reserved: an earlier checkpoint with its cosignatures."""
+"""An earlier checkpoint of this log with its cosignatures: what others' clocks said."""
 ENTRY_KIND_MODELS_FETCHED: EntryKind.ValueType  # 15
 """Participants fetched models."""
 ENTRY_KIND_DECISION_RECORDED: EntryKind.ValueType  # 16
@@ -355,6 +355,7 @@ class Statement(_message.Message):
     ROUND_CLOSED_FIELD_NUMBER: _builtins.int
     MODEL_PUBLISHED_FIELD_NUMBER: _builtins.int
     MODELS_FETCHED_FIELD_NUMBER: _builtins.int
+    TIME_ANCHORED_FIELD_NUMBER: _builtins.int
     federation_id: _builtins.bytes
     """SHA-256 of the root v1 document, 32 bytes."""
     stream: _builtins.str
@@ -407,6 +408,10 @@ class Statement(_message.Message):
     def models_fetched(self) -> Global___ModelsFetched:
         """kind MODELS_FETCHED, stream `segment/<id>`."""
 
+    @_builtins.property
+    def time_anchored(self) -> Global___TimeAnchored:
+        """kind TIME_ANCHORED, stream `log`."""
+
     def __init__(
         self,
         *,
@@ -427,12 +432,13 @@ class Statement(_message.Message):
         round_closed: Global___RoundClosed | None = ...,
         model_published: Global___ModelPublished | None = ...,
         models_fetched: Global___ModelsFetched | None = ...,
+        time_anchored: Global___TimeAnchored | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "identity_issued", b"identity_issued", "model_published", b"model_published", "models_fetched", b"models_fetched", "refusals_counted", b"refusals_counted", "round_closed", b"round_closed", "round_opened", b"round_opened", "update_admitted", b"update_admitted", "update_refused", b"update_refused"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "identity_issued", b"identity_issued", "model_published", b"model_published", "models_fetched", b"models_fetched", "refusals_counted", b"refusals_counted", "round_closed", b"round_closed", "round_opened", b"round_opened", "time_anchored", b"time_anchored", "update_admitted", b"update_admitted", "update_refused", b"update_refused"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "federation_id", b"federation_id", "identity_issued", b"identity_issued", "key_id", b"key_id", "kind", b"kind", "model_published", b"model_published", "models_fetched", b"models_fetched", "reads_governance", b"reads_governance", "reads_segment", b"reads_segment", "refusals_counted", b"refusals_counted", "request_id", b"request_id", "round_closed", b"round_closed", "round_opened", b"round_opened", "stream", b"stream", "update_admitted", b"update_admitted", "update_refused", b"update_refused", "valid_until_us", b"valid_until_us", "writer", b"writer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "federation_id", b"federation_id", "identity_issued", b"identity_issued", "key_id", b"key_id", "kind", b"kind", "model_published", b"model_published", "models_fetched", b"models_fetched", "reads_governance", b"reads_governance", "reads_segment", b"reads_segment", "refusals_counted", b"refusals_counted", "request_id", b"request_id", "round_closed", b"round_closed", "round_opened", b"round_opened", "stream", b"stream", "time_anchored", b"time_anchored", "update_admitted", b"update_admitted", "update_refused", b"update_refused", "valid_until_us", b"valid_until_us", "writer", b"writer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["identity_issued", "round_opened", "update_admitted", "update_refused", "refusals_counted", "round_closed", "model_published", "models_fetched"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["identity_issued", "round_opened", "update_admitted", "update_refused", "refusals_counted", "round_closed", "model_published", "models_fetched", "time_anchored"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -873,3 +879,27 @@ class ModelsFetched(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelsFetched: _TypeAlias = ModelsFetched  # noqa: Y015
+
+@_typing.final
+class TimeAnchored(_message.Message):
+    """An earlier checkpoint of the log is put on record with the times at which witnesses saw it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.bytes
+    """The checkpoint as a signed note: its text, the Ed25519 lines of the log and of its witnesses; 1 to 8,192 bytes. Lines
+    in ML-DSA-44 are left out, so that the entry stays small.
+    """
+    def __init__(
+        self,
+        *,
+        checkpoint: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeAnchored: _TypeAlias = TimeAnchored  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class GatekeeperServiceStub:
-    """Takes updates, gives rounds, models and receipts.
+    """Takes updates, gives rounds, models and receipts; gives auditors the objects that entries name.
     """
 
     def __init__(self, channel):
@@ -55,10 +55,15 @@ class GatekeeperServiceStub:
                 request_serializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.GetReceiptRequest.SerializeToString,
                 response_deserializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.GetReceiptResponse.FromString,
                 _registered_method=True)
+        self.FetchObject = channel.unary_stream(
+                '/sfrl.gatekeeper.v1.GatekeeperService/FetchObject',
+                request_serializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.FetchObjectRequest.SerializeToString,
+                response_deserializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.FetchObjectResponse.FromString,
+                _registered_method=True)
 
 
 class GatekeeperServiceServicer:
-    """Takes updates, gives rounds, models and receipts.
+    """Takes updates, gives rounds, models and receipts; gives auditors the objects that entries name.
     """
 
     def GetRound(self, request, context):
@@ -90,6 +95,14 @@ class GatekeeperServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FetchObject(self, request, context):
+        """An object under its digest, in chunks, for auditors and verifiers: an update's payload, an aggregate, a model.
+        NOT_FOUND where it is not stored, or not any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatekeeperServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -113,6 +126,11 @@ def add_GatekeeperServiceServicer_to_server(servicer, server):
                     request_deserializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.GetReceiptRequest.FromString,
                     response_serializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.GetReceiptResponse.SerializeToString,
             ),
+            'FetchObject': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchObject,
+                    request_deserializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.FetchObjectRequest.FromString,
+                    response_serializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.FetchObjectResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'sfrl.gatekeeper.v1.GatekeeperService', rpc_method_handlers)
@@ -122,7 +140,7 @@ def add_GatekeeperServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GatekeeperService:
-    """Takes updates, gives rounds, models and receipts.
+    """Takes updates, gives rounds, models and receipts; gives auditors the objects that entries name.
     """
 
     @staticmethod
@@ -223,6 +241,33 @@ class GatekeeperService:
             '/sfrl.gatekeeper.v1.GatekeeperService/GetReceipt',
             sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.GetReceiptRequest.SerializeToString,
             sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.GetReceiptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sfrl.gatekeeper.v1.GatekeeperService/FetchObject',
+            sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.FetchObjectRequest.SerializeToString,
+            sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.FetchObjectResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GatekeeperServiceStub:
-    """Takes updates, gives rounds, models and receipts."""
+    """Takes updates, gives rounds, models and receipts; gives auditors the objects that entries name."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -43,10 +43,14 @@ class GatekeeperServiceStub:
     """
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_gatekeeper_service_pb2.GetReceiptRequest, _gatekeeper_service_pb2.GetReceiptResponse]
     """A receipt for one's own admitted update. NOT_FOUND while there is none of that kind yet."""
+    FetchObject: _grpc.UnaryStreamMultiCallable[_gatekeeper_service_pb2.FetchObjectRequest, _gatekeeper_service_pb2.FetchObjectResponse]
+    """An object under its digest, in chunks, for auditors and verifiers: an update's payload, an aggregate, a model.
+    NOT_FOUND where it is not stored, or not any more.
+    """
 
 @_typing.type_check_only
 class GatekeeperServiceAsyncStub(GatekeeperServiceStub):
-    """Takes updates, gives rounds, models and receipts."""
+    """Takes updates, gives rounds, models and receipts; gives auditors the objects that entries name."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetRound: _aio.UnaryUnaryMultiCallable[_gatekeeper_service_pb2.GetRoundRequest, _gatekeeper_service_pb2.GetRoundResponse]  # type: ignore[assignment]
@@ -59,9 +63,13 @@ class GatekeeperServiceAsyncStub(GatekeeperServiceStub):
     """
     GetReceipt: _aio.UnaryUnaryMultiCallable[_gatekeeper_service_pb2.GetReceiptRequest, _gatekeeper_service_pb2.GetReceiptResponse]  # type: ignore[assignment]
     """A receipt for one's own admitted update. NOT_FOUND while there is none of that kind yet."""
+    FetchObject: _aio.UnaryStreamMultiCallable[_gatekeeper_service_pb2.FetchObjectRequest, _gatekeeper_service_pb2.FetchObjectResponse]  # type: ignore[assignment]
+    """An object under its digest, in chunks, for auditors and verifiers: an update's payload, an aggregate, a model.
+    NOT_FOUND where it is not stored, or not any more.
+    """
 
 class GatekeeperServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Takes updates, gives rounds, models and receipts."""
+    """Takes updates, gives rounds, models and receipts; gives auditors the objects that entries name."""
 
     @_abc_1.abstractmethod
     def GetRound(
@@ -96,5 +104,15 @@ class GatekeeperServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gatekeeper_service_pb2.GetReceiptResponse, _abc.Awaitable[_gatekeeper_service_pb2.GetReceiptResponse]]:
         """A receipt for one's own admitted update. NOT_FOUND while there is none of that kind yet."""
+
+    @_abc_1.abstractmethod
+    def FetchObject(
+        self,
+        request: _gatekeeper_service_pb2.FetchObjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_gatekeeper_service_pb2.FetchObjectResponse], _abc.AsyncIterator[_gatekeeper_service_pb2.FetchObjectResponse]]:
+        """An object under its digest, in chunks, for auditors and verifiers: an update's payload, an aggregate, a model.
+        NOT_FOUND where it is not stored, or not any more.
+        """
 
 def add_GatekeeperServiceServicer_to_server(servicer: GatekeeperServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,59 @@
+"""`python -m benchmarks NAME`: take figures on this machine.
+
+    python -m benchmarks audit_log --json            the full run, about a quarter of an hour
+    python -m benchmarks audit_log --json --quick    the same on a small scale
+    python -m benchmarks audit_log --quick --only bare,unary
+                                                     these rates and nothing else: for whoever makes one faster
+    python -m benchmarks audit_log --quick --only unary --profile FILE
+                                                     the log under a profiler: FILE is a table of functions by CPU time
+
+`cpu_ratios` compare CPU time for each entry, server, witnesses and writers together: on a machine with other things
+to do they say more than rates do.
+
+Exit code 0 when nothing went wrong, whatever the bars say; 1 when a call failed; 2 for a name that is not there.
+
+Runs in: a developer's machine.
+Trusts: its arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from benchmarks import audit_log
+
+NAMES = ("audit_log",)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one benchmark; give the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=f"Benchmarks: {', '.join(NAMES)}.")
+    parser.add_argument("name", help=f"one of {', '.join(NAMES)}")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--quick", action="store_true", help="a small scale, to see that it works")
+    parser.add_argument("--rates-only", action="store_true", help="without memory and restarts")
+    parser.add_argument("--only", help="these rates and nothing else, such as bare,unary")
+    parser.add_argument("--profile", type=Path, help="run the log under a profiler, and write this file")
+    parser.add_argument("--dir", type=Path, help="a folder on the disk that is to be measured")
+    parser.add_argument("--keep", action="store_true", help="leave the federation and its services' logs")
+    parser.add_argument("--cpus", help="run everything on these CPUs only, such as 0,1")
+    given = parser.parse_args(arguments)
+    if given.name not in NAMES:
+        print(f"there is no benchmark of this name; there are: {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    if given.cpus:
+        os.sched_setaffinity(0, {int(cpu) for cpu in given.cpus.split(",")})
+    figures = audit_log.run(
+        quick=given.quick, folder=given.dir, profile=given.profile, rates_only=given.rates_only, keep=given.keep,
+        only=given.only.split(",") if given.only else (),
+    )  # fmt: skip
+    print(json.dumps(figures, indent=None if given.json else 1))
+    return 1 if figures["errors"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

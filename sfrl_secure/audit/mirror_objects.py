@@ -1,0 +1,197 @@
+"""A mirror's objects: what the entries of the copied log name, fetched under their digests.
+
+Payloads of admitted updates, those of refused ones that were kept as evidence, aggregates and models. An object is
+kept only if it has the digest that names it, and is as long as it may be. One that the store does not have (any more)
+is asked for again the next time; whether it ought to be there, `audit verify` says.
+
+`objects.json` remembers how far the entries were looked through and what was not to be had. It can be lost: the next
+run looks through all of them again.
+
+Format: proto/README.md, "Checkpoints, tiles, cosignatures", folder of the objects.
+
+Runs in: auditors' machines.
+Trusts: its own folder. Nothing that a store gives.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from sfrl_secure.audit.mirror import LOG_FOLDER, Progress
+from sfrl_secure.crypto.strict_json import parse_strict_json
+from sfrl_secure.errors import MalformedError, MissingEvidenceError, NotFoundError, VerificationError
+from sfrl_secure.governance.statements import Evidence, ModelPublished, Statement, UpdateAdmitted, UpdateRefused
+from sfrl_secure.governance.terms import SegmentTerms
+from sfrl_secure.ids import Digest, parse_hex_digest
+from sfrl_secure.limits import OBJECT_HEADER_BYTES_MAX, SUBMIT_BYTES_MAX
+from sfrl_secure.storage.files import read_bounded, write_atomically
+from sfrl_secure.storage.objects import ObjectStore
+from sfrl_secure.translog.tiles import BUNDLE_BYTES_MAX, TILE_WIDTH, bundles_between, parse_bundle
+from sfrl_secure.wire.content import Content, parse_content
+from sfrl_secure.wire.entries import parse_entry
+
+OBJECTS_FOLDER = "objects"
+RECORD_NAME = "objects.json"
+RECORD_BYTES_MAX = 64 * 1024 * 1024
+
+_STREAM_PREFIX = "segment/"
+
+
+class ObjectSupply(Protocol):
+    """Where objects are copied from."""
+
+    def fetch_object(self, digest: Digest, bytes_max: int) -> bytes:
+        """Give an object; NotFoundError where it is not stored, VerificationError where its bytes are others."""
+        ...
+
+
+@dataclass(slots=True)
+class MirroredObjects:
+    """What one run came to: objects that it fetched, and those that are not to be had or that are not what they should
+    be."""
+
+    fetched: int = 0
+    missing: set[Digest] = field(default_factory=set)
+    altered: set[Digest] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Record:
+    """How far a mirror is.
+
+    Attributes:
+        entries: looked through, from 0 on.
+        segments: length of the longest object of each segment's models.
+        wanted: objects that were not to be had, and how long each may be.
+    """
+
+    entries: int = 0
+    segments: dict[str, int] = field(default_factory=dict)
+    wanted: dict[Digest, int] = field(default_factory=dict)
+
+
+class ObjectMirror:
+    """The objects of one mirror, in a folder that the caller has locked."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        # Without its objects, a record would say that they were fetched.
+        self._is_new = not (folder / OBJECTS_FOLDER).is_dir()
+        self._store = ObjectStore(folder / OBJECTS_FOLDER)
+
+    def update(self, size: int, supply: ObjectSupply, progress: Progress) -> MirroredObjects:
+        """Fetch what the first `size` entries of the copy name and the folder lacks.
+
+        Raises:
+            UnavailableError: the store does not answer; what came so far is kept.
+            MissingEvidenceError, MalformedError: a bundle of the copy is not there, or damaged.
+        """
+        record = self._read_record(size)
+        done = MirroredObjects()
+        try:
+            for digest, bytes_max in list(record.wanted.items()):
+                self._fetch(digest, bytes_max, supply, record, done)
+            for index, raw in self._entries(record.entries, size):
+                for digest, bytes_max in _named(raw, record.segments):
+                    self._fetch(digest, bytes_max, supply, record, done)
+                record.entries = index + 1
+                if index % TILE_WIDTH == TILE_WIDTH - 1 or index + 1 == size:
+                    progress("objects", index + 1, size)
+        finally:
+            self._write_record(record)
+        return done
+
+    def _fetch(
+        self, digest: Digest, bytes_max: int, supply: ObjectSupply, record: _Record, done: MirroredObjects
+    ) -> None:
+        if digest in done.missing or digest in done.altered:
+            return
+        if not self._store.is_stored(digest):
+            record.wanted[digest] = bytes_max
+            try:
+                self._store.put(_checked(supply.fetch_object(digest, bytes_max), bytes_max))
+            except NotFoundError:
+                done.missing.add(digest)
+                return
+            except (VerificationError, MalformedError):
+                done.altered.add(digest)
+                return
+            done.fetched += 1
+        record.wanted.pop(digest, None)
+
+    def _entries(self, first: int, size: int) -> Iterator[tuple[int, bytes]]:
+        for bundle in bundles_between(first, size):
+            try:
+                raw = read_bounded(self._folder / LOG_FOLDER / bundle.path, BUNDLE_BYTES_MAX)
+            except NotFoundError:
+                raise MissingEvidenceError(f"the mirror's own {bundle.path} is not there") from None
+            for position, entry in enumerate(parse_bundle(raw, bundle.width)):
+                index = bundle.index * TILE_WIDTH + position
+                if index >= first:
+                    yield index, entry
+
+    def _read_record(self, size: int) -> _Record:
+        if self._is_new:
+            return _Record()
+        try:
+            found = parse_strict_json(
+                read_bounded(self._folder / RECORD_NAME, RECORD_BYTES_MAX), bytes_max=RECORD_BYTES_MAX
+            )
+            record = _record_of(found)
+        except (NotFoundError, MalformedError):
+            return _Record()
+        return record if record.entries <= size else _Record()
+
+    def _write_record(self, record: _Record) -> None:
+        fields = {
+            "entries": record.entries,
+            "segments": record.segments,
+            "wanted": {digest.hex(): bytes_max for digest, bytes_max in record.wanted.items()},
+        }
+        write_atomically(self._folder / RECORD_NAME, json.dumps(fields).encode())
+
+
+def _checked(data: bytes, bytes_max: int) -> bytes:
+    if len(data) > bytes_max:
+        raise MalformedError(f"the object is longer than {bytes_max} bytes")
+    return data
+
+
+def _named(raw: bytes, segments: dict[str, int]) -> Iterator[tuple[Digest, int]]:
+    """The objects that an entry names, and how long each may be; `segments` learns of the terms.
+
+    Whether the entry has effect is not asked: an object too many does no harm.
+    """
+    try:
+        content: Content = parse_content(parse_entry(raw).envelope)
+    except MalformedError:
+        return
+    if isinstance(content, SegmentTerms):
+        longest = 8 * content.model.manifest.coordinates + OBJECT_HEADER_BYTES_MAX
+        segments[content.segment] = max(longest, segments.get(content.segment, 0))
+        yield content.model.initial, longest
+    elif isinstance(content, Statement):
+        match content.body:
+            case UpdateAdmitted(update=update):
+                yield update.payload_sha256, SUBMIT_BYTES_MAX
+            case UpdateRefused(update=update, evidence=Evidence.OBJECT) if update is not None:
+                yield update.payload_sha256, SUBMIT_BYTES_MAX
+            case ModelPublished(aggregate=aggregate, model=model):
+                named = segments.get(content.stream.removeprefix(_STREAM_PREFIX))
+                if named is not None:
+                    yield aggregate, named
+                    yield model, named
+
+
+def _record_of(found: dict[str, object]) -> _Record:
+    entries, segments, wanted = found.get("entries"), found.get("segments"), found.get("wanted")
+    if not isinstance(entries, int) or not isinstance(segments, dict) or not isinstance(wanted, dict):
+        raise MalformedError("not a record of a mirror's objects")
+    lengths = (*segments.values(), *wanted.values(), entries)
+    if not all(isinstance(each, int) and each >= 0 for each in lengths):
+        raise MalformedError("not a record of a mirror's objects")
+    return _Record(entries, dict(segments), {parse_hex_digest(digest): each for digest, each in wanted.items()})

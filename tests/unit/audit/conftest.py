@@ -1,0 +1,8 @@
+"""The federation in memory (`tests/simulator.py`) for the tests of this folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
