@@ -9,6 +9,7 @@ Trusts: nothing.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -26,6 +27,9 @@ from sfrl_secure.rpc.status import exit_code_of
 
 EXIT_UNCERTAIN = 70
 """EX_SOFTWARE of sysexits.h: whoever supervises must not take it for an end."""
+
+GARBAGE_OBJECTS = 20_000
+"""So many new objects that could be garbage are looked at together."""
 
 _log = structlog.get_logger()
 
@@ -79,6 +83,9 @@ def _run(make: Callable[[threading.Event], Service], stopping: threading.Event) 
     service = make(stopping)
     try:
         port = service.start()
+        # What a start has made stays: the collector need not look at it again, nor as often as by default.
+        gc.freeze()
+        gc.set_threshold(GARBAGE_OBJECTS, 20, 20)
         _log.info("ready", port=port)
         stopping.wait()
         _log.info("stopping")

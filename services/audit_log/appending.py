@@ -7,7 +7,6 @@ Trusts: the interceptor, for who calls. Nothing in a request.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 
 from sfrl_secure.crypto.envelope import Envelope
@@ -16,7 +15,7 @@ from sfrl_secure.ids import sha256
 from sfrl_secure.rounds.refusals import RefusalCounter
 from sfrl_secure.rpc.identity import Peer, peer_class_of
 from sfrl_secure.rpc.status import refusal_of
-from sfrl_secure.sequencer.sequencer import Appended, Result, Sequencer, Submission
+from sfrl_secure.sequencer.sequencer import Answer, Appended, Result, Sequencer, Submission
 from sfrl_secure.services.audit_log.intake import Intake, Judged
 from sfrl_secure.translog.entries import LoggedEntry
 from sfrl_secure.wire.append_entries import RESULTS_BYTES_MAX, EntriesAnswer, Refusal, result_bytes
@@ -38,7 +37,7 @@ class Pending:
     """
 
     judged: tuple[Judged, ...]
-    answer: Future[tuple[Result, ...]] | None
+    answer: Answer | None
 
 
 class Appending:
@@ -101,7 +100,7 @@ class Appending:
         return EntriesAnswer(tuple(results), checkpoint)
 
     def _results(self, pending: Pending, peer: Peer) -> list[Result]:
-        ordered = iter(() if pending.answer is None else self._sequencer.wait_for(pending.answer, APPEND_SECONDS))
+        ordered = iter(() if pending.answer is None else pending.answer.wait(APPEND_SECONDS))
         results: list[Result] = []
         for judged in pending.judged:
             result = next(ordered) if isinstance(judged, Submission) else judged

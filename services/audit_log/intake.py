@@ -16,54 +16,29 @@ Trusts: the fold's services document. Nothing that arrives.
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
-from sfrl_secure.crypto.envelope import Envelope, verify_single
+from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.crypto.keys import PublicKey
-from sfrl_secure.errors import DeniedError, MalformedError, SfrlError, VerificationError
+from sfrl_secure.errors import DeniedError, MalformedError, SfrlError
 from sfrl_secure.governance.services import ServicesDocument
 from sfrl_secure.governance.statements import STATEMENT_TYPE, Statement
 from sfrl_secure.rounds.state import FederationState
 from sfrl_secure.rpc.identity import SERVICE_ROLES
 from sfrl_secure.sequencer.sequencer import Submission
+from sfrl_secure.services.audit_log.signature_checks import SignatureChecks
 from sfrl_secure.wire.content import Content, parse_content
 
 Judged = Submission[Content] | SfrlError
 """A submission for the sequencer, or why there is none."""
 
-CHUNK_SIGNATURES = 16
-"""So many signatures are one task of the pool, and fewer are verified by whoever asks: a verification is short, and
-takes no lock of the interpreter's, but a task costs about as much as one of them."""
-
-
-class SignatureChecks:
-    """Verifies signatures on all cores. Safe for any number of threads; close it."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 4), thread_name_prefix="signatures")
-
-    def hold(self, claims: Sequence[tuple[Envelope, PublicKey]]) -> list[bool]:
-        """Say for each envelope whether it has exactly one signature, and that of the key."""
-        if len(claims) <= CHUNK_SIGNATURES:
-            return _hold(claims)
-        chunks = [claims[at : at + CHUNK_SIGNATURES] for at in range(0, len(claims), CHUNK_SIGNATURES)]
-        return [holds for chunk in self._pool.map(_hold, chunks) for holds in chunk]
-
-    def close(self) -> None:
-        """End the threads; what is asked after that is not answered."""
-        self._pool.shutdown()
-
 
 class Intake:
     """Judges envelopes. Safe for any number of threads."""
 
-    def __init__(self, state: FederationState, lock: threading.RLock, checks: SignatureChecks) -> None:
-        """Read `state` under `lock`."""
+    def __init__(self, state: FederationState, checks: SignatureChecks) -> None:
+        """Read `state`, which another thread folds."""
         self._state = state
-        self._lock = lock
         self._checks = checks
 
     def judge(self, envelopes: Sequence[Envelope | MalformedError], role: str) -> tuple[Judged, ...]:
@@ -73,8 +48,8 @@ class Intake:
             `role` or `bad_signature`.
         """
         judged = [_open(envelope, role) for envelope in envelopes]
-        with self._lock:
-            services = self._state.services()
+        # One look-up, without the fold's lock. A document that is newer than this costs a second verification.
+        services = self._state.services()
         claims = [
             (at, submission, key)
             for at, submission in enumerate(judged)
@@ -107,15 +82,3 @@ def _key_of(content: Content, services: ServicesDocument | None) -> PublicKey | 
         return None
     signatory = services.service_by_key(content.key_id)
     return None if signatory is None or signatory.spiffe_id != content.writer else signatory.key
-
-
-def _hold(claims: Sequence[tuple[Envelope, PublicKey]]) -> list[bool]:
-    return [_holds(envelope, key) for envelope, key in claims]
-
-
-def _holds(envelope: Envelope, key: PublicKey) -> bool:
-    try:
-        verify_single(envelope, key)
-    except VerificationError:
-        return False
-    return True

@@ -11,7 +11,7 @@ Trusts: configuration, trust policy and keys.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -38,8 +38,9 @@ from sfrl_secure.services.audit_log.anchors import AnchorWriter
 from sfrl_secure.services.audit_log.appending import Appending
 from sfrl_secure.services.audit_log.http import log_app
 from sfrl_secure.services.audit_log.identities import LogIdentities
-from sfrl_secure.services.audit_log.intake import Intake, SignatureChecks
+from sfrl_secure.services.audit_log.intake import Intake
 from sfrl_secure.services.audit_log.servicer import AuditLogServicer
+from sfrl_secure.services.audit_log.signature_checks import SignatureChecks
 from sfrl_secure.services.audit_log.statements import OwnStatements
 from sfrl_secure.services.audit_log.trust import open_trust
 from sfrl_secure.services.config import AuditLogConfig
@@ -109,10 +110,12 @@ def open_audit_log(
     stopping: threading.Event,
     *,
     on_uncertain: Callable[[UncertainStateError], None],
+    cpus: Collection[int] = (),
 ) -> AuditLog:
     """Open the log of a configuration, up to the point before anything is signed.
 
     Args:
+        cpus: where processes of their own verify signatures; without any, the log's threads do.
         stopping: ends the wait for the witnesses.
         on_uncertain: stops the process.
 
@@ -172,15 +175,15 @@ def open_audit_log(
         anchors = AnchorWriter(
             sequencer, fold.state, policy, own.write, interval_seconds=config.anchor_seconds, published=published
         )
-        checks = SignatureChecks()
+        checks = SignatureChecks(cpus)
         opening.callback(checks.close)
-        appending = Appending(sequencer, Intake(fold.state, history.lock, checks), counter)
+        appending = Appending(sequencer, Intake(fold.state, checks), counter)
         servicer = AuditLogServicer(sequencer, appending, store.files, followers_max=config.followers_max)
         server = RpcServer(
             ServerSettings(config.listen, config.threads),
             tls=lambda: tls,
             methods=servicer.methods(),
-            registry=LogIdentities(fold.state, history.lock),
+            registry=LogIdentities(fold.state),
             policy=TransportPolicy(config.trust_domain),
             clock=clock,
             on_refused=counter.count,

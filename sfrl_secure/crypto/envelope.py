@@ -94,15 +94,34 @@ def add_signature(envelope: Envelope, key: SigningKey) -> Envelope:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class SignatureClaim:
+    """A signature that is claimed to hold: `value` of `key` over the bytes `message`."""
+
+    key: PublicKey
+    message: bytes
+    value: bytes
+
+
+def single_claim(envelope: Envelope, key: PublicKey) -> SignatureClaim:
+    """What is left to verify of an envelope that has exactly one signature, and that of `key` under its full suite.
+
+    Raises:
+        SignatureError: it has another, or not exactly one.
+    """
+    if len(envelope.signatures) != 1:
+        raise SignatureError("the envelope has exactly one signature")
+    return _claim(envelope, envelope.signatures[0], key)
+
+
 def verify_single(envelope: Envelope, key: PublicKey) -> None:
     """Verify that the envelope has exactly one signature, and that it is of `key` under its full suite.
 
     Raises:
         SignatureError: it is not so.
     """
-    if len(envelope.signatures) != 1:
-        raise SignatureError("the envelope has exactly one signature")
-    _verify(envelope, envelope.signatures[0], key)
+    claim = single_claim(envelope, key)
+    verify_signature(claim.key, claim.message, claim.value)
 
 
 def verify_threshold(envelope: Envelope, operators: Mapping[str, PublicKey], threshold: int) -> tuple[str, ...]:
@@ -125,7 +144,8 @@ def verify_threshold(envelope: Envelope, operators: Mapping[str, PublicKey], thr
         name = by_id.get(signature.key_id)
         if name is None:
             raise SignatureError("a signature is not of an operator")
-        _verify(envelope, signature, operators[name])
+        claim = _claim(envelope, signature, operators[name])
+        verify_signature(claim.key, claim.message, claim.value)
         names.add(name)
     if threshold < 1 or len(names) < threshold:
         raise SignatureError(f"{threshold} operators must sign")
@@ -192,7 +212,7 @@ def _base64(text: object) -> bytes:
         raise MalformedError("binary fields are base64 text") from None
 
 
-def _verify(envelope: Envelope, signature: Signature, key: PublicKey) -> None:
+def _claim(envelope: Envelope, signature: Signature, key: PublicKey) -> SignatureClaim:
     if signature.key_id != key.key_id or signature.suite != key.suite:
         raise SignatureError("the signature is of another key")
-    verify_signature(key, pae(envelope.payload_type, envelope.statement), signature.value)
+    return SignatureClaim(key, pae(envelope.payload_type, envelope.statement), signature.value)

@@ -213,7 +213,7 @@ class Crash:
                     part._on_uncertain = lambda _: os._exit(70)
                 log.start()
                 for group in range(GROUPS):
-                    results = log.submit(*(f"alpha r{run}g{group}n{i}" for i in range(GROUP_ENTRIES))).result(20)
+                    results = log.submit(*(f"alpha r{run}g{group}n{i}" for i in range(GROUP_ENTRIES))).wait(20)
                     assert all(isinstance(each, Appended) for each in results)
                     record.add("taken", [[each.index, leaf_hash(each.raw).hex()] for each in results])
                 log.wait_witnessed(log.history.size, 20)

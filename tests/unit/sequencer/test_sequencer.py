@@ -346,7 +346,7 @@ def test_reading_is_bounded_in_bytes_and_gives_one_entry_at_least(world) -> None
 def test_a_group_gets_one_checkpoint_and_each_of_it_its_own_result_in_order(world) -> None:
     log = world.open().start()
     log.append("alpha known")
-    results = log.submit("alpha one", "alpha two deny", "alpha known", "alpha three at 0", "alpha four").result(5)
+    results = log.submit("alpha one", "alpha two deny", "alpha known", "alpha three at 0", "alpha four").wait(5)
     assert [type(each) for each in results] == [Appended, DeniedError, Appended, ConflictError, Appended]
     taken = [each for each in results if isinstance(each, Appended)]
     assert [each.index for each in taken] == [2, 1, 3]
@@ -367,7 +367,7 @@ def test_a_group_is_never_divided_between_batches(world, monkeypatch: pytest.Mon
     log.start()
     waiting = [log.submit(*(f"alpha g{group}n{i}" for i in range(size))) for group, size in enumerate([200, 100, 50])]
     for each in waiting:
-        results = each.result(5)
+        results = each.wait(5)
         assert len({result.checkpoint for result in results}) == 1
         assert [result.index for result in results] == list(range(results[0].index, results[0].index + len(results)))
     assert batches == [200, 150]
@@ -384,9 +384,9 @@ def test_a_group_that_would_exceed_the_queue_is_refused_as_a_whole(world) -> Non
     with pytest.raises(ExhaustedError, match="5 entries"):
         log.submit("alpha five", "alpha six", "alpha seven")
     go_on.set()
-    assert [each.index for each in (*first.result(5), *second.result(5))] == [1, 2, 3, 4]
+    assert [each.index for each in (*first.wait(5), *second.wait(5))] == [1, 2, 3, 4]
     # What was ordered makes room again.
-    assert len(log.submit(*(f"alpha m{i}" for i in range(5))).result(5)) == 5
+    assert len(log.submit(*(f"alpha m{i}" for i in range(5))).wait(5)) == 5
 
 
 def test_what_is_held_over_at_a_stop_is_ordered(world) -> None:
@@ -402,7 +402,7 @@ def test_what_is_held_over_at_a_stop_is_ordered(world) -> None:
             pass
         go_on.set()
         stopping.result(5)
-    assert [len(each.result(5)) for each in waiting] == [1, 200, 200, 200]
+    assert [len(each.wait(5)) for each in waiting] == [1, 200, 200, 200]
     log.sequencer.stop = lambda: None  # type: ignore[method-assign]
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from sfrl_secure.crypto.envelope import Envelope, Signature
 from sfrl_secure.errors import DeniedError, ExhaustedError, MalformedError, SfrlError
 from sfrl_secure.ids import ZERO_DIGEST, parse_spiffe_id
 from sfrl_secure.rpc.identity import Peer
-from sfrl_secure.sequencer.sequencer import Appended, Result, Sequencer, Submission
+from sfrl_secure.sequencer.sequencer import Answer, Appended, Submission
 from sfrl_secure.wire.content import Content
 
 PEER = Peer(parse_spiffe_id("spiffe://sfrl.example/service/gatekeeper/one"), 1, ZERO_DIGEST)
@@ -35,16 +34,14 @@ class Memory:
     groups: list[list[bytes]] = field(default_factory=list)
     size: int = 0
     grow: Callable[[bytes], bytes] = lambda statement: statement
-    _waiting: list[tuple[Sequence[Submission[Content]], Future[tuple[Result, ...]]]] = field(default_factory=list)
+    _waiting: list[tuple[Sequence[Submission[Content]], Answer]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    wait_for = staticmethod(Sequencer.wait_for)
-
-    def submit(self, submissions: Sequence[Submission[Content]]) -> Future[tuple[Result, ...]]:
+    def submit(self, submissions: Sequence[Submission[Content]]) -> Answer:
         with self._lock:
             if sum(len(group) for group, _ in self._waiting) + len(submissions) > self.room:
                 raise ExhaustedError("full")
-            answer: Future[tuple[Result, ...]] = Future()
+            answer = Answer()
             self._waiting.append((submissions, answer))
         if not self.holds:
             self.release()
@@ -58,7 +55,7 @@ class Memory:
             first = self.size
             self.size += len(group)
             note = b"note of %d" % self.size
-            answer.set_result(
+            answer.tell(
                 tuple(
                     self.refuse.get(
                         each.envelope.statement,

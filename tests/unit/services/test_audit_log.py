@@ -556,8 +556,8 @@ def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path, site: Site) 
 
 
 def test_identities_are_those_of_the_log(site: Site) -> None:
-    history, state = site.log.sequencer.history, site.log.sequencer.history.fold.state
-    registry = LogIdentities(state, history.lock)
+    state = site.log.sequencer.history.fold.state
+    registry = LogIdentities(state)
     (spki, recorded), *_ = state.identities.items()
     found = registry.lookup(spki)
     assert found is not None

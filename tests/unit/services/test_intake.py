@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,7 +16,8 @@ from sfrl_secure.governance.statements import STATEMENT_TYPE, PeerClass, Refusal
 from sfrl_secure.ids import ZERO_DIGEST, parse_spiffe_id, sha256
 from sfrl_secure.rpc.identity import ROLES, SERVICE_ROLES
 from sfrl_secure.sequencer.sequencer import Submission
-from sfrl_secure.services.audit_log.intake import CHUNK_SIGNATURES, Intake, SignatureChecks
+from sfrl_secure.services.audit_log.intake import Intake
+from sfrl_secure.services.audit_log.signature_checks import SignatureChecks
 from sfrl_secure.wire.statements import encode_statement
 
 WRITER = parse_spiffe_id("spiffe://sfrl.example/service/gatekeeper/one")
@@ -44,7 +44,7 @@ class Site:
     def __post_init__(self) -> None:
         self.state = State(services_document(Signatory(WRITER, self.key.public_key)))
         self.checks = SignatureChecks()
-        self.intake = Intake(self.state, threading.RLock(), self.checks)  # type: ignore[arg-type]
+        self.intake = Intake(self.state, self.checks)  # type: ignore[arg-type]
 
     def statement(self, number: int = 0, **changes: Any) -> Statement:
         made = Statement(
@@ -156,7 +156,7 @@ def test_who_may_bring_no_statement_costs_no_look_at_its_bytes(site: Site) -> No
 
 def test_each_envelope_of_a_request_is_judged_for_itself_with_one_look_at_the_state(site: Site) -> None:
     given = MalformedError("not an envelope")
-    count = 5 * CHUNK_SIGNATURES
+    count = 80
     envelopes: list[Envelope | MalformedError] = [site.envelope(number) for number in range(count)]
     envelopes[3] = damaged(site.envelope(3))
     envelopes[4] = given
