@@ -146,7 +146,7 @@ class Batches(Section):
     """How the log gathers entries into batches."""
 
     entries_max: Annotated[int, Field(ge=1, le=256)] = 256
-    delay_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
+    delay_ms: Annotated[float, Field(ge=0, le=1000)] = 5.0
     queue_max: Annotated[int, Field(ge=256, le=65_536)] = 4096
 
 

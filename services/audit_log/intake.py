@@ -3,7 +3,7 @@
 Operators' documents authenticate themselves, so anybody who is admitted may bring them: nobody can sit on another's
 revocation. Statements are brought by services alone; who else sends one is refused before its bytes are looked at.
 
-A writer's signature is verified here, in the caller's thread, and not in the sequencer's. The key is the one that the
+A writer's signature is verified here: with the others of its request, or of its batch. The key is the one that the
 services document in force names for the statement's writer; the fold compares it with the one that it would take, so
 a document that changes in between costs a second verification and nothing else. What is not settled here (documents,
 writers that nobody names) the fold decides.
@@ -44,25 +44,34 @@ class Intake:
     def judge(self, envelopes: Sequence[Envelope | MalformedError], role: str) -> tuple[Judged, ...]:
         """Judge envelopes that a caller of this role brings, each for itself.
 
+        One that comes alone keeps its signature for `verify`, with the others of its batch.
+
         Returns: for each a submission, or the error with which it is refused: MalformedError, or DeniedError with
             `role` or `bad_signature`.
         """
         judged = [_open(envelope, role) for envelope in envelopes]
+        return tuple(judged if len(judged) == 1 else self.verify(judged))
+
+    def verify(self, judged: Sequence[Judged]) -> list[Judged]:
+        """Verify the signatures that nobody has verified yet, all together."""
         # One look-up, without the fold's lock. A document that is newer than this costs a second verification.
         services = self._state.services()
         claims = [
             (at, submission, key)
             for at, submission in enumerate(judged)
-            if isinstance(submission, Submission) and (key := _key_of(submission.content, services)) is not None
+            if isinstance(submission, Submission)
+            and submission.verified_by is None
+            and (key := _key_of(submission.content, services)) is not None
         ]
         held = self._checks.hold([(submission.envelope, key) for _, submission, key in claims])
+        verified = list(judged)
         for (at, submission, key), holds in zip(claims, held, strict=True):
-            judged[at] = (
+            verified[at] = (
                 Submission(submission.envelope, submission.content, key)
                 if holds
                 else DeniedError("bad_signature", "the statement is not signed by exactly its writer's key")
             )
-        return tuple(judged)
+        return verified
 
 
 def _open(envelope: Envelope | MalformedError, role: str) -> Judged:

@@ -150,12 +150,16 @@ def open_audit_log(
         def forget_published() -> None:
             history.tree.forget(publication.full_size, opened.nodes.node)
 
+        checks = SignatureChecks(cpus)
+        opening.callback(checks.close)
+        intake = Intake(fold.state, checks)
         batches = config.batches
         sequencer = Sequencer(
             history,
             signer,
             SequencerSettings(batches.entries_max, batches.delay_ms / 1000, batches.queue_max),
             on_uncertain=on_uncertain,
+            verify=intake.verify,
             after_batch=forget_published,
         )
         # Under retired keys it is no checkpoint to act on; the first one of this run is.
@@ -175,9 +179,7 @@ def open_audit_log(
         anchors = AnchorWriter(
             sequencer, fold.state, policy, own.write, interval_seconds=config.anchor_seconds, published=published
         )
-        checks = SignatureChecks(cpus)
-        opening.callback(checks.close)
-        appending = Appending(sequencer, Intake(fold.state, checks), counter)
+        appending = Appending(sequencer, intake, counter)
         servicer = AuditLogServicer(sequencer, appending, store.files, followers_max=config.followers_max)
         server = RpcServer(
             ServerSettings(config.listen, config.threads),

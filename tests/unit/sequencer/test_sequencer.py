@@ -406,6 +406,26 @@ def test_what_is_held_over_at_a_stop_is_ordered(world) -> None:
     log.sequencer.stop = lambda: None  # type: ignore[method-assign]
 
 
+def test_a_batch_is_verified_together_and_what_is_refused_then_is_not_logged(world) -> None:
+    world.settings = SequencerSettings(batch_delay_seconds=0.1)
+    log = world.open()
+    asked: list[list[bytes]] = []
+
+    def verify(submissions):
+        asked.append([each.envelope.statement for each in submissions])
+        forged = DeniedError("bad_signature", "it says so")
+        return [forged if each.envelope.statement == b"alpha two" else each for each in submissions]
+
+    log.sequencer._verify = verify
+    log.start()
+    first, second = log.submit("alpha one", "alpha two"), log.submit("alpha three")
+    one, two = first.wait(5)
+    (three,) = second.wait(5)
+    assert asked == [[b"alpha one", b"alpha two", b"alpha three"]]
+    assert isinstance(two, DeniedError)
+    assert (one.index, three.index, log.history.size) == (1, 2, 3)
+
+
 def test_an_entry_is_proven_in_any_tree_that_was_signed_for(world) -> None:
     log = world.open().start()
     appended = [log.append(f"alpha n{i}") for i in range(5)]

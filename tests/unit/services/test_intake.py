@@ -65,7 +65,8 @@ class Site:
         return sign_envelope(STATEMENT_TYPE, raw, [key or self.key])
 
     def judge(self, *envelopes: Envelope | MalformedError, role: str = "gatekeeper") -> Sequence[object]:
-        return self.intake.judge(envelopes, role)
+        """As a request of these, and the batch that they come into, are judged."""
+        return tuple(self.intake.verify(self.intake.judge(envelopes, role)))
 
 
 def services_document(*services: Signatory) -> ServicesDocument:
@@ -154,7 +155,7 @@ def test_who_may_bring_no_statement_costs_no_look_at_its_bytes(site: Site) -> No
     assert malformed.__traceback__ is None
 
 
-def test_each_envelope_of_a_request_is_judged_for_itself_with_one_look_at_the_state(site: Site) -> None:
+def test_each_envelope_of_a_request_is_judged_for_itself_with_one_look_at_the_state_each_time(site: Site) -> None:
     given = MalformedError("not an envelope")
     count = 80
     envelopes: list[Envelope | MalformedError] = [site.envelope(number) for number in range(count)]
@@ -163,7 +164,7 @@ def test_each_envelope_of_a_request_is_judged_for_itself_with_one_look_at_the_st
     envelopes[5] = rules(SigningKey.generate(ED25519))
     envelopes[count - 1] = damaged(site.envelope(count - 1))
     judged = site.judge(*envelopes)
-    assert site.state.looks == 1
+    assert site.state.looks == 2  # once here, once with the batch
     assert len(judged) == count
     for at, (envelope, each) in enumerate(zip(envelopes, judged, strict=True)):
         if at in (3, count - 1):
@@ -175,3 +176,22 @@ def test_each_envelope_of_a_request_is_judged_for_itself_with_one_look_at_the_st
             assert isinstance(each, Submission)
             assert each.envelope is envelope
             assert each.verified_by == (None if at == 5 else site.key.public_key)
+
+
+def test_one_that_comes_alone_is_verified_with_its_batch_and_nothing_twice(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    hold = site.checks.hold
+    monkeypatch.setattr(site.checks, "hold", lambda claims: (asked.append(len(claims)), hold(claims))[1])
+    alone = [site.intake.judge([each], "gatekeeper") for each in (site.envelope(1), damaged(site.envelope(2)))]
+    assert asked == []
+    together = site.intake.judge([site.envelope(3), site.envelope(4)], "gatekeeper")
+    assert asked == [2]
+    good, bad, *others = site.intake.verify([*alone[0], *alone[1], *together])
+    assert asked == [2, 2]
+    assert isinstance(good, Submission)
+    assert good.verified_by == site.key.public_key
+    assert isinstance(bad, DeniedError)
+    assert bad.reason == "bad_signature"
+    assert others == list(together)
