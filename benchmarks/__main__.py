@@ -10,7 +10,7 @@
 `cpu_ratios` compare CPU time for each entry, server, witnesses and writers together: on a machine with other things
 to do they say more than rates do.
 
-Exit code 0 when nothing went wrong, whatever the bars say; 1 when a call failed; 2 for a name that is not there.
+Exit code 0 when nothing went wrong, whatever the bars say; 1 when a call failed; 2 for an argument that names nothing.
 
 Runs in: a developer's machine.
 Trusts: its arguments.
@@ -22,11 +22,13 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import audit_log
 
 NAMES = ("audit_log",)
+RATES = ("bare", "intercepted", "unary", "batch", "stream", "hybrid_unary", "hybrid_batch", "hybrid_stream")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,17 +44,36 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="leave the federation and its services' logs")
     parser.add_argument("--cpus", help="run everything on these CPUs only, such as 0,1")
     given = parser.parse_args(arguments)
-    if given.name not in NAMES:
-        print(f"there is no benchmark of this name; there are: {', '.join(NAMES)}", file=sys.stderr)
+    only = tuple(given.only.split(",")) if given.only is not None else ()
+    wrong = _wrong_in(given, only)
+    if wrong is not None:
+        print(wrong, file=sys.stderr)
         return 2
-    if given.cpus:
+    if given.cpus is not None:
         os.sched_setaffinity(0, {int(cpu) for cpu in given.cpus.split(",")})
     figures = audit_log.run(
         quick=given.quick, folder=given.dir, profile=given.profile, rates_only=given.rates_only, keep=given.keep,
-        only=given.only.split(",") if given.only else (),
+        only=only,
     )  # fmt: skip
     print(json.dumps(figures, indent=None if given.json else 1))
     return 1 if figures["errors"] else 0
+
+
+def _wrong_in(given: argparse.Namespace, only: Sequence[str]) -> str | None:
+    """Say what names nothing in the arguments; None where all is well."""
+    if given.name not in NAMES:
+        return f"there is no benchmark of this name; there are: {', '.join(NAMES)}"
+    if not set(only) <= set(RATES):
+        return f"--only: there are these rates: {', '.join(RATES)}"
+    if given.cpus is not None:
+        mine = os.sched_getaffinity(0)
+        if not set(given.cpus.split(",")) <= set(map(str, mine)):
+            return f"--cpus: this process may use these CPUs: {','.join(map(str, sorted(mine)))}"
+    if given.dir is not None and not given.dir.is_dir():
+        return f"--dir: there is no folder {given.dir}"
+    if given.profile is not None and not given.profile.absolute().parent.is_dir():
+        return f"--profile: there is no folder {given.profile.absolute().parent}"
+    return None
 
 
 if __name__ == "__main__":

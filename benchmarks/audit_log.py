@@ -51,6 +51,7 @@ def run(
             return figures | _rates(load) | {"errors": dict(load.errors)}
         fsync = [machine.fsync_seconds(load.folder)]
         if not rates_only:
+            load.warm_up()
             load.grow_to(scale.small)
             small = load.log_memory_mb()
         load.take_rates()

@@ -55,7 +55,7 @@ class Scale:
 
 
 FULL = Scale(seconds=5.0, repeats=3, latency_seconds=15.0, small=10_000, large=500_000)
-QUICK = Scale(seconds=2.0, repeats=2, latency_seconds=5.0, small=3_000, large=30_000)
+QUICK = Scale(seconds=2.0, repeats=2, latency_seconds=5.0, small=5_000, large=50_000)
 
 
 @dataclass(slots=True)
@@ -86,6 +86,16 @@ class Run:
     _entry_bytes: dict[str, int] = field(default_factory=dict)
 
     # Rates
+
+    def warm_up(self) -> None:
+        """Append for a moment in each way: threads, connections and caches are there then, whatever comes later."""
+        for name, method, writers in (
+            ("unary", "unary", self.writers),
+            ("batch", "batch", self.writers),
+            ("hybrid_unary", "unary", self.hybrid_writers),
+            ("hybrid_batch", "batch", self.hybrid_writers),
+        ):
+            self.rate(name, method, writers, seconds=0.25, is_trial=True)
 
     def take_rates(self, only: Sequence[str] = ()) -> None:
         """Take all rates in turns, or only those that are named."""

@@ -253,6 +253,14 @@ class VerifierConfig(ServiceConfig):
     callers: tuple[KnownCaller, ...] = ()
 
 
+_RENAMED = {
+    "log_key": "it is `log_keys` now, a list, such as [\"log.key\"]",
+    "witness_key": "it is `witness_keys` now, a list, such as [\"witness.key\"]",
+    "witnesses.*.name": "it is `names` now, a list of the trust policy's names of the witness's keys",
+}
+"""Keys of version 0.1.0."""
+
+
 def _leaf_of(chain: bytes) -> bytes:
     """The first certificate of a PEM chain."""
     end = b"-----END CERTIFICATE-----\n"
@@ -270,4 +278,4 @@ def read_config(path: Path, kind: type[ConfigT]) -> ConfigT:
         NotFoundError: there is no such file.
         MalformedError: not TOML, an unknown key, a missing key, a value of another form. The sentence names the keys.
     """
-    return read_settings(path, kind, bytes_max=CONFIG_BYTES_MAX, what="configuration")
+    return read_settings(path, kind, bytes_max=CONFIG_BYTES_MAX, what="configuration", renamed=_RENAMED)

@@ -73,8 +73,9 @@ def follow_federation(
     """Put the parts together; nothing is running yet.
 
     Raises:
-        NotFoundError, MalformedError, DeniedError: files of the configuration.
-        UncertainStateError, ExhaustedError: another process owns the state folder, or its disk failed or is full.
+        NotFoundError, MalformedError, DeniedError: files of the configuration; another process owns the state
+            folder.
+        UncertainStateError, ExhaustedError: its disk failed or is full.
     """
     policy = config.open_trust_policy()
     name = parse_spiffe_id(f"spiffe://{config.trust_domain}/service/{role}/{config.name}")
@@ -120,6 +121,7 @@ def follow_kept(
         on_covered=lambda: kept.offer(follower.size, follower.position, view.freeze),
         on_failed=contradicted,
         start=kept.begin,
+        floor=kept.floor,
         on_restart=lambda: view.restart(kept.begin_anew()),
     )
     view.on_witnessed(follower.witnessed_size)

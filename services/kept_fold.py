@@ -29,7 +29,7 @@ from sfrl_secure.ids import sha256
 from sfrl_secure.rounds.fold import FederationFold
 from sfrl_secure.rounds.shapes import read_back, shape_of, written
 from sfrl_secure.rounds.snapshot import SNAPSHOT_BYTES_MAX, decode_fold
-from sfrl_secure.rpc.follower_start import FollowerStart, open_start
+from sfrl_secure.rpc.follower_start import CoveredTree, FollowerStart, open_start
 from sfrl_secure.storage.files import SECRET_MODE, FolderLock, make_folder, read_bounded, write_atomically
 from sfrl_secure.storage.index import SqliteStatements
 from sfrl_secure.storage.system import unlink
@@ -65,13 +65,15 @@ class KeptFold:
     Attributes:
         fold: to go on with, until `begin_anew`.
         begin: where the follower goes on; None where that is the first entry.
+        floor: without `begin`, what the log had signed when the snapshot was written, where that much of it is good.
     """
 
     def __init__(self, folder: Path, origin: str, log_vkeys: tuple[str, str], policy: TrustPolicy) -> None:
         """Take the folder, which is made where it is missing, and read what is kept there.
 
         Raises:
-            UncertainStateError: another process owns the folder, or the disk failed.
+            MalformedError: another process owns the folder.
+            UncertainStateError: the disk failed.
             ExhaustedError: the disk is full.
             MissingEvidenceError: the snapshot is there and cannot be read.
         """
@@ -90,13 +92,16 @@ class KeptFold:
             self._lock = opening.enter_context(FolderLock(folder))
             self._index = SqliteStatements(folder / INDEX_NAME, log_id=sha256(origin.encode()))
             opening.callback(self._index.close)
+            self.floor: CoveredTree | None = None
             self.fold, self.begin = self._open(policy)
             opening.pop_all()
 
     def begin_anew(self) -> FederationFold:
-        """Throw away what was kept, and give a fold before entry 0."""
+        """Throw away what was kept of the entries, and give a fold before entry 0.
+
+        The snapshot stays until the next one: what the log has signed is in it.
+        """
         with self._writing:
-            unlink(self._path)
             self._index.clear()
             with self._changed:
                 self._frozen, self._covered_size, self._frozen_size = None, 0, 0
@@ -190,6 +195,7 @@ class KeptFold:
         try:
             start, fold_raw = decode_kept(read_bounded(self._path, SNAPSHOT_BYTES_MAX))
             open_start(start, self._origin, policy)
+            self.floor = start.signed
             fold = decode_fold(fold_raw, self._origin, self._log_vkeys, self._index)
             size = start.signed.tree_size
             if fold.state.size != size or self._index.indexed_size < size:
@@ -200,6 +206,7 @@ class KeptFold:
             _log.warning("snapshot_discarded", error=f"{type(error).__name__}: {error}")
             return self.begin_anew(), None
         self._covered_size = self._frozen_size = size
+        self.floor = None
         _log.info("snapshot_read", log_size=size, elapsed_ms=round((time.monotonic() - begun) * 1000))
         return fold, start
 

@@ -82,7 +82,14 @@ def log_app(files: PublicFiles, *, monotonic: Callable[[], float] = time.monoton
         answer = await run_in_threadpool(reader.answer, raw)
         return _response(request, answer)
 
-    return Starlette(routes=[Route("/{name:path}", get, methods=["GET"])])
+    async def refuse_method(request: Request, _error: Exception) -> Response:
+        response = _response(request, _refusal(405, "this is to be read: GET and HEAD"))
+        response.headers["allow"] = "GET, HEAD"
+        return response
+
+    return Starlette(
+        routes=[Route("/{name:path}", get, methods=["GET"])], exception_handlers={405: refuse_method}
+    )
 
 
 class _Reader:

@@ -23,14 +23,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfrl_secure.errors import MalformedError, NotFoundError, UncertainStateError
-from sfrl_secure.limits import TRUST_POLICY_BYTES_MAX
+from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError, VerificationError
+from sfrl_secure.limits import NOTE_BYTES_MAX, TRUST_POLICY_BYTES_MAX
 from sfrl_secure.sequencer.log_keys import LogKeys, parse_log_keys
 from sfrl_secure.services.config import CONFIG_BYTES_MAX, LOG_GENERATIONS_MAX, AuditLogConfig, read_config
 from sfrl_secure.services.federation.folder import FederationFolder, read_index
 from sfrl_secure.storage.files import FolderLock, read_bounded, write_atomically
+from sfrl_secure.storage.log_folder import SIGNED_NAME
 from sfrl_secure.storage.secrets import read_secret, write_secret
-from sfrl_secure.translog.policy import TrustPolicy, parse_trust_policy
+from sfrl_secure.translog.note import parse_vkey
+from sfrl_secure.translog.opened import open_checkpoint
+from sfrl_secure.translog.policy import TrustedLog, TrustPolicy, parse_trust_policy
 
 _LOG_KEYS_LINE = re.compile(rb"^log_keys[ \t]*=[ \t]*\[[^\]\n]*\][ \t]*$", re.MULTILINE)
 
@@ -84,12 +87,22 @@ def retire_log_keys(folder: FederationFolder) -> Path:
     Raises:
         NotFoundError: this is no federation's folder.
         MalformedError: the log is running, one generation signs, or a file is of another form.
+        DeniedError: the generation after it has signed nothing yet: nobody can have met it.
+        UncertainStateError: the last signed note cannot be read.
     """
     with _stopped_log(folder) as (path, config):
         if len(config.log_keys) == 1:
             raise MalformedError("one generation signs: make the next one first")
-        if _vkeys_in(config.log_keys[-1], config.origin) not in _vkeys_of(config.open_trust_policy(), config.origin):
+        known = _vkeys_of(config.open_trust_policy(), config.origin)
+        oldest, following, newest = (_vkeys_in(config.log_keys[at], config.origin) for at in (0, 1, -1))
+        if not {oldest, following, newest} <= set(known):
             raise MalformedError("the newest generation is not in the trust policy yet: rotate once more")
+        if not _has_signed(config, following):
+            raise DeniedError(
+                "log_keys",
+                f"generation {known.index(following) + 1} has signed nothing yet: run `sfrl up` and hand out the trust "
+                f"policy before generation {known.index(oldest) + 1} is retired",
+            )
         _write_log_keys(path, config.log_keys[1:])
         return config.log_keys[0]
 
@@ -104,7 +117,7 @@ def _stopped_log(folder: FederationFolder) -> Iterator[tuple[Path, AuditLogConfi
     config = read_config(path, AuditLogConfig)
     try:
         lock = FolderLock(config.journal_dir)
-    except UncertainStateError:
+    except MalformedError:
         raise MalformedError("the log is running: end it before its keys are replaced") from None
     with lock:
         yield path, config
@@ -119,6 +132,23 @@ def _vkeys_of(policy: TrustPolicy, origin: str) -> list[tuple[str, ...]]:
 
 def _vkeys_in(path: Path, origin: str) -> tuple[str, ...]:
     return parse_log_keys(read_secret(path)).vkeys(origin)
+
+
+def _has_signed(config: AuditLogConfig, vkeys: Sequence[str]) -> bool:
+    """Whether the log's last signed note is under one generation's keys."""
+    if config.log_url is None:
+        note = read_bounded(config.journal_dir / SIGNED_NAME, NOTE_BYTES_MAX)
+    else:
+        # Loaded by whoever needs it: a log in a folder has no part of it in memory.
+        from sfrl_secure.storage.log_bucket import open_bucket, read_signed_note
+
+        note = read_signed_note(*open_bucket(config.log_url))
+    alone = TrustPolicy((TrustedLog(config.origin, tuple(map(parse_vkey, vkeys))),), (), (), "none")
+    try:
+        open_checkpoint(note, alone, quorum=False)
+    except (MalformedError, VerificationError):
+        return False
+    return True
 
 
 def _make_keys(path: Path) -> Path:

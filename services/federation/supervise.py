@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfrl_secure.errors import MalformedError, UnavailableError, UncertainStateError
+from sfrl_secure.errors import MalformedError, UnavailableError
 from sfrl_secure.services.federation.folder import FederationFolder, read_index
 from sfrl_secure.storage.files import FolderLock
 
@@ -148,7 +148,7 @@ class Supervisor:
         """
         try:
             self._lock = FolderLock(self._logs)
-        except UncertainStateError:
+        except MalformedError:
             raise MalformedError("this federation is running already") from None
         try:
             for service in self.services:

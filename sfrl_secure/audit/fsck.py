@@ -12,6 +12,7 @@ Trusts: the trust policy.
 
 from __future__ import annotations
 
+import os
 import re
 from array import array
 from collections.abc import Sequence
@@ -23,16 +24,17 @@ from sfrl_secure.audit.folder import CHECKPOINT, HISTORY, files_of
 from sfrl_secure.audit.fraud_check import rests_on_retired_keys
 from sfrl_secure.audit.fsck_journal import JournalCheck
 from sfrl_secure.audit.fsck_report import FsckReport, Problem
+from sfrl_secure.audit.known_keys import open_kept, open_newest
 from sfrl_secure.audit.leaves import cut_entries, width_of
 from sfrl_secure.audit.source import FolderLog
 from sfrl_secure.audit.structure import Progress, check_structure
-from sfrl_secure.errors import MalformedError, VerificationError
+from sfrl_secure.errors import MalformedError, MissingEvidenceError, NotFoundError, VerificationError
 from sfrl_secure.ids import Digest
 from sfrl_secure.limits import NOTE_BYTES_MAX
 from sfrl_secure.translog.checkpoint import parse_checkpoint
 from sfrl_secure.translog.merkle import leaf_hash
 from sfrl_secure.translog.note import parse_note
-from sfrl_secure.translog.opened import OpenedCheckpoint, open_checkpoint
+from sfrl_secure.translog.opened import OpenedCheckpoint
 from sfrl_secure.translog.policy import TrustPolicy
 from sfrl_secure.translog.tiles import BUNDLE_BYTES_MAX, TILE_WIDTH, Bundle, Tile, tile_of_tree
 from sfrl_secure.translog.tree import MerkleTree
@@ -46,6 +48,9 @@ def check_log_folder(
     """Check a log's folder, and its journal where that is given.
 
     Of a log whose origin is not a federation's, entries are hashed and not read.
+
+    Raises:
+        NotFoundError: the trust policy lists no log of the checkpoint's origin.
     """
     return _Fsck(log_dir, policy, progress).run(journal_dir)
 
@@ -82,10 +87,13 @@ class _Fsck:
         report = self._report
         raw = self._source.read(CHECKPOINT, NOTE_BYTES_MAX)
         if raw is None:
-            report.missing.append(Problem(CHECKPOINT, None, "the log's newest checkpoint is not there"))
+            report.missing.append(Problem(CHECKPOINT, None, f"the log's newest checkpoint {self._lack_of(CHECKPOINT)}"))
             return None
         try:
-            opened = open_checkpoint(raw, self._policy, quorum=False)
+            opened = open_newest(raw, self._policy)
+        except MissingEvidenceError as error:
+            report.missing.append(Problem(CHECKPOINT, None, str(error)))
+            return None
         except (MalformedError, VerificationError) as error:
             report.problems.append(Problem(CHECKPOINT, None, str(error)))
             return None
@@ -104,6 +112,8 @@ class _Fsck:
         def visit(first: int, entries: Sequence[bytes], leaves: Sequence[Digest]) -> None:
             if report.entries_read:
                 self._chain.take(first, entries, leaves)
+                wrong = self._chain.misplaced
+                report.entries_checked = first + len(entries) if wrong is None else wrong.index
                 if journal is not None:
                     journal.take(first, entries)
 
@@ -111,7 +121,9 @@ class _Fsck:
         for finding in structure.findings:
             what = f"expected {finding.expected}; found {finding.found}"
             report.problems.append(Problem(finding.subject, finding.index, what))
-        report.missing += [Problem(each.path, None, f"not there: {each.why}") for each in structure.missing]
+        report.missing += [
+            Problem(each.path, None, f"{self._lack_of(each.path)}: {each.why}") for each in structure.missing
+        ]
         misplaced = self._chain.misplaced
         if structure.tree is not None and not structure.findings and misplaced is not None:
             number = misplaced.index // TILE_WIDTH
@@ -138,8 +150,11 @@ class _Fsck:
             self._report.missing.append(Problem(path, None, "cannot be read"))
             return ""
         try:
-            opened = open_checkpoint(raw, self._policy, quorum=False, archived=True)
-        except (MalformedError, VerificationError) as error:
+            opened = open_kept(raw, self._policy)
+        except MissingEvidenceError as error:
+            self._report.missing.append(Problem(path, None, str(error)))
+            return ""
+        except (MalformedError, NotFoundError, VerificationError) as error:
             return str(error)
         checkpoint = opened.checkpoint
         if (checkpoint.origin, checkpoint.size) != (self._report.origin, size):
@@ -157,6 +172,16 @@ class _Fsck:
             self._report.notes.append(Problem(path, None, "is not under the witness quorum of today's trust policy"))
         self._report.older += 1
         return ""
+
+    def _lack_of(self, path: str) -> str:
+        """Why a file gives nothing, as the predicate of a sentence."""
+        try:
+            os.lstat(self._folder / path)
+        except (FileNotFoundError, NotADirectoryError):
+            return "is not there"
+        except OSError:
+            pass
+        return "cannot be read"
 
     def _published_size(self) -> int:
         """The size that the checkpoint claims now: a log that runs has gone on meanwhile."""

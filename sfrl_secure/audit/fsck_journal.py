@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sfrl_secure.audit.entry_chain import EntryChain
 from sfrl_secure.audit.fsck_report import FsckReport, JournalState, Problem
+from sfrl_secure.audit.known_keys import open_kept
 from sfrl_secure.audit.leaves import cut_entries
 from sfrl_secure.audit.source import LogSource
 from sfrl_secure.audit.structure import Progress
@@ -29,7 +30,6 @@ from sfrl_secure.storage.log_folder import SEGMENTS_NAME, SIGNED_NAME
 from sfrl_secure.storage.log_store import NOTHING_SIGNED
 from sfrl_secure.storage.segment_reading import JournalReading
 from sfrl_secure.translog.merkle import leaf_hash
-from sfrl_secure.translog.opened import open_checkpoint
 from sfrl_secure.translog.policy import TrustPolicy
 from sfrl_secure.translog.tiles import BUNDLE_BYTES_MAX, TILE_WIDTH, Bundle
 from sfrl_secure.translog.tree import MerkleTree
@@ -175,8 +175,11 @@ class JournalCheck:
                 self._blame(SIGNED_NAME, None, "says that nothing was signed, and a checkpoint is published")
             return None
         try:
-            checkpoint = open_checkpoint(self._signed, self._policy, quorum=False, archived=True).checkpoint
-        except (MalformedError, VerificationError) as error:
+            checkpoint = open_kept(self._signed, self._policy).checkpoint
+        except MissingEvidenceError as error:
+            self._miss(SIGNED_NAME, f"the last signed note: {error}")
+            return None
+        except (MalformedError, NotFoundError, VerificationError) as error:
             self._blame(SIGNED_NAME, None, str(error))
             return None
         if checkpoint.origin != self._report.origin:

@@ -58,6 +58,7 @@ class FsckReport:
         origin, size, root: of the checkpoint; empty and 0 where none could be opened.
         quorum, quorum_met, witnesses: of the trust policy, and seconds since 1970 by its name of each witness.
         entries_read: whether the entries are a federation's, so that they were parsed and their chain was checked.
+        entries_checked: entries from index 0 on that were read, and found canonical and chained.
         older: checkpoints under `checkpoints/` that are the log's, and consistent with it.
         files: how many the folder holds.
         ahead: files that hold more entries than the checkpoint covers.
@@ -71,6 +72,7 @@ class FsckReport:
     quorum_met: bool = False
     witnesses: Mapping[str, int] = field(default_factory=dict)
     entries_read: bool = False
+    entries_checked: int = 0
     older: int = 0
     files: int = 0
     ahead: int = 0
@@ -102,6 +104,7 @@ class FsckReport:
             "quorum_met": self.quorum_met,
             "witnesses": dict(self.witnesses),
             "entries_read": self.entries_read,
+            "entries_checked": self.entries_checked,
             "older_checkpoints": self.older,
             "files": self.files,
             "files_ahead": self.ahead,
@@ -118,7 +121,7 @@ class FsckReport:
             lines += ["", f"log         {self.origin}", f"size, root  {self.size}, {self.root}"]
             lines += [f"witnesses   {self._witness_line()}", f"entries     {self._entries_line()}"]
             lines += [f"files       {self.files}, {self.ahead} of them ahead of the checkpoint; "
-                      f"{self.older} older checkpoints, consistent"]  # fmt: skip
+                      f"{_count(self.older, 'older checkpoint')}, consistent"]  # fmt: skip
         if self.journal is not None:
             lines += [f"journal     {self._journal_line(self.journal)}"]
         if self.notes:
@@ -129,7 +132,11 @@ class FsckReport:
         if self.verdict == DAMAGED:
             return f"DAMAGED: {_count(len(self.problems), 'problem')}"
         if self.verdict == MISSING:
-            return f"MISSING: nothing is wrong, and {_count(len(self.missing), 'file')} lacking"
+            if not self.root:
+                return "MISSING: without a checkpoint that this trust policy can judge, nothing was checked"
+            lacking = _count(len(self.missing), "file")
+            verb = "is" if len(self.missing) == 1 else "are"
+            return f"MISSING: {lacking} {verb} not there or cannot be read; what could be read holds"
         return f"SOUND: {self.size} entries, their tiles and the signed root belong together"
 
     def _witness_line(self) -> str:
@@ -139,8 +146,8 @@ class FsckReport:
     def _entries_line(self) -> str:
         if not self.entries_read:
             return "not a federation's: their hashes were compared, and nothing was read"
-        if self.verdict != SOUND:
-            return "read as far as the first one that is wrong or missing"
+        if self.entries_checked < self.size:
+            return f"the first {self.entries_checked} of {self.size} were read: canonical and chained"
         return "canonical and chained; what they mean is for `sfrl audit verify`"
 
     @staticmethod

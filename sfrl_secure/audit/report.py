@@ -128,10 +128,11 @@ class Report:
             lines += [f"witnesses   {self._witness_line()}"]
         if self.replayed:
             refused = ", ".join(f"{count} {reason}" for reason, count in sorted(self.refused.items())) or "none"
+            models, admitted = _count(self.models, "model"), _count(self.admitted, "admitted update")
             lines += [
                 f"replayed    {self.replayed} entries up to {_time(self.log_time_us)}",
                 f"time        {self._time_line()}",
-                f"rounds      {self.rounds}, with {self.models} models and {self.admitted} admitted updates",
+                f"rounds      {self.rounds}, with {models} and {admitted}",
                 f"refused     {refused}; {self.refusals_counted} more counted, {self.refusals_on_word} on word",
                 f"results     {'sound' if self.results_sound else 'not shown to be sound'}",
                 f"conduct     {'clean' if self.conduct_clean else 'not clean'}",
@@ -176,8 +177,15 @@ def _finding_line(finding: Finding) -> str:
     subject = f", {finding.subject}" if finding.subject else ""
     return (
         f"  {where}{subject}: {finding.code}: {CODES[finding.code]}\n"
-        f"    by {finding.writer}; expected {finding.expected}; found {finding.found or 'otherwise'}"
+        f"    by {finding.writer}{_compared(finding)}"
     )
+
+
+def _compared(finding: Finding) -> str:
+    """What was expected and what found; where there is no such pair, the one sentence."""
+    if not finding.expected:
+        return f": {finding.found}"
+    return f"; expected {finding.expected}" + (f"; found {finding.found}" if finding.found else "")
 
 
 def _missing_line(missing: Missing) -> str:

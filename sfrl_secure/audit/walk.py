@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from sfrl_secure.audit.known_keys import open_newest
 from sfrl_secure.audit.report import Report, Witnessed
 from sfrl_secure.audit.source import FolderObjects, LogSource
 from sfrl_secure.audit.structure import Progress, Structure, check_structure, entries_of
 from sfrl_secure.audit.witnessed_time import Contradiction, WitnessedTime
-from sfrl_secure.errors import DigestError, MalformedError, VerificationError
+from sfrl_secure.errors import DigestError, MalformedError, MissingEvidenceError, VerificationError
 from sfrl_secure.ids import Digest
 from sfrl_secure.limits import NOTE_BYTES_MAX
 from sfrl_secure.replay.docket import STORE
@@ -55,14 +56,17 @@ def walk(audit: Audit, progress: Progress) -> Report:
 
     Raises:
         MalformedError: one of the older checkpoints is none of this log's.
+        NotFoundError: the trust policy lists no log of the checkpoint's origin.
     """
     raw = audit.source.read("checkpoint", NOTE_BYTES_MAX)
     if raw is None:
         return Report(missing=(Missing(None, None, "the log's newest checkpoint", "checkpoint"),))
     try:
-        opened = open_checkpoint(raw, audit.policy, quorum=False)
+        opened = open_newest(raw, audit.policy)
+    except MissingEvidenceError as error:
+        return Report(missing=(Missing(None, None, str(error), "checkpoint"),))
     except (MalformedError, VerificationError) as error:
-        return Report(findings=(Finding("checkpoint", None, FILES, str(error), "", "checkpoint"),))
+        return Report(findings=(Finding("checkpoint", None, FILES, "", str(error), "checkpoint"),))
     report = _report_of(audit, opened)
     structure = check_structure(audit.source, opened.checkpoint, progress)
     findings, missing = list(structure.findings), list(structure.missing)

@@ -14,7 +14,7 @@ import typer
 
 from sfrl_secure.cli.compare import compare
 from sfrl_secure.cli.fsck import fsck
-from sfrl_secure.cli.inputs import check_folder, read_input
+from sfrl_secure.cli.inputs import check_folder, check_published_folder, read_input
 from sfrl_secure.cli.mirror import mirror
 from sfrl_secure.errors import MalformedError
 
@@ -39,11 +39,11 @@ def check_log(log: Path) -> None:
 
     Raises:
         NotFoundError: it is not.
-        MalformedError: it is an address, where entries are not to be had.
+        MalformedError: it is an address, where entries are not to be had, or a mirror's folder.
     """
     if str(log).startswith(("http:/", "https:/")):
         raise MalformedError("an address gives hashes and no entries: copy the log with `sfrl audit mirror` first")
-    check_folder(log, "the log")
+    check_published_folder(log)
 
 
 @app.command()
@@ -64,7 +64,7 @@ def verify(
 
     Exit code 0: verified.
     Exit code 1: something is false; the report names the first entry, tile or object.
-    Exit code 2: evidence is missing, so that it can say neither.
+    Exit code 2: evidence is missing, or the trust policy is not this log's, so that it can say neither.
     """
     from rich.console import Console
 

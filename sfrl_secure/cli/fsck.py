@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from sfrl_secure.cli.inputs import check_folder, read_input
+from sfrl_secure.cli.inputs import check_folder, check_published_folder, read_input
 
 
 def fsck(
@@ -33,7 +33,7 @@ def fsck(
 
     Exit code 0: sound.
     Exit code 1: something is damaged; the report names the first file and entry.
-    Exit code 2: a file is missing.
+    Exit code 2: a file is missing, or the trust policy is not this log's, so that it can say neither.
     """
     from rich.console import Console
 
@@ -43,7 +43,7 @@ def fsck(
     from sfrl_secure.translog.policy import parse_trust_policy
 
     policy = parse_trust_policy(read_input(trust_policy, TRUST_POLICY_BYTES_MAX, "the trust policy"))
-    check_folder(log, "the log")
+    check_published_folder(log)
     if journal is not None:
         check_folder(journal, "the journal")
     with Progress(Console(stderr=True)) as progress:

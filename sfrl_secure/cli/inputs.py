@@ -47,3 +47,15 @@ def check_folder(path: Path, what: str) -> None:
     """
     if not path.is_dir():
         raise NotFoundError(f"{what}: there is no folder {path}")
+
+
+def check_published_folder(path: Path) -> None:
+    """Check that the folder of a published log is there.
+
+    Raises:
+        NotFoundError: it is not.
+        MalformedError: it is a mirror's folder, which has the log below it.
+    """
+    check_folder(path, "the log")
+    if not (path / "checkpoint").exists() and (path / "lock").exists() and (path / "log" / "checkpoint").exists():
+        raise MalformedError(f"{path} is a mirror: its log is {path / 'log'}")

@@ -26,8 +26,8 @@ app = typer.Typer(help="Verify a participant's receipt, offline.", no_args_is_he
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A receipt, as `sfrl submit` keeps it.")]
 
-_RETIRED_ALONE = (
-    "the receipt rests on keys alone that the log no longer uses: whoever has stolen them since can have made it;"
+_OLDER_ALONE = (
+    "the receipt rests on an older generation's keys alone: whoever has stolen them since can have made it;"
     " --log shows whether today's log holds it"
 )
 
@@ -65,9 +65,12 @@ def verify(
         if log is None:
             raise MalformedError("--evidence goes with --log: the evidence is the receipt and the log together")
         _check_new(evidence)
+        _check_writable(evidence)
     raw = read_input(file, RECEIPT_BYTES_MAX, "the receipt")
     try:
         proven = open_receipt_file(raw, policy)
+    except MalformedError as error:
+        raise MalformedError(f"{file} is no receipt: {error}") from None
     except VerificationError as error:
         if not as_json:
             raise VerificationError(f"the receipt does not hold: {error}") from None
@@ -83,7 +86,7 @@ def verify(
             _keep_evidence(compared, evidence)
         raise typer.Exit({"consistent": 0, "fraud": 1, "missing": 2}[compared.verdict])
     if rests_on_retired_keys(proven.checkpoint, policy):
-        raise MissingEvidenceError(_RETIRED_ALONE)
+        raise MissingEvidenceError(_OLDER_ALONE)
 
 
 def _compare(proven: ProvenReceipt | ProvenLogging, log: Path, policy: TrustPolicy) -> Comparison:
@@ -106,7 +109,11 @@ def _keep_evidence(compared: Comparison, path: Path) -> None:
         write_new(path, encode_fraud_proof(compared.proof))
         typer.echo(f"wrote {path}: anyone verifies it with `sfrl receipt verify-fraud` and the trust policy", err=True)
     elif compared.verdict == "fraud":
-        typer.echo("no few entries show it: `sfrl audit verify` does, to whoever has the log", err=True)
+        said = f"no few entries show it: {path} was not written; `sfrl audit verify` shows it to whoever has the log"
+        typer.echo(said, err=True)
+    else:
+        none = "no fraud" if compared.verdict == "consistent" else "no fraud is shown"
+        typer.echo(f"{none}: {path} was not written", err=True)
 
 
 @app.command("verify-fraud")
@@ -127,7 +134,12 @@ def verify_fraud(
     from sfrl_secure.translog.policy import parse_trust_policy
 
     policy = parse_trust_policy(read_input(trust_policy, TRUST_POLICY_BYTES_MAX, "the trust policy"))
-    proof = parse_fraud_proof(read_input(file, FRAUD_BYTES_MAX, "the fraud proof"))
+    raw = read_input(file, FRAUD_BYTES_MAX, "the fraud proof")
+    try:
+        proof = parse_fraud_proof(raw)
+    except MalformedError as error:
+        why = "; for a receipt: `sfrl receipt verify`" if _is_receipt(raw) else f": {error}"
+        raise MalformedError(f"{file} is no fraud proof{why}") from None
     try:
         sentence = verify_proof(proof, policy)
     except VerificationError as error:
@@ -153,7 +165,11 @@ def tlog_proof(
     from sfrl_secure.translog.tlog_proof import TlogProof, format_tlog_proof
     from sfrl_secure.wire.receipts import ReceiptKind, parse_receipt
 
-    receipt = parse_receipt(read_input(file, RECEIPT_BYTES_MAX, "the receipt"))
+    raw = read_input(file, RECEIPT_BYTES_MAX, "the receipt")
+    try:
+        receipt = parse_receipt(raw)
+    except MalformedError as error:
+        raise MalformedError(f"{file} is no receipt of ours: {error}") from None
     if receipt.kind is ReceiptKind.ACKNOWLEDGED:
         raise MalformedError("an acknowledgement has no witnesses: ask for the WITNESSED receipt")
     _check_new(out)
@@ -165,3 +181,27 @@ def tlog_proof(
 def _check_new(path: Path) -> None:
     if path.exists() or not path.absolute().parent.is_dir():
         raise MalformedError(f"{path} is there already, or has no folder to lie in")
+
+
+def _check_writable(path: Path) -> None:
+    """Check that a new file can be written, before the work that ends with it.
+
+    Raises:
+        MalformedError: its folder takes none.
+    """
+    from tempfile import TemporaryFile
+
+    try:
+        TemporaryFile(dir=path.absolute().parent).close()
+    except OSError:
+        raise MalformedError(f"{path} cannot be written") from None
+
+
+def _is_receipt(raw: bytes) -> bool:
+    from sfrl_secure.translog.tlog_proof import is_tlog_proof
+    from sfrl_secure.wire.receipts import parse_receipt
+
+    try:
+        return is_tlog_proof(raw) or bool(parse_receipt(raw))
+    except MalformedError:
+        return False

@@ -11,7 +11,7 @@ from typing import Any
 
 from sfrl_secure.audit.fraud_check import rests_on_retired_keys
 from sfrl_secure.audit.receipt_on_log import Comparison, Verdict
-from sfrl_secure.cli.words import time_in_words
+from sfrl_secure.cli.words import count, time_in_words
 from sfrl_secure.governance.statements import UpdateStatement
 from sfrl_secure.participant.receipt_files import ProvenLogging, generation_of
 from sfrl_secure.participant.receipts import ProvenReceipt
@@ -43,7 +43,8 @@ def in_words(
     else:
         yield from _logging_in_words(proven)
         open_points = _NOT_PROVEN_BY_ENTRY
-    yield f"  - the log signed a history of {checkpoint.checkpoint.size} entries with it, {_keys(checkpoint, policy)}"
+    entries = count(checkpoint.checkpoint.size, "entry", "entries")
+    yield f"  - the log signed a history of {entries} with it, {_keys(checkpoint, policy)}"
     if proven.kind is not ReceiptKind.ACKNOWLEDGED:
         yield f"  - the witness quorum cosigned that history: {_witnesses(checkpoint)}"
     if isinstance(proven, ProvenReceipt) and proven.model is not None:
@@ -60,7 +61,7 @@ def _receipt_in_words(proven: ProvenReceipt) -> Iterator[str]:
     update = proven.update
     yield (
         f"update   {update.participant}, segment {update.segment}, round {update.round}, "
-        f"{update.nonzeros} nonzeros, weight {update.weight}"
+        f"{count(update.nonzeros, 'nonzero')}, weight {update.weight}"
     )
     yield "proven"
     yield f"  - {update.participant}, with the key that the operators recorded, signed this update"
@@ -73,7 +74,7 @@ def _logging_in_words(proven: ProvenLogging) -> Iterator[str]:
         update = admitted.update
         yield (
             f"says     update of {update.participant} admitted: segment {update.segment}, round {update.round}, "
-            f"{update.nonzeros} nonzeros, weight {update.weight}"
+            f"{count(update.nonzeros, 'nonzero')}, weight {update.weight}"
         )
     stream = stream_of(entry.envelope)
     where = "of no stream" if stream is None else f"at position {entry.stream_seq} of {stream}"
@@ -85,8 +86,12 @@ def _keys(opened: OpenedCheckpoint, policy: TrustPolicy) -> str:
     generation = generation_of(opened, policy)
     if generation.count == 1:
         return "under both its keys"
-    age = "today's" if opened.is_current else "since retired"
-    return f"under both keys of generation {generation.number} of {generation.count}, {age}"
+    under = f"under both keys of generation {generation.number} of {generation.count}"
+    if opened.is_current:
+        return f"{under}, the newest"
+    later = generation.count - generation.number
+    unsigned = f"generation {generation.count}" if later == 1 else f"the {later} after it"
+    return f"{under}; {unsigned} did not sign it"
 
 
 def _witnesses(opened: OpenedCheckpoint) -> str:
@@ -102,7 +107,7 @@ def _comparison_in_words(compared: Comparison) -> Iterator[str]:
     if compared.log is not None:
         opened = compared.log
         quorum = f"cosigned by {_witnesses(opened)}" if opened.quorum_met else "NOT under the witness quorum"
-        yield f"  {opened.checkpoint.size} entries, {quorum}"
+        yield f"  {count(opened.checkpoint.size, 'entry', 'entries')}, {quorum}"
     yield f"  {compared.verdict.value}: {compared.sentence}"
     if compared.counting is not None and compared.verdict is Verdict.CONSISTENT:
         yield f"  {compared.counting.fate.value}: {compared.counting.sentence}"
@@ -133,7 +138,7 @@ def in_json(
         "log_size": checkpoint.checkpoint.size,
         "key_generation": generation.number,
         "key_generations": generation.count,
-        "retired_keys_alone": rests_on_retired_keys(checkpoint, policy),
+        "older_keys_alone": rests_on_retired_keys(checkpoint, policy),
         "witnesses": sorted(checkpoint.witness_times),
         "witness_times": dict(sorted(checkpoint.witness_times.items())),
     }

@@ -50,6 +50,11 @@ def time_in_words(microseconds: int) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}.{microseconds // 1000 % 1000:03}Z"
 
 
+def count(number: int, noun: str, nouns: str = "") -> str:
+    """A number with its noun; `nouns` where the plural is not the noun and an s."""
+    return f"{number} {noun if number == 1 else nouns or noun + 's'}"
+
+
 def short(digest: bytes) -> str:
     """The first digits of a digest, for a list."""
     return digest.hex()[:12]
@@ -115,7 +120,8 @@ def _body_in_words(body: Body) -> str:
             return f"round {body.round} opens on model {short(body.base_model)}"
         case UpdateAdmitted():
             update = body.update
-            return f"round {update.round}, {update.participant}: {update.nonzeros} nonzeros, weight {update.weight}"
+            nonzeros = count(update.nonzeros, "nonzero")
+            return f"round {update.round}, {update.participant}: {nonzeros}, weight {update.weight}"
         case UpdateRefused():
             return f"{body.peer.role}/{body.peer.name}: {body.reason}, evidence {body.evidence.name.lower()}"
         case RefusalsCounted():
@@ -140,11 +146,13 @@ def _document_in_words(document: Document) -> str:
         case RootDocument():
             return f"v{document.version}, operators {', '.join(sorted(document.operators))}"
         case ServicesDocument():
-            return f"v{document.version}, {len(document.services)} services, {len(document.auditors)} auditors"
+            services, auditors = count(len(document.services), "service"), count(len(document.auditors), "auditor")
+            return f"v{document.version}, {services}, {auditors}"
         case RulesDocument():
             return f"v{document.version}, {len(document.cedar)} characters of Cedar"
         case SegmentTerms():
-            return f"v{document.version} of {document.segment}, {document.model.manifest.coordinates} coordinates"
+            coordinates = count(document.model.manifest.coordinates, "coordinate")
+            return f"v{document.version} of {document.segment}, {coordinates}"
         case ParticipantRecord():
             reason = f": {document.reason}" if document.reason else ""
             return f"v{document.version} of {document.name}, {document.state}{reason}"

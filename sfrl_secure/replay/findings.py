@@ -120,7 +120,7 @@ class Finding:
         code: of `CODES`.
         index: leaf index of the entry; None where it is about no entry.
         writer: the SPIFFE ID that signed the entry, `operators`, `log`, `files` or `objects`.
-        expected, found: for people; only values that were parsed, never a stranger's bytes.
+        expected, found: for people; only values that were parsed, never a stranger's bytes. One of them may be empty.
         subject: digest of an object, or path of a file, where it is about one.
     """
 

@@ -64,6 +64,7 @@ class LogFollower:
         on_covered: Callable[[], None] = lambda: None,
         on_failed: Callable[[SfrlError], None] = lambda failure: None,
         start: FollowerStart | None = None,
+        floor: CoveredTree | None = None,
         on_restart: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare to follow.
@@ -74,6 +75,7 @@ class LogFollower:
                 may take a `position`.
             on_failed: told once what ended the following for good; the state behind `on_entry` is stale from then on.
             start: where to go on; from the first entry where there is none.
+            floor: without `start`, what the log has signed before, verified: it must come to that again.
             on_restart: told that `start` did not fit, by the thread that gives out: all entries come anew.
 
         Raises:
@@ -84,7 +86,7 @@ class LogFollower:
         self._on_restart = on_restart
         self._log = structlog.get_logger()
         # Of the follower's thread alone; what others see of it is below, under `_changed`.
-        self._verified = VerifiedLog(origin, policy, on_entry, self._settled, start)
+        self._verified = VerifiedLog(origin, policy, on_entry, self._settled, start, floor)
         self._changed = threading.Condition()
         self._signed, self._witnessed = self._verified.signed, self._verified.witnessed
         self._is_agreed, self._taken = False, 0

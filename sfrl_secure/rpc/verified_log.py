@@ -71,8 +71,12 @@ class VerifiedLog:
         on_entry: OnEntry,
         on_settled: OnSettled,
         start: FollowerStart | None = None,
+        floor: CoveredTree | None = None,
     ) -> None:
         """Begin at the first entry, or go on at `start`.
+
+        Args:
+            floor: what the log has signed before, verified: entries that come anew must lead to it again.
 
         Raises:
             MalformedError, VerificationError: `start` is not this log's.
@@ -80,8 +84,10 @@ class VerifiedLog:
         self._origin, self._policy = origin, policy
         self._on_entry, self._on_settled = on_entry, on_settled
         self._goes_on = start is not None
+        self._floor = floor
         self._begin()
         if start is not None:
+            self._floor = None
             frontier, self.witnessed = open_start(start, origin, policy)
             self._chain, self._roots, self.signed = start.chain.copy(), RecentRoots(frontier), start.signed
 
@@ -121,8 +127,10 @@ class VerifiedLog:
         return self._goes_on and not self.is_agreed and not isinstance(failure, ConsistencyError)
 
     def begin_anew(self) -> None:
-        """Forget everything, and begin at the first entry."""
+        """Forget everything but what the log has signed, and begin at the first entry."""
         self._goes_on = False
+        # Whoever lies would else choose what we forget: a bad message, and then another history.
+        self._floor = self.signed
         self._begin()
 
     def take(self, batch: FollowBatch) -> None:
@@ -178,6 +186,7 @@ class VerifiedLog:
         leaves = [leaf_hash(raw) for raw in fresh]
         for leaf in leaves:
             self._roots.append(leaf)
+            self._check_floor(covering)
         # Before they are looked at: entries of another history do not join on, and that would be no evidence.
         if covering is not None:
             self._check_root(self._roots.root(self.size), covering)
@@ -191,6 +200,14 @@ class VerifiedLog:
         del self._held[:count]
         self._held_bytes -= sum(map(len, fresh))
 
+    def _check_floor(self, covering: OpenedCheckpoint | None) -> None:
+        floor = self._floor
+        if floor is None or self._roots.size != floor.tree_size:
+            return
+        if self._roots.root(floor.tree_size) != floor.root:
+            raise ConsistencyError(older=floor.note, newer=b"" if covering is None else covering.note)
+        self._floor = None
+
     def _check_root(self, root: Digest | None, opened: OpenedCheckpoint) -> None:
         if root != opened.checkpoint.root:
             raise ConsistencyError(older=self.signed.note, newer=opened.note)
@@ -201,7 +218,8 @@ class VerifiedLog:
             self.signed = covered
         if opened.quorum_met and covered.tree_size >= self.witnessed.tree_size:
             self.witnessed = covered
-        self.is_agreed = self.is_agreed or covered.tree_size == self.size
+        # Below what it has signed before, a log has not agreed: it has gone back.
+        self.is_agreed = self.is_agreed or (covered.tree_size == self.size and self._floor is None)
         try:
             self._on_settled(opened)
         except Exception as error:

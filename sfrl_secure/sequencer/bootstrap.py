@@ -136,6 +136,8 @@ def open_log(
     nodes = TileNodes(entries.tile)
     try:
         tree, settled_size = _tree_of(store, entries, nodes)
+        nodes.hold_to(tree)
+        entries.hold_to(nodes.leaves)
         history = _history_of(entries, tree, folds, codec, clock, index, snapshot)
         for end in range(history.next_index, tree.size, FLUSH_ENTRIES):
             history.replay(end)
@@ -170,8 +172,10 @@ def _history_of(
 ) -> History[ContentT]:
     if index.indexed_size > tree.size or (snapshot is not None and snapshot.size > tree.size):
         raise UncertainStateError("index or snapshot know more entries than the journal: the log was put back")
-    if snapshot is not None and snapshot.last_leaf != tree.leaf(snapshot.size - 1):
-        raise UncertainStateError("the snapshot is of another log than the journal")
+    if snapshot is not None and (
+        snapshot.root != tree.root(snapshot.size) or snapshot.last_leaf != tree.leaf(snapshot.size - 1)
+    ):
+        raise UncertainStateError("the snapshot is of another log than journal and tiles")
     fold = _restored(folds, index, snapshot)
     if snapshot is None or fold is None:
         # Rows that other rules have left would make a document known that has had no effect.

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from sfrl_secure.errors import NotFoundError
+from sfrl_secure.errors import MissingEvidenceError, NotFoundError
+from sfrl_secure.ids import Digest
 from sfrl_secure.storage.log_store import LogStore
+from sfrl_secure.translog.merkle import leaf_hash
 from sfrl_secure.translog.tiles import BUNDLE_BYTES_MAX, TILE_WIDTH, Bundle, Tile, parse_bundle
 
 BUNDLES_KEPT = 4
@@ -23,8 +25,13 @@ class StoredEntries:
 
     def __init__(self, store: LogStore) -> None:
         self._store = store
+        self._leaves: Callable[[int], Sequence[Digest]] | None = None
         self._lock = threading.Lock()
         self._bundles: OrderedDict[int, tuple[bytes, ...]] = OrderedDict()
+
+    def hold_to(self, leaves: Callable[[int], Sequence[Digest]]) -> None:
+        """From now on believe a bundle only where its entries have the hashes that its number's tile has."""
+        self._leaves = leaves
 
     def append_batch(self, raws: Sequence[bytes]) -> None:
         """Make entries durable.
@@ -40,6 +47,7 @@ class StoredEntries:
         Raises:
             NotFoundError: there is none at `index`.
             MalformedError: its bundle is damaged.
+            MissingEvidenceError: its bundle is not the log's.
         """
         journal = self._store.journal
         if index >= journal.first_index:
@@ -68,6 +76,8 @@ class StoredEntries:
                 return found
         raw = self._store.files.read(Bundle(number, TILE_WIDTH).path, BUNDLE_BYTES_MAX)
         parsed = parse_bundle(raw, TILE_WIDTH)
+        if self._leaves is not None and tuple(leaf_hash(each) for each in parsed) != self._leaves(number):
+            raise MissingEvidenceError("a bundle's file is not the bundle that the log has written")
         with self._lock:
             self._bundles[number] = parsed
             while len(self._bundles) > BUNDLES_KEPT:

@@ -27,6 +27,8 @@ from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.crypto.keys import PublicKey
 from sfrl_secure.errors import (
     ExhaustedError,
+    MalformedError,
+    MissingEvidenceError,
     NotFoundError,
     SfrlError,
     UnavailableError,
@@ -378,7 +380,11 @@ class Sequencer(Generic[ContentT]):
         if isinstance(place, SfrlError):
             return place
         head = self._head
-        raw = self.history.entry(place.index) if place.raw is None else place.raw
+        try:
+            raw = self.history.entry(place.index) if place.raw is None else place.raw
+        except (NotFoundError, MalformedError, MissingEvidenceError) as error:
+            # An older entry whose file was altered: no fault of the batch that it was asked for in.
+            return error.with_traceback(None)
         path = self.history.tree.inclusion_path(place.index, head.size)
         return Appended(place.index, raw, head.size, path, head.note)
 

@@ -3,8 +3,8 @@
 Disposable: a log without it folds its entries again. It names the last entry that it covers, whose hash commits to
 every entry before it, and it is held against the tree before it is believed.
 
-File: `SFRLFLD1` (8 bytes), entries u64, void entries u64, time of the last entry u64, hash of the last entry 32, then
-the fold as its owner encodes it; little-endian.
+File: `SFRLFLD2` (8 bytes), entries u64, void entries u64, time of the last entry u64, hash of the last entry 32, root
+of the tree 32, then the fold as its owner encodes it; little-endian.
 
 Runs in: audit_log.
 Trusts: its own folder. Whoever can write there holds the log anyway.
@@ -24,8 +24,8 @@ from sfrl_secure.storage.files import SECRET_MODE, read_bounded, write_atomicall
 SNAPSHOT_NAME = "fold"
 SNAPSHOT_BYTES_MAX = 2**30
 
-_MAGIC = b"SFRLFLD1"
-_HEAD = struct.Struct("<8sQQQ32s")
+_MAGIC = b"SFRLFLD2"
+_HEAD = struct.Struct("<8sQQQ32s32s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class FoldSnapshot:
         void_entries: those without effect among them.
         last_time_us: log time of the last one.
         last_leaf: its hash.
+        root: of the tree over all of them: the tiles that a start goes on from may have been changed.
         fold: as its owner encodes it.
     """
 
@@ -44,6 +45,7 @@ class FoldSnapshot:
     void_entries: int
     last_time_us: int
     last_leaf: Digest
+    root: Digest
     fold: bytes
 
 
@@ -58,7 +60,7 @@ def write_snapshot(folder: Path, snapshot: FoldSnapshot) -> None:
         UncertainStateError, ExhaustedError: the disk failed, or is full.
     """
     head = _HEAD.pack(
-        _MAGIC, snapshot.size, snapshot.void_entries, snapshot.last_time_us, snapshot.last_leaf
+        _MAGIC, snapshot.size, snapshot.void_entries, snapshot.last_time_us, snapshot.last_leaf, snapshot.root
     )
     write_atomically(folder / SNAPSHOT_NAME, head + snapshot.fold, mode=SECRET_MODE, durable=False)
 
@@ -73,7 +75,7 @@ def read_snapshot(folder: Path) -> FoldSnapshot:
     raw = read_bounded(folder / SNAPSHOT_NAME, SNAPSHOT_BYTES_MAX)
     if len(raw) < _HEAD.size or not raw.startswith(_MAGIC):
         raise MalformedError("not a snapshot of a fold")
-    _, size, void_entries, last_time_us, last_leaf = _HEAD.unpack_from(raw)
+    _, size, void_entries, last_time_us, last_leaf, root = _HEAD.unpack_from(raw)
     if size == 0:
         raise MalformedError("a snapshot covers one entry or more")
-    return FoldSnapshot(size, void_entries, last_time_us, Digest(last_leaf), raw[_HEAD.size:])
+    return FoldSnapshot(size, void_entries, last_time_us, Digest(last_leaf), Digest(root), raw[_HEAD.size:])

@@ -28,6 +28,8 @@ from sfrl_secure.translog.tree import MerkleTree
 _log = structlog.get_logger()
 
 PAUSE_SECONDS = 0.5
+PAUSE_SECONDS_MAX = 10.0
+"""Each pause is twice the one before, up to this."""
 
 
 def check_not_behind(
@@ -52,9 +54,11 @@ def check_not_behind(
                 answered.update(witness.names)
         if policy.is_quorum(answered):
             return
-        _log.warning("witnesses_awaited", count=len(answered))
+        silent = [name for witness in witnesses for name in witness.names if name not in answered]
+        _log.warning("witnesses_awaited", count=len(answered), witness=", ".join(silent))
         if stopping.wait(pause_seconds):
             raise UnavailableError("stopped before a quorum of witnesses had answered")
+        pause_seconds = min(2 * pause_seconds, PAUSE_SECONDS_MAX)
 
 
 def is_level_with(witness: Witness, origin: str, policy: TrustPolicy, tree: MerkleTree) -> bool:

@@ -145,7 +145,8 @@ class Upkeep:
         while history.size < size:
             if self._stopping.wait(0.001) and history.size < size:
                 return
-        write_snapshot(self._folder, FoldSnapshot(size, void_entries, last_time_us, last_leaf, fold))
+        root = history.tree.root(size)
+        write_snapshot(self._folder, FoldSnapshot(size, void_entries, last_time_us, last_leaf, root, fold))
         self._snapshot_size = size
         self._snapshot_at = time.monotonic()
         self._snapshot_took = self._snapshot_at - begun

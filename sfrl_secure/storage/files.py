@@ -183,7 +183,8 @@ class FolderLock:
         """Take the folder, which is there.
 
         Raises:
-            UncertainStateError: another process owns it, or it cannot be locked.
+            MalformedError: another process owns it.
+            UncertainStateError: it cannot be locked.
         """
         self._descriptor = open_to_lock(folder / LOCK_NAME, SECRET_MODE)
         try:
@@ -193,7 +194,7 @@ class FolderLock:
             raise
         if not free:
             os.close(self._descriptor)
-            raise UncertainStateError("another process owns the folder")
+            raise MalformedError(f"another process has {folder} open")
 
     def release(self) -> None:
         """Give the folder up. The file stays: removing it would let two processes lock two files of one name."""

@@ -13,6 +13,7 @@ Trusts: the file, where its boot is this one or it was closed; SQLite.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable
 from contextlib import suppress
@@ -22,12 +23,13 @@ import structlog
 
 from sfrl_secure.errors import ExhaustedError, SfrlError, UncertainStateError
 from sfrl_secure.ids import Digest
-from sfrl_secure.storage.system import unlink
+from sfrl_secure.storage.files import SECRET_MODE
+from sfrl_secure.storage.system import open_new, unlink
 
 _APPLICATION_ID = 0x5346_4C31
 _CACHE_KIB = 4096  # Of each connection, and there are two.
 _TABLES = (
-    "CREATE TABLE state (log_id BLOB, boot TEXT, is_closed INTEGER, indexed_size INTEGER)",
+    "CREATE TABLE state (log_id BLOB, boot TEXT, is_closed INTEGER, indexed_size INTEGER, row_count INTEGER)",
     "CREATE TABLE statements (digest BLOB PRIMARY KEY, leaf INTEGER NOT NULL) WITHOUT ROWID",
 )
 _BOOT_PATH = Path("/proc/sys/kernel/random/boot_id")
@@ -94,8 +96,13 @@ class IndexFile:
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             # In order of their digests: neighbours share a page.
+            before = self._writer.total_changes
             self._writer.executemany("INSERT OR IGNORE INTO statements VALUES (?, ?)", sorted(rows))
-            self._writer.execute("UPDATE state SET indexed_size = ?", (size,))
+            # The count shows pages of two states of the file beside each other, each sound for itself.
+            inserted = self._writer.total_changes - before
+            self._writer.execute(
+                "UPDATE state SET indexed_size = ?, row_count = row_count + ?", (size, inserted)
+            )
             self._writer.execute("COMMIT")
         except sqlite3.Error as error:
             with suppress(sqlite3.Error):
@@ -152,6 +159,7 @@ def remove_index_file(path: Path) -> None:
 
 def _open(path: Path, log_id: Digest) -> IndexFile:
     boot = _read_boot()
+    _make_private(path)
     writer = _connect(path)
     try:
         if writer.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
@@ -163,6 +171,16 @@ def _open(path: Path, log_id: Digest) -> IndexFile:
     except BaseException:
         writer.close()
         raise
+
+
+def _make_private(path: Path) -> None:
+    """Make a file that is missing for its owner alone; SQLite gives its log and shared memory the same mode.
+
+    Raises:
+        ExhaustedError, UncertainStateError: it could not be made.
+    """
+    if not path.exists():
+        os.close(open_new(path, SECRET_MODE))
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -184,7 +202,7 @@ def _create(writer: sqlite3.Connection, log_id: Digest) -> None:
     writer.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
     for table in _TABLES:
         writer.execute(table)
-    writer.execute("INSERT INTO state VALUES (?, '', 1, 0)", (log_id,))
+    writer.execute("INSERT INTO state VALUES (?, '', 1, 0, 0)", (log_id,))
     writer.execute("COMMIT")
 
 
@@ -196,9 +214,11 @@ def _check(writer: sqlite3.Connection, log_id: Digest, boot: str) -> None:
         raise _UntrustedError("another version's")
     if writer.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
         raise _UntrustedError("damaged")
-    rows = writer.execute("SELECT log_id, boot, is_closed, indexed_size FROM state").fetchall()
+    rows = writer.execute("SELECT log_id, boot, is_closed, indexed_size, row_count FROM state").fetchall()
     if len(rows) != 1 or rows[0][0] != log_id or not isinstance(rows[0][3], int):
         raise _UntrustedError("another log's")
+    if writer.execute("SELECT count(*) FROM statements").fetchone() != (rows[0][4],):
+        raise _UntrustedError("parts of two states")
     if rows[0][2] != 1 and (not boot or rows[0][1] != boot):
         raise _UntrustedError("the machine stopped while it was in use")
 

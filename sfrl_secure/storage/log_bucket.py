@@ -16,7 +16,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from sfrl_secure.errors import MalformedError, MissingEvidenceError, NotFoundError, UncertainStateError
+from sfrl_secure.errors import (
+    MalformedError,
+    MissingEvidenceError,
+    NotFoundError,
+    UnavailableError,
+    UncertainStateError,
+)
 from sfrl_secure.limits import NOTE_BYTES_MAX
 from sfrl_secure.storage.bucket import Bucket, BucketStore
 from sfrl_secure.storage.bucket import open_bucket as open_bucket
@@ -151,9 +157,14 @@ class BucketLogStore:
         """Open a log. Another process may have it open: see above.
 
         Raises:
-            UncertainStateError: there is no log, part of it is gone or damaged, or the store does not answer.
+            UnavailableError: the store does not answer, and nothing was asked of it that matters.
+            UncertainStateError: there is no log, part of it is gone or damaged, or the store ceased to answer.
         """
         bucket = Bucket(store, prefix)
+        try:
+            bucket.folder(_PRIVATE).holds(_SIGNED_NAME)
+        except MissingEvidenceError as error:
+            raise UnavailableError("the bucket of the log does not answer, or lets us not in") from error
         signed = BucketSignedNote(bucket.folder(_PRIVATE))
         try:
             note = signed.read()
@@ -172,3 +183,13 @@ class BucketLogStore:
     def close(self) -> None:
         """Let the log go."""
         self.journal.close()
+
+
+def read_signed_note(store: BucketStore, prefix: str) -> bytes:
+    """Read a log's last signed note, whoever has the log open.
+
+    Raises:
+        NotFoundError: there is none.
+        UncertainStateError: it cannot be read.
+    """
+    return BucketSignedNote(Bucket(store, prefix).folder(_PRIVATE)).read()

@@ -93,9 +93,8 @@ class FolderLogStore:
         The journal comes last: without it there is no log, and an interrupted creation can be asked for again.
 
         Raises:
-            MalformedError: a batch that no journal can hold.
-            UncertainStateError: there is a log already, or one has been; another process owns the folder; or the disk
-                failed.
+            MalformedError: a batch that no journal can hold, or another process owns the folder.
+            UncertainStateError: there is a log already, or one has been; or the disk failed.
             ExhaustedError: the disk is full.
         """
         make_folder(journal_dir)
@@ -115,11 +114,17 @@ class FolderLogStore:
         """Open a log and own it until `close`.
 
         Raises:
-            UncertainStateError: there is no log, part of it is gone or damaged, or another process owns it.
+            MalformedError: there is no such folder, or another process owns it.
+            UncertainStateError: there is no log in it, or part of it is gone or damaged.
         """
         if not journal_dir.is_dir():
-            raise UncertainStateError("there is no log here; `sfrl init` makes one")
-        lock = FolderLock(journal_dir)
+            raise MalformedError(
+                f"there is no log in {journal_dir}: check `journal_dir`; a lost journal cannot be made again"
+            )
+        try:
+            lock = FolderLock(journal_dir)
+        except MalformedError as error:
+            raise MalformedError(f"{error}: this log is running already") from None
         try:
             signed = FolderSignedNote(journal_dir / SIGNED_NAME)
             journal = _open_journal(journal_dir, signed, segment_bytes)

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
+from pydantic_core import ErrorDetails
 
 from sfrl_secure.crypto.keys import PUBLIC_BYTES
 from sfrl_secure.errors import MalformedError
@@ -87,24 +88,47 @@ TrustDomain = Annotated[str, AfterValidator(checked_by(parse_trust_domain))]
 Suite = Annotated[str, AfterValidator(_check_suite)]
 
 
-def read_settings(path: Path, kind: type[SettingsT], *, bytes_max: int, what: str) -> SettingsT:
+def read_settings(
+    path: Path, kind: type[SettingsT], *, bytes_max: int, what: str, renamed: Mapping[str, str] | None = None
+) -> SettingsT:
     """Read a settings file.
 
     Args:
         what: how errors call it, such as `configuration`.
+        renamed: keys of earlier versions, with what to write instead; `*` stands for a place in a list.
 
     Raises:
         NotFoundError: there is no such file.
-        MalformedError: not TOML, an unknown key, a missing key, a value of another form. The sentence names the keys.
+        MalformedError: not TOML, an unknown key, a missing key, a value of another form. The sentence names the file
+            and the keys.
     """
     raw = read_bounded(path, bytes_max)
     try:
         values = tomllib.loads(raw.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        raise MalformedError(f"the {what} is not TOML") from None
+        raise MalformedError(f"{path}: the {what} is not TOML") from None
     try:
         return kind.model_validate(values, context={"folder": path.absolute().parent})
     except ValidationError as error:
-        problems = {".".join(map(str, each["loc"])): each["msg"] for each in error.errors(include_input=False)}
-        sentence = "; ".join(f"{key}: {problem}" for key, problem in sorted(problems.items())[:PROBLEMS_MAX])
-        raise MalformedError(f"the {what} does not fit: {sentence}") from None
+        # Without what stood there, which may be a key that was pasted by mistake.
+        found = error.errors(include_input=False, include_url=False, include_context=False)
+        problems = {each["loc"]: _sentence_of(each, renamed or {}) for each in found}
+        sentences = [problem for _, problem in sorted(problems.items(), key=lambda item: tuple(map(str, item[0])))]
+        raise MalformedError(f"{path}: {'; '.join(sentences[:PROBLEMS_MAX])}") from None
+
+
+def _sentence_of(problem: ErrorDetails, renamed: Mapping[str, str]) -> str:
+    """Say what is wrong with one key, in the words of a settings file."""
+    key = ".".join(map(str, problem["loc"]))
+    match problem["type"]:
+        case "missing":
+            return f"missing key `{key}`"
+        case "extra_forbidden":
+            hint = renamed.get(".".join("*" if isinstance(each, int) else each for each in problem["loc"]))
+            return f"unknown key `{key}`" + (f": {hint}" if hint else "")
+        case "tuple_type" | "list_type":
+            return f"`{key}` is a list, such as [\"one\", \"two\"], or tables under [[{key}]]"
+        case "model_type":
+            return f"`{key}` is a table, [{key}]"
+        case _:
+            return f"`{key}`: {problem['msg'].removeprefix('Value error, ')}"

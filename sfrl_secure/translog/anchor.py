@@ -16,6 +16,7 @@ Trusts: the trust policy. Nothing in the note.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -80,9 +81,16 @@ def open_anchor(raw: bytes, policy: TrustPolicy) -> OpenedAnchor:
     if not any(key.key_type == ED25519 for key in times):
         raise SignatureError("no Ed25519 key of the log signed the anchor")
     # Time 0 makes no claim that this was the largest tree seen: it is no witness's word.
-    witnesses = {key.name: time for key, time in times.items() if key.key_type == ED25519_COSIGNATURE and time}
-    # A witness with two keys is two members of the policy, and its Ed25519 line speaks for both.
-    counted = {each.name: witnesses[each.key.name] for each in policy.witnesses if each.key.name in witnesses}
+    signed = {key: time for key, time in times.items() if key.key_type == ED25519_COSIGNATURE and time}
+    # A witness with two keys is two members of the policy, and its Ed25519 line speaks for both; but not where two
+    # Ed25519 keys bear one name, since nobody knows whose the other key is.
+    names = Counter(each.key.name for each in policy.witnesses if each.key.key_type == ED25519_COSIGNATURE)
+    by_name = {key.name: time for key, time in signed.items() if names[key.name] == 1}
+    counted = {
+        each.name: time
+        for each in policy.witnesses
+        if (time := signed.get(each.key) if each.key.key_type == ED25519_COSIGNATURE else by_name.get(each.key.name))
+    }
     return OpenedAnchor(checkpoint, quorum_time(policy, counted))
 
 

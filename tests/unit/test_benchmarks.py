@@ -6,14 +6,17 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.__main__ import main
+from benchmarks.__main__ import RATES, main
 from benchmarks.entries import PresignedEntries
 from benchmarks.figures import Bar, percentile, spread, unary_bar
+from benchmarks.load import FULL, Run
 from benchmarks.machine import cpu_seconds, fsync_seconds, memory_mb
 from benchmarks.site_watch import PublishedSizes
 from sfrl_secure.crypto.envelope import verify_single
@@ -64,6 +67,33 @@ def test_requests_put_together_are_the_request_of_many_entries() -> None:
 def test_a_name_that_is_not_there_is_told_what_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sealing-wax", "--json"]) == 2
     assert "audit_log" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--only", "unary,bar"], "unary, batch, stream"),
+        (["--only", ""], "unary, batch, stream"),
+        (["--cpus", "x"], "--cpus: this process may use these CPUs: "),
+        (["--cpus", "99999"], "--cpus: this process may use these CPUs: "),
+        (["--dir", "/nonexist"], "--dir: there is no folder /nonexist"),
+        (["--profile", "/nonexist/file"], "--profile: there is no folder /nonexist"),
+    ],
+)
+def test_an_argument_that_names_nothing_is_told_so_in_a_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert main(["audit_log", "--quick", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_the_rates_that_can_be_named_are_those_that_are_taken() -> None:
+    taken: list[str] = []
+    run = SimpleNamespace(writers=[], hybrid_writers=[], scale=FULL, rate=lambda name, *_, **__: taken.append(name))
+    Run.take_rates(cast(Run, run))
+    assert set(taken) == set(RATES)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from sfrl_secure.audit.fsck import check_log_folder
 from sfrl_secure.audit.fsck_report import FsckReport
 from sfrl_secure.audit.source import FolderLog
 from sfrl_secure.audit.structure import check_structure
-from sfrl_secure.errors import MalformedError
+from sfrl_secure.errors import MalformedError, NotFoundError
 from sfrl_secure.ids import sha256
 from sfrl_secure.storage.index import SqliteStatements
 from sfrl_secure.storage.journal import FolderJournal
@@ -185,7 +185,38 @@ def test_a_file_that_is_needed_and_not_there_is_missing(copy: Copy, path: str) -
     report = copy.check()
     assert (report.verdict, report.exit_code, report.problems) == ("missing", 2, [])
     assert [each.path for each in report.missing] == [path]
-    assert report.to_text().startswith("MISSING: nothing is wrong, and 1 file lacking")
+    headline = report.to_text().splitlines()[0]
+    if path == "checkpoint":
+        assert headline == "MISSING: without a checkpoint that this trust policy can judge, nothing was checked"
+    else:
+        assert headline == "MISSING: 1 file is not there or cannot be read; what could be read holds"
+    assert "is not there" in report.missing[0].what
+
+
+@pytest.mark.parametrize("path", ["checkpoint", "tile/1/000.p/2"])
+def test_a_file_that_cannot_be_read_is_not_said_to_be_gone(copy: Copy, path: str) -> None:
+    # A folder in its place: permissions do not stop root.
+    (copy.log / path).unlink()
+    (copy.log / path).mkdir()
+    report = copy.check()
+    assert (report.exit_code, report.missing[0].path) == (2, path)
+    assert "cannot be read" in report.missing[0].what
+
+
+def test_the_report_says_how_far_the_entries_were_read(copy: Copy) -> None:
+    assert copy.check().to_json()["entries_checked"] == SIZE
+    (copy.log / "tile/1/000.p/2").unlink()
+    assert "entries     canonical and chained" in copy.check().to_text()
+    (copy.log / "tile/entries/001").unlink()
+    report = copy.check()
+    assert report.entries_checked == 256
+    assert f"entries     the first 256 of {SIZE} were read: canonical and chained" in report.to_text()
+
+
+def test_one_older_checkpoint_is_one(copy: Copy) -> None:
+    for size in (256, 300, SIZE):
+        (copy.log / f"checkpoints/{size}").unlink()
+    assert "; 1 older checkpoint, consistent" in copy.check().to_text()
 
 
 def test_older_files_may_go(copy: Copy) -> None:
@@ -204,8 +235,9 @@ def test_a_checkpoint_without_the_quorum_is_a_problem(copy: Copy) -> None:
     assert "NOT met" in report.to_text()
 
 
-def test_a_checkpoint_of_another_log_is_a_problem(copy: Copy) -> None:
-    assert only(copy.check(policy=Writer().policy)) == ("checkpoint", None)
+def test_a_checkpoint_of_another_log_is_the_callers_mistake(copy: Copy) -> None:
+    with pytest.raises(NotFoundError, match="lists no log of this origin"):
+        copy.check(policy=Writer().policy)
 
 
 def test_an_older_checkpoint_of_another_history_is_equivocation(copy: Copy) -> None:
@@ -239,7 +271,7 @@ def test_an_older_checkpoint_under_keys_that_were_replaced_is_sound(copy: Copy) 
         writer.policy.groups,
         writer.policy.quorum,
     )
-    assert only(copy.check(policy=both)) == ("checkpoint", None)
+    assert copy.check(policy=both).exit_code == 2
     new.entries, new.now, new.witnesses = writer.entries, writer.now, writer.witnesses
     copy.put("checkpoint", new.checkpoint())
     report = copy.check(policy=both)

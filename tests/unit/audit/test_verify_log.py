@@ -264,7 +264,10 @@ def test_a_checkpoint_without_one_of_the_logs_lines_is_false(copy: Copy, line: i
     kept = lines.rstrip("\n").split("\n")
     del kept[line]
     path.write_text(text + "\n\n" + "\n".join(kept) + "\n")
-    assert only(copy.verify()) == ("checkpoint", None, "checkpoint")
+    report = copy.verify()
+    assert only(report) == ("checkpoint", None, "checkpoint")
+    # One sentence, and no pair of an expectation and what was found instead.
+    assert "    by files: a key of the log has no line on the checkpoint\n" in report.to_text()
 
 
 def test_a_checkpoint_of_an_older_size_verifies_that_much(copy: Copy) -> None:

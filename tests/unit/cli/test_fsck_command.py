@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sfrl_secure.cli.words import count
+
 
 def fsck(run, published, *more: object):
     return run("audit", "fsck", published.log, "--trust-policy", published.trust_policy, *more)
@@ -63,8 +65,31 @@ def test_a_journal_that_holds_nothing_is_missing(run, made, tmp_path: Path) -> N
 
 def test_the_help_says_what_the_exit_codes_mean(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    for command in (("audit", "fsck"), ("receipt", "verify"), ("receipt", "verify-fraud")):
+    for command in (("audit", "fsck"), ("audit", "compare"), ("receipt", "verify"), ("receipt", "verify-fraud")):
         ended = run(*command, "--help")
         assert ended.code == 0
         for code in (0, 1, 2):
             assert f"Exit code {code}: " in ended.out
+
+
+def test_a_mirrors_folder_is_no_log_and_the_log_in_it_is_named(run, published, tmp_path: Path) -> None:
+    mirror = tmp_path / "mir"
+    mirror.mkdir()
+    (mirror / "lock").touch()
+    published.log.rename(mirror / "log")
+    policy = ("--trust-policy", published.trust_policy)
+    receipt = next(iter(published.receipts.values()))
+    for command in (
+        ("audit", "fsck", mirror),
+        ("audit", "verify", "--log", mirror, "--objects", published.objects),
+        ("receipt", "verify", receipt, "--log", mirror),
+    ):
+        ended = run(*command, *policy)
+        assert (ended.code, ended.out) == (2, "")
+        assert f"{mirror} is a mirror: its log is {mirror / 'log'}" in ended.err
+    assert run("audit", "fsck", mirror / "log", *policy).code == 0
+
+
+def test_a_count_of_one_is_no_plural() -> None:
+    assert (count(1, "auditor"), count(2, "auditor")) == ("1 auditor", "2 auditors")
+    assert (count(1, "entry", "entries"), count(0, "entry", "entries")) == ("1 entry", "0 entries")

@@ -9,8 +9,11 @@ import pytest
 from sfrl_secure.clock import SystemClock
 from sfrl_secure.ids import sha256
 from sfrl_secure.sequencer.log_keys import LogKeys
+from sfrl_secure.services.audit_log.trust import open_trust
+from sfrl_secure.services.config import AuditLogConfig, read_config
 from sfrl_secure.services.federation.create import create_federation
 from sfrl_secure.services.federation.plan import default_plan
+from sfrl_secure.storage.log_folder import SIGNED_NAME
 from sfrl_secure.translog.checkpoint import Checkpoint
 from sfrl_secure.translog.cosignature import sign_checkpoint
 from sfrl_secure.translog.note import parse_vkey
@@ -28,6 +31,14 @@ def test_rotate_and_retire_say_what_comes_next(run, tmp_path: Path) -> None:
     assert "log-2.key" in rotated.out
     assert "generation 2" in rotated.out
     assert f"sfrl log-keys retire {folder}" in rotated.out
+    early = run("log-keys", "retire", str(folder))
+    assert early.code == 3
+    assert "generation 2 has signed nothing yet: run `sfrl up`" in early.err
+    assert early.out == ""
+    (path,) = (folder / "services").glob("audit_log-*/config.toml")
+    config = read_config(path, AuditLogConfig)
+    note = open_trust(config, SystemClock()).signer.sign(1, sha256(b"root"))
+    (config.journal_dir / SIGNED_NAME).write_bytes(note)
     retired = run("log-keys", "retire", str(folder))
     assert retired.code == 0
     assert str(folder / "services") in retired.out
@@ -71,6 +82,6 @@ def test_two_checkpoints_are_held_against_each_other(run, notes, checkpoints, co
 
 def test_a_checkpoint_that_the_log_has_not_signed_is_compared_with_nothing(run, notes) -> None:
     ended = run(*notes((3, b"root"), (3, b"other"), keys=LogKeys.generate()))
-    assert ended.code == 1
+    assert ended.code == 2
     assert "FALSE" not in ended.out
     assert ended.err.startswith("error: ")

@@ -116,7 +116,7 @@ def test_what_is_no_receipt_gives_exit_code_2(run, published, raw: bytes) -> Non
     published.receipts[ReceiptKind.WITNESSED].write_bytes(raw)
     ended = verify(run, published, ReceiptKind.WITNESSED)
     assert ended.code == 2
-    assert ended.err.startswith("error: ")
+    assert ended.err.startswith(f"error: {published.receipts[ReceiptKind.WITNESSED]} is no receipt: ")
 
 
 def test_a_receipt_that_is_not_there_gives_exit_code_2_and_its_name(run, made, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_the_log_of_today_is_in_the_json_too(run, made) -> None:
     found = json.loads(ended.out)
     assert (ended.code, ended.out.count("\n")) == (0, 1)
     assert (found["log"]["verdict"], found["log"]["update"]) == ("consistent", "counted")
-    assert (found["key_generation"], found["key_generations"], found["retired_keys_alone"]) == (1, 1, False)
+    assert (found["key_generation"], found["key_generations"], found["older_keys_alone"]) == (1, 1, False)
     assert set(found["witness_times"]) == {"w1", "w2"}
 
 
@@ -195,6 +195,27 @@ def test_where_nobody_lied_no_evidence_is_written(run, made, tmp_path: Path) -> 
     ended = verify(run, made, ReceiptKind.WITNESSED, "--log", made.log, "--evidence", tmp_path / "fraud.json")
     assert ended.code == 0
     assert not (tmp_path / "fraud.json").exists()
+    assert f"no fraud: {tmp_path / 'fraud.json'} was not written\n" in ended.err
+
+
+def test_evidence_that_cannot_be_written_is_said_before_the_log_is_read(run, made) -> None:
+    # Nobody makes files there, root included.
+    ended = verify(run, made, ReceiptKind.WITNESSED, "--log", made.log, "--evidence", "/proc/self/fraud.json")
+    assert (ended.code, ended.out) == (2, "")
+    assert "/proc/self/fraud.json cannot be written" in ended.err
+
+
+def test_a_receipt_is_no_fraud_proof_and_what_verifies_it_is_named(run, made, tmp_path: Path) -> None:
+    receipt = made.receipts[ReceiptKind.COUNTED]
+    ended = run("receipt", "verify-fraud", receipt, "--trust-policy", made.trust_policy)
+    assert ended.code == 2
+    assert ended.err == f"error: {receipt} is no fraud proof; for a receipt: `sfrl receipt verify`\n"
+    other = tmp_path / "other"
+    other.write_text("{}")
+    ended = run("receipt", "verify-fraud", other, "--trust-policy", made.trust_policy)
+    assert ended.code == 2
+    assert f"{other} is no fraud proof: " in ended.err
+    assert "for a receipt" not in ended.err
 
 
 def test_an_address_is_no_log_to_hold_a_receipt_against(run, made) -> None:
@@ -279,9 +300,9 @@ def test_a_receipt_on_retired_keys_alone_needs_the_log(run, lying, tmp_path: Pat
 
     ended = run("receipt", "verify", receipt, "--trust-policy", policy)
     assert ended.code == 2
-    assert "generation 1 of 2, since retired" in ended.out
-    assert "rests on keys alone that the log no longer uses" in ended.err
-    assert json.loads(run("receipt", "verify", receipt, "--trust-policy", policy, "--json").out)["retired_keys_alone"]
+    assert "under both keys of generation 1 of 2; generation 2 did not sign it" in ended.out
+    assert "rests on an older generation's keys alone" in ended.err
+    assert json.loads(run("receipt", "verify", receipt, "--trust-policy", policy, "--json").out)["older_keys_alone"]
 
     kept, lying.sim.log.keys = lying.sim.log.keys, keys
     shutil.copytree(lying.log, tmp_path / "log")

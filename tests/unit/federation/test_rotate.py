@@ -8,10 +8,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from obstore.store import MemoryStore
 
 from sfrl_secure.clock import FixedClock
-from sfrl_secure.errors import MalformedError, NotFoundError, SignatureError, UncertainStateError
+from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError, SignatureError, UncertainStateError
 from sfrl_secure.ids import sha256
+from sfrl_secure.sequencer.log_keys import LogKeys
 from sfrl_secure.sequencer.witness_client import HttpWitness
 from sfrl_secure.services.audit_log.trust import LogTrust, open_trust
 from sfrl_secure.services.config import LOG_GENERATIONS_MAX, AuditLogConfig, VerifierConfig, read_config
@@ -20,7 +22,13 @@ from sfrl_secure.services.federation.folder import FederationFolder
 from sfrl_secure.services.federation.rotate import retire_log_keys, rotate_log_keys
 from sfrl_secure.services.following import log_vkeys_of
 from sfrl_secure.services.verifier.wiring import open_verifier
+from sfrl_secure.storage import log_bucket
 from sfrl_secure.storage.files import FolderLock
+from sfrl_secure.storage.log_bucket import BucketLogStore
+from sfrl_secure.storage.log_folder import SIGNED_NAME
+from sfrl_secure.storage.log_store import NOTHING_SIGNED
+from sfrl_secure.translog.checkpoint import Checkpoint
+from sfrl_secure.translog.cosignature import sign_checkpoint
 from sfrl_secure.translog.merkle import EMPTY_ROOT
 from sfrl_secure.translog.opened import open_checkpoint
 from sfrl_secure.translog.policy import parse_trust_policy
@@ -54,6 +62,45 @@ def sign(folder: FederationFolder) -> bytes:
     return trust_of(folder).signer.sign(5, ROOT)
 
 
+def run_once(folder: FederationFolder) -> None:
+    """What a start of the log leaves of interest here: a signed note."""
+    (folder.journal_dir / SIGNED_NAME).write_bytes(sign(folder))
+
+
+def test_a_generation_is_not_retired_before_the_next_one_has_signed(folder: FederationFolder) -> None:
+    rotate_log_keys(folder)
+    before = config_path(folder).read_bytes()
+    old = LogKeys.generate()
+    origin = config_of(folder).origin
+    foreign = sign_checkpoint(Checkpoint(origin, 5, ROOT), old.note_signer(origin), old.cosigner(origin), 5)
+    for note in (NOTHING_SIGNED, foreign):
+        (folder.journal_dir / SIGNED_NAME).write_bytes(note)
+        with pytest.raises(DeniedError, match=r"generation 2 has signed nothing yet: .* before generation 1 "):
+            retire_log_keys(folder)
+    assert config_path(folder).read_bytes() == before
+    run_once(folder)
+    assert retire_log_keys(folder).name == "log.key"
+
+
+def test_a_log_in_a_bucket_is_asked_there_what_it_has_signed(
+    folder: FederationFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotate_log_keys(folder)
+    bucket = MemoryStore()
+    monkeypatch.setattr(log_bucket, "open_bucket", lambda url: (bucket, url.rpartition("/")[2]))
+    run_once(folder)
+    note = (folder.journal_dir / SIGNED_NAME).read_bytes()
+    path = config_path(folder)
+    path.write_text('log_url = "s3://bucket/log"\n' + path.read_text())
+    BucketLogStore.create(bucket, "log", [[b"entry"]])
+    with pytest.raises(DeniedError, match="generation 2"):
+        retire_log_keys(folder)
+    store = BucketLogStore.open(bucket, "log")
+    store.signed.replace(note)
+    store.close()
+    assert retire_log_keys(folder).name == "log.key"
+
+
 def test_a_new_generation_signs_beside_the_old_and_is_the_newest_of_the_policy(folder: FederationFolder) -> None:
     before, genesis = sign(folder), trust_of(folder).genesis_vkeys
     old_policy = trust_of(folder).policy
@@ -70,6 +117,7 @@ def test_a_new_generation_signs_beside_the_old_and_is_the_newest_of_the_policy(f
     # Genesis names the first generation, whichever signs.
     assert trust_of(folder).genesis_vkeys == genesis == log_vkeys_of(new_policy, config_of(folder).origin)
 
+    run_once(folder)
     assert retire_log_keys(folder).name == "log.key"
     alone = sign(folder)
     assert open_checkpoint(alone, new_policy, quorum=False).is_current
@@ -133,6 +181,7 @@ def test_rotations_follow_each_other_up_to_the_bound(folder: FederationFolder) -
         assert rotate_log_keys(folder).signing == number
     with pytest.raises(MalformedError, match="retire the oldest"):
         rotate_log_keys(folder)
+    run_once(folder)
     retire_log_keys(folder)
     made = rotate_log_keys(folder)
     assert (made.key_file.name, made.generations, made.signing) == ("log-5.key", 5, 4)

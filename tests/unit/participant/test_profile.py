@@ -50,7 +50,7 @@ def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
 
 
 def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MalformedError, match=r"participant\.gatekeeper:"):
+    with pytest.raises(MalformedError, match=r"unknown key `participant\.gatekeeper`"):
         read_profile(write(tmp_path, gatekeeper='"localhost:1"'))
     path = write(tmp_path)
     path.write_text(path.read_text() + "[other]\n")

@@ -267,6 +267,44 @@ def test_a_fault_behind_a_follower_that_goes_on_ends_the_following(
     follower.stop()
 
 
+# A log that forks after our restart
+
+
+@pytest.mark.parametrize("bad", ["a garbage note", "a garbage entry"])
+@pytest.mark.parametrize("fork", [0, 3, 7])
+def test_a_bad_message_does_not_make_us_forget_what_the_log_has_signed(
+    following: Following, log: FakeLog, fork: int, bad: str
+) -> None:
+    start = following.stopped_at(log, 8, 5)
+    other = grown(grown(FakeLog(log.keys), fork), 12, ("segment/south",))
+    source, follower = following.begin(start)
+    call = source.next_call()
+    call.messages.put(
+        FollowBatch(7, (log.entries[7],), b"garbage")
+        if bad == "a garbage note"
+        else FollowBatch(7, (log.entries[7], b"\xff"), b"")
+    )
+    call = source.next_call()
+    assert call.first_index == 0
+    call.messages.put(other.batch(0, 12))
+    with pytest.raises(ConsistencyError) as found:
+        follower.wait_agreed(SECONDS)
+    assert found.value.older == start.signed.note
+
+
+def test_a_log_that_comes_to_less_than_it_has_signed_has_not_agreed(following: Following, log: FakeLog) -> None:
+    start = following.stopped_at(log, 8, 5)
+    source, follower = following.begin(start)
+    source.next_call().messages.put(FollowBatch(7, (log.entries[7],), b"garbage"))
+    call = source.next_call()
+    call.messages.put(log.batch(0, 6))
+    with pytest.raises(UnavailableError):
+        follower.wait_agreed(0.3)
+    call.messages.put(log.batch(6, 8))
+    follower.wait_agreed(SECONDS)
+    assert follower.signed.root == start.signed.root
+
+
 # What is no start
 
 

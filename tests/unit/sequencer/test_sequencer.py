@@ -517,7 +517,7 @@ def test_another_history_of_the_same_length_does_not_open(make_world) -> None:
 
 def test_two_processes_cannot_own_one_log(world) -> None:
     world.open()
-    with pytest.raises(UncertainStateError, match="another process"):
+    with pytest.raises(MalformedError, match="another process"):
         world.open()
 
 
@@ -547,7 +547,7 @@ def test_a_new_log_keeps_the_rules_of_every_entry(make_world) -> None:
 def test_a_new_log_is_not_made_in_a_folder_that_another_process_owns(make_world) -> None:
     world = make_world()
     world.journal_dir.mkdir(parents=True)
-    with FolderLock(world.journal_dir), pytest.raises(UncertainStateError, match="another process"):
+    with FolderLock(world.journal_dir), pytest.raises(MalformedError, match="another process"):
         world.create()
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 
-from sfrl_secure.errors import UncertainStateError
+from sfrl_secure.errors import MissingEvidenceError, UncertainStateError
 from sfrl_secure.sequencer.sequencer import SequencerSettings
-from sfrl_secure.sequencer.snapshot import SNAPSHOT_NAME, FoldSnapshot, read_snapshot, write_snapshot
+from sfrl_secure.sequencer.snapshot import SNAPSHOT_NAME, read_snapshot, write_snapshot
 from sfrl_secure.sequencer.upkeep import UpkeepSettings
 from sfrl_secure.storage.log_folder import SEGMENTS_NAME
 from sfrl_secure.storage.log_store import NOTHING_SIGNED
 from sfrl_secure.translog.merkle import leaf_hash, root_of
 from sfrl_secure.translog.proofs import InclusionProof, verify_inclusion
+from sfrl_secure.translog.tiles import encode_bundle, parse_bundle
 from sfrl_secure.wire.entries import parse_entry
 
 ENTRIES = 1_000
@@ -95,7 +97,7 @@ def test_what_can_be_made_again_may_be_gone(world, long_log, loss: str) -> None:
         kept = read_snapshot(world.journal_dir)
         write_snapshot(
             world.journal_dir,
-            FoldSnapshot(kept.size, kept.void_entries, kept.last_time_us, kept.last_leaf, b"of other code"),
+            replace(kept, fold=b"of other code"),
         )
     if loss == "damaged snapshot":
         path.write_bytes(path.read_bytes()[:100])
@@ -117,7 +119,7 @@ def test_a_lost_index_is_made_again_from_the_tiles_entry_for_entry(world, long_l
 
 def test_a_lost_index_beside_void_entries_makes_the_fold_take_everything_again(world, long_log) -> None:
     kept = read_snapshot(world.journal_dir)
-    write_snapshot(world.journal_dir, FoldSnapshot(kept.size, 1, kept.last_time_us, kept.last_leaf, kept.fold))
+    write_snapshot(world.journal_dir, replace(kept, void_entries=1))
     world.index.clear()
     again = world.open()
     assert again.history.void_entries == 0
@@ -139,7 +141,7 @@ def test_an_index_or_a_snapshot_ahead_of_the_journal_stops_a_start(world, long_l
     kept = read_snapshot(world.journal_dir)
     write_snapshot(
         world.journal_dir,
-        FoldSnapshot(kept.size + 1, kept.void_entries, kept.last_time_us, kept.last_leaf, kept.fold),
+        replace(kept, size=kept.size + 1),
     )
     with pytest.raises(UncertainStateError, match="put back"):
         world.open()
@@ -149,10 +151,44 @@ def test_a_snapshot_of_another_history_stops_a_start(world, long_log) -> None:
     kept = read_snapshot(world.journal_dir)
     write_snapshot(
         world.journal_dir,
-        FoldSnapshot(kept.size, kept.void_entries, kept.last_time_us, leaf_hash(b"other"), kept.fold),
+        replace(kept, last_leaf=leaf_hash(b"other")),
     )
     with pytest.raises(UncertainStateError, match="another log"):
         world.open()
+
+
+def rewritten_in_files(world, index: int, keep_tile: bool = False) -> None:
+    """Change an entry in its bundle and in its tile, as one who can write the published folder would."""
+    number, place = divmod(index, 256)
+    bundle, tile = world.log_dir / f"tile/entries/{number:03}", world.log_dir / f"tile/0/{number:03}"
+    entries = list(parse_bundle(bundle.read_bytes(), 256))
+    entries[place] = entries[place][:-1] + bytes([entries[place][-1] ^ 1])
+    bundle.write_bytes(encode_bundle(entries))
+    if not keep_tile:
+        raw = tile.read_bytes()
+        tile.write_bytes(raw[: 32 * place] + leaf_hash(entries[place]) + raw[32 * place + 32 :])
+
+
+def test_files_that_were_changed_behind_the_snapshot_stop_a_start(world, long_log) -> None:
+    """Nothing signed covers them: the snapshot says what the tree was."""
+    (world.journal_dir / "signed").write_bytes(NOTHING_SIGNED)
+    (world.log_dir / "checkpoint").unlink()
+    world.witnesses[0].recorded.clear()
+    rewritten_in_files(world, 40)
+    with pytest.raises(UncertainStateError, match="another log"):
+        world.open()
+
+
+def test_a_running_log_gives_out_nothing_from_files_that_were_changed(world, long_log) -> None:
+    again = world.open().start()
+    rewritten_in_files(world, 40, keep_tile=True)
+    rewritten_in_files(world, 300)
+    for index in (40, 41, 300, 301):
+        with pytest.raises(MissingEvidenceError):
+            again.sequencer.prove(index, ENTRIES + 1)
+    (known,) = again.submit(long_log.fold.said[40]).wait(5)
+    assert isinstance(known, MissingEvidenceError)
+    assert again.append("a more").index == ENTRIES + 1
 
 
 @pytest.mark.parametrize("name", ["tile/0/000", "tile/0/001"])

@@ -7,8 +7,10 @@ import http.server
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import pytest
+import structlog
 
 from sfrl_secure.errors import MalformedError, UnavailableError, UncertainStateError
 from sfrl_secure.sequencer.log_keys import LogKeys
@@ -268,6 +270,29 @@ class Showing:
 
     def latest(self, origin: str) -> WitnessReply:
         return self.reply
+
+
+def test_silent_witnesses_are_named_and_asked_ever_less_often(make_world) -> None:
+    world = make_world(witness_count=1, threshold=1)
+    world.create()
+    log = world.open()
+
+    class Patience:
+        """Ends the wait after seven pauses."""
+
+        def __init__(self) -> None:
+            self.waited: list[float] = []
+
+        def wait(self, seconds: float) -> bool:
+            self.waited.append(seconds)
+            return len(self.waited) == 7
+
+    patience = Patience()
+    silent = Showing(WitnessReply(500, b""))
+    with structlog.testing.capture_logs() as lines, pytest.raises(UnavailableError):
+        check_not_behind([silent], ORIGIN, world.policy, log.history.tree, cast(threading.Event, patience))
+    assert patience.waited == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+    assert {(line["event"], line["witness"]) for line in lines} == {("witnesses_awaited", "w0")}
 
 
 @pytest.mark.parametrize("status", [200, 301, 403, 500])

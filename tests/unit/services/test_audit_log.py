@@ -442,7 +442,7 @@ def test_a_published_bundle_is_read_and_holds_the_entries(site: Site, monkeypatc
 
 
 def test_a_second_log_on_the_same_folder_does_not_start(site: Site) -> None:
-    with pytest.raises(UncertainStateError, match="another process"):
+    with pytest.raises(MalformedError, match="another process"):
         open_audit_log(log_config(site.federation), SystemClock(), threading.Event(), on_uncertain=lambda _: None)
 
 

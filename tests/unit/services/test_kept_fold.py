@@ -215,6 +215,21 @@ def test_a_snapshot_of_other_code_is_thrown_away_with_its_index(
     index.close()
 
 
+def test_what_the_log_has_signed_outlives_the_fold_that_was_kept_with_it(
+    sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(sim, folder)
+    signed = decode_kept((folder / kept_fold.SNAPSHOT_NAME).read_bytes())[0].signed
+    monkeypatch.setattr(snapshot, "code_digest", lambda: "00" * 32)
+    for _ in range(2):
+        # Killed before it has come so far again, it still knows at the next start.
+        service = Service(sim, folder)
+        assert (service.began_at, service.kept.floor) == (0, signed)
+        service.kept.stop(None)
+    keep(sim, folder)
+    assert Service(sim, folder).kept.floor is None
+
+
 def test_a_snapshot_whose_index_is_lost_is_thrown_away(sim: Simulator, folder: Path) -> None:
     keep(sim, folder)
     (folder / kept_fold.INDEX_NAME).unlink()
@@ -274,7 +289,7 @@ def test_a_fault_of_ours_leaves_no_snapshot_to_fail_on_again(
 
 def test_a_folder_has_one_service(sim: Simulator, folder: Path) -> None:
     service = Service(sim, folder)
-    with pytest.raises(UncertainStateError):
+    with pytest.raises(MalformedError, match="another process"):
         Service(sim, folder)
     service.stop()
     Service(sim, folder).stop()

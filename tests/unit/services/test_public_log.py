@@ -196,7 +196,9 @@ def test_a_query_is_not_looked_at(site: Site) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
 def test_nothing_is_written(site: Site, method: str) -> None:
-    assert site.ask("/checkpoint", method)[0] == 405
+    status, headers, _ = site.ask("/checkpoint", method)
+    assert (status, headers["cache-control"], headers["access-control-allow-origin"]) == (405, NEVER, "*")
+    assert headers["allow"] == "GET, HEAD"
 
 
 def test_a_tile_of_another_length_is_an_error_that_no_cache_keeps(

@@ -180,7 +180,7 @@ def test_another_process_cannot_own_a_folder_that_is_owned(tmp_path: Path) -> No
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"owned\n"
-        with pytest.raises(UncertainStateError, match="another process"):
+        with pytest.raises(MalformedError, match="another process"):
             FolderLock(tmp_path)
         other.kill()
     # A killed owner leaves nothing behind.
@@ -188,7 +188,7 @@ def test_another_process_cannot_own_a_folder_that_is_owned(tmp_path: Path) -> No
 
 
 def test_a_released_folder_can_be_owned_again(tmp_path: Path) -> None:
-    with FolderLock(tmp_path), pytest.raises(UncertainStateError):
+    with FolderLock(tmp_path), pytest.raises(MalformedError):
         FolderLock(tmp_path)
     FolderLock(tmp_path).release()
 

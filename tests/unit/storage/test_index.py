@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -134,6 +135,18 @@ def test_get_add_and_flush_in_two_threads_lose_nothing(tmp_path: Path) -> None:
     statements = SqliteStatements(tmp_path / "index", log_id=GENESIS)
     assert [statements.get(digest_of(index)) for index in range(5_000)] == list(range(5_000))
     statements.close()
+
+
+def test_the_file_and_those_beside_it_are_for_their_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        statements = make_index(tmp_path / "index", 3)
+        statements.flush(3)
+        found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+        assert found == dict.fromkeys(("index", "index-wal", "index-shm"), 0o600)
+        statements.close()
+    finally:
+        os.umask(before)
 
 
 def test_a_killed_process_loses_nothing_that_was_flushed(tmp_path: Path) -> None:
@@ -301,3 +314,20 @@ def test_flushing_never_waits_for_the_disk(tmp_path: Path) -> None:
     assert statements._file._writer.execute("PRAGMA synchronous").fetchone() == (0,)
     assert statements._file._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     statements.close()
+
+
+def test_parts_of_two_states_of_the_file_are_no_index(tmp_path: Path) -> None:
+    """An older copy beside the log of a process that was killed: each page sound, and some of another time."""
+    path = tmp_path / "statements.sqlite"
+    index = SqliteStatements(path)
+    for number in range(2_000):
+        index.add(sha256(b"%d" % number), number)
+    index.flush(2_000)
+    index.close()
+    writer = sqlite3.connect(path)
+    writer.execute("DELETE FROM statements WHERE leaf = 77")
+    writer.commit()
+    writer.close()
+    again = SqliteStatements(path)
+    assert (again.indexed_size, again.get(sha256(b"5"))) == (0, None)
+    again.close()

@@ -6,10 +6,16 @@ import obstore
 import pytest
 from obstore.store import MemoryStore
 
-from sfrl_secure.errors import MalformedError, MissingEvidenceError, NotFoundError, UncertainStateError
+from sfrl_secure.errors import (
+    MalformedError,
+    MissingEvidenceError,
+    NotFoundError,
+    UnavailableError,
+    UncertainStateError,
+)
 from sfrl_secure.limits import NOTE_BYTES_MAX
 from sfrl_secure.storage.bucket import Bucket
-from sfrl_secure.storage.log_bucket import BucketLogStore, BucketSignedNote
+from sfrl_secure.storage.log_bucket import BucketLogStore, BucketSignedNote, read_signed_note
 from sfrl_secure.storage.log_names import caching_of, content_type_of
 from sfrl_secure.storage.log_store import NOTHING_SIGNED, LogStore
 from tests.unit.storage.buckets import objects_of, unanswered
@@ -73,6 +79,22 @@ def test_opening_never_makes_a_log() -> None:
     with pytest.raises(UncertainStateError, match="no log here"):
         open_store(bucket)
     assert objects_of(bucket) == {}
+
+
+def test_a_store_that_answers_nothing_at_an_opening_is_not_our_uncertainty() -> None:
+    bucket = new_log()
+    with unanswered("head", takes_effect=False, then_dead=True), pytest.raises(UnavailableError, match="bucket"):
+        open_store(bucket)
+
+
+def test_the_last_signed_note_is_read_while_the_log_is_open_and_while_it_is_not() -> None:
+    bucket = new_log()
+    store = open_store(bucket)
+    store.signed.read()
+    store.signed.replace(b"note")
+    assert read_signed_note(bucket, "log") == b"note"
+    store.close()
+    assert read_signed_note(bucket, "log") == b"note"
 
 
 def test_a_log_that_has_lost_its_signed_note_does_not_open() -> None:

@@ -169,6 +169,29 @@ def test_an_ml_dsa_key_of_another_name_is_not_there() -> None:
     assert open_anchor(raw, twins_policy(("w9", LONER))).time_seconds is None
 
 
+def test_two_ed25519_keys_of_one_name_are_two_witnesses() -> None:
+    name = "witness.example/shared"
+    first, second = (make_cosigner(name, ED25519_COSIGNATURE) for _ in range(2))
+    both = TrustPolicy(
+        POLICY.logs,
+        (TrustedWitness("a", first.key), TrustedWitness("b", second.key)),
+        (WitnessGroup("both", 2, ("a", "b")),),
+        "both",
+    )
+    lines = [each.cosign(TEXT, LOG_TIME) for each in (first, second)]
+    assert open_anchor(anchor([LOG.sign(TEXT), lines[0]]), both).time_seconds is None
+    assert open_anchor(anchor([LOG.sign(TEXT), *lines]), both).time_seconds == LOG_TIME
+    # Nobody knows whose an ML-DSA key of that name is.
+    twin = make_cosigner(name, ML_DSA_44_COSIGNATURE)
+    three = replace(
+        both,
+        witnesses=(*both.witnesses, TrustedWitness("c", twin.key)),
+        groups=(WitnessGroup("all", 3, ("a", "b", "c")),),
+        quorum="all",
+    )
+    assert open_anchor(anchor([LOG.sign(TEXT), *lines]), three).time_seconds is None
+
+
 # Quorum time
 
 
