@@ -20,8 +20,10 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
+from sfrl_secure.audit.known_keys import open_kept, open_newest
+from sfrl_secure.audit.mirror_bundles import LogSupply, staged_entries
+from sfrl_secure.audit.mirror_folder import EVIDENCE_FOLDER, LOG_FOLDER, STAGED_FOLDER
 from sfrl_secure.errors import (
     ConsistencyError,
     MalformedError,
@@ -32,11 +34,11 @@ from sfrl_secure.errors import (
 )
 from sfrl_secure.ids import sha256
 from sfrl_secure.limits import NOTE_BYTES_MAX
-from sfrl_secure.storage.files import make_folder, write_atomically
+from sfrl_secure.storage.files import make_folder, read_bounded, write_atomically
 from sfrl_secure.storage.log_files import FolderLogFiles
 from sfrl_secure.translog.checkpoint import Checkpoint
 from sfrl_secure.translog.merkle import leaf_hash
-from sfrl_secure.translog.opened import OpenedCheckpoint, open_checkpoint
+from sfrl_secure.translog.opened import OpenedCheckpoint
 from sfrl_secure.translog.policy import TrustPolicy
 from sfrl_secure.translog.tiles import (
     BUNDLE_BYTES_MAX,
@@ -45,8 +47,6 @@ from sfrl_secure.translog.tiles import (
     Tile,
     bundles_between,
     bundles_of,
-    encode_bundle,
-    parse_bundle,
     parse_tile,
     tile_of_tree,
     tiles_between,
@@ -54,28 +54,8 @@ from sfrl_secure.translog.tiles import (
 )
 from sfrl_secure.translog.tree import MerkleTree
 
-LOG_FOLDER = "log"
-STAGED_FOLDER = "staged"
-EVIDENCE_FOLDER = "evidence"
-
 Progress = Callable[[str, int, int], None]
 """Told a stage, how far it is, and of how much."""
-
-
-class LogSupply(Protocol):
-    """Where a log is copied from; nothing that it gives is believed."""
-
-    def newest_checkpoint(self, held_size: int) -> bytes:
-        """Give the log's newest witnessed note.
-
-        Args:
-            held_size: entries that the mirror has already.
-        """
-        ...
-
-    def read_bundle(self, index: int, width: int) -> bytes:
-        """Give an entry bundle; NotFoundError where there is none of that width."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,22 +103,26 @@ class LogMirror:
 
         Raises:
             SignatureError, MalformedError: what the log shows is no checkpoint under its keys and the quorum.
+            NotFoundError: the log has published nothing, or is not the one that the trust policy lists.
             ConsistencyError: it contradicts the copy's checkpoint; both are kept as evidence.
             VerificationError: its entries do not lead to it, and are kept as evidence; or the copy was changed.
-            MissingEvidenceError: the log shows less than the copy has, or does not give all of its entries.
+            MissingEvidenceError: the log shows less than the copy has, does not give all of its entries, or signs with
+                keys that the trust policy does not have, or no longer has as the newest.
             UnavailableError: the log does not answer; what came so far is staged.
         """
+        held = self._held()
+        shown = open_newest(supply.newest_checkpoint(held.size), self._policy)
+        if not shown.quorum_met:
+            raise SignatureError("the witnesses that cosigned are not the quorum of the trust policy")
+        try:
+            if shown.checkpoint.size <= held.size:
+                _check_not_behind(held, shown)
+            else:
+                self._stage(held, shown.checkpoint, supply, progress)
+        except VerificationError:
+            self._keep_evidence(held, shown)
+            raise
         with closing(FolderLogFiles(self._folder / LOG_FOLDER)) as log:
-            held = self._held(log)
-            shown = open_checkpoint(supply.newest_checkpoint(held.size), self._policy, quorum=True)
-            try:
-                if shown.checkpoint.size <= held.size:
-                    _check_not_behind(held, shown)
-                else:
-                    self._stage(held, shown.checkpoint, supply, progress)
-            except VerificationError:
-                self._keep_evidence(held, shown)
-                raise
             if shown.checkpoint.size > held.size:
                 self._take(log, held, shown)
             elif not held.is_good_today:
@@ -147,34 +131,46 @@ class LogMirror:
                 log.sync()
         return MirroredLog(shown.checkpoint, held.size)
 
-    def _held(self, log: FolderLogFiles) -> _Held:
+    def _held(self) -> _Held:
+        log = self._folder / LOG_FOLDER
         try:
-            note = log.read("checkpoint", NOTE_BYTES_MAX)
+            note = read_bounded(log / "checkpoint", NOTE_BYTES_MAX)
         except NotFoundError:
             return _Held(MerkleTree(), 0, b"", True)
-        try:
-            # Taken under the quorum once. The log's keys may have been replaced since, and the policy's witnesses.
-            opened = open_checkpoint(note, self._policy, quorum=False, archived=True)
-        except SignatureError:
-            raise VerificationError("the mirror's own checkpoint is not one of this trust policy's log") from None
+        except MalformedError:
+            raise VerificationError("the mirror's own checkpoint is damaged: begin a new mirror") from None
+        opened = self._open_held(note)
         checkpoint, tree = opened.checkpoint, MerkleTree()
         for tile in tiles_of(checkpoint.size):
             if tile.level > 0:
                 break
             try:
-                tree.extend(parse_tile(log.read(tile.path, 32 * TILE_WIDTH), tile.width))
-            except (NotFoundError, MalformedError):
+                tree.extend(parse_tile(read_bounded(log / tile.path, 32 * TILE_WIDTH), tile.width))
+            except NotFoundError:
+                raise VerificationError(f"the mirror's own {tile.path} is missing: begin a new mirror") from None
+            except MalformedError:
                 raise VerificationError(f"the mirror's own {tile.path} is damaged: begin a new mirror") from None
         if tree.root() != checkpoint.root:
             raise VerificationError("the mirror's own tiles do not lead to its checkpoint: begin a new mirror")
         return _Held(tree, checkpoint.size, note, opened.is_current and opened.quorum_met)
+
+    def _open_held(self, note: bytes) -> OpenedCheckpoint:
+        """Taken under the quorum once. The log's keys may have been replaced since, and the policy's witnesses."""
+        try:
+            return open_kept(note, self._policy)
+        except NotFoundError:
+            raise NotFoundError("the mirror is of another log than the trust policy's") from None
+        except MissingEvidenceError as error:
+            raise MissingEvidenceError(f"the mirror's own checkpoint: {error}") from None
+        except (MalformedError, VerificationError):
+            raise VerificationError("the mirror's own checkpoint is damaged: begin a new mirror") from None
 
     def _stage(self, held: _Held, shown: Checkpoint, supply: LogSupply, progress: Progress) -> None:
         """Fetch what is new, extend the tree by it, and compare roots."""
         tree = held.tree
         with closing(FolderLogFiles(self._folder / STAGED_FOLDER)) as staged:
             for bundle in bundles_between(held.size, shown.size):
-                leaves = [leaf_hash(entry) for entry in _entries(staged, supply, bundle)]
+                leaves = [leaf_hash(entry) for entry in staged_entries(staged, supply, bundle)]
                 known = tree.size - bundle.index * TILE_WIDTH
                 # A bundle that the copy has narrower begins with the same entries, or it would replace them.
                 if any(tree.leaf(bundle.index * TILE_WIDTH + at) != leaves[at] for at in range(known)):
@@ -222,28 +218,6 @@ def _check_not_behind(held: _Held, shown: OpenedCheckpoint) -> None:
         )
     if size < held.size:
         raise MissingEvidenceError(f"the log shows fewer entries than the {held.size} that it has signed for before")
-
-
-def _entries(staged: FolderLogFiles, supply: LogSupply, bundle: Bundle) -> tuple[bytes, ...]:
-    """The entries of a bundle: staged by a run before, or fetched now and staged."""
-    try:
-        return parse_bundle(staged.read(bundle.path, BUNDLE_BYTES_MAX), bundle.width)
-    except (NotFoundError, MalformedError):
-        entries = _fetched(supply, bundle)
-    staged.write(bundle.path, encode_bundle(entries))
-    return entries
-
-
-def _fetched(supply: LogSupply, bundle: Bundle) -> tuple[bytes, ...]:
-    # A log that has grown on may have only the full bundle left.
-    for width in (bundle.width, TILE_WIDTH):
-        try:
-            return parse_bundle(supply.read_bundle(bundle.index, width), width)[: bundle.width]
-        except NotFoundError:
-            continue
-        except MalformedError as error:
-            raise VerificationError(f"{bundle.path} cannot be cut into its entries: {error}") from None
-    raise MissingEvidenceError(f"the log does not give {bundle.path}, which it has signed for")
 
 
 def _partials_of(size: int) -> set[str]:

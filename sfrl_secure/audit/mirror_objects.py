@@ -4,8 +4,9 @@ Payloads of admitted updates, those of refused ones that were kept as evidence, 
 kept only if it has the digest that names it, and is as long as it may be. One that the store does not have (any more)
 is asked for again the next time; whether it ought to be there, `audit verify` says.
 
-`objects.json` remembers how far the entries were looked through and what was not to be had. It can be lost: the next
-run looks through all of them again.
+`objects.json` remembers how far the entries were looked through, what was not to be had, and which names the folder
+then had. Where it is lost, or the names are others, the next run looks through all entries again; so an object that was
+removed comes back. What is there is read again only where the caller asks for it.
 
 Format: proto/README.md, "Checkpoints, tiles, cosignatures", folder of the objects.
 
@@ -15,15 +16,18 @@ Trusts: its own folder. Nothing that a store gives.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from sfrl_secure.audit.mirror import LOG_FOLDER, Progress
+from sfrl_secure.audit.mirror import Progress
+from sfrl_secure.audit.mirror_folder import LOG_FOLDER, OBJECTS_FOLDER, RECORD_NAME
 from sfrl_secure.crypto.strict_json import parse_strict_json
-from sfrl_secure.errors import MalformedError, MissingEvidenceError, NotFoundError, VerificationError
+from sfrl_secure.errors import DigestError, MalformedError, MissingEvidenceError, NotFoundError, VerificationError
 from sfrl_secure.governance.statements import Evidence, ModelPublished, Statement, UpdateAdmitted, UpdateRefused
 from sfrl_secure.governance.terms import SegmentTerms
 from sfrl_secure.ids import Digest, parse_hex_digest
@@ -34,8 +38,6 @@ from sfrl_secure.translog.tiles import BUNDLE_BYTES_MAX, TILE_WIDTH, bundles_bet
 from sfrl_secure.wire.content import Content, parse_content
 from sfrl_secure.wire.entries import parse_entry
 
-OBJECTS_FOLDER = "objects"
-RECORD_NAME = "objects.json"
 RECORD_BYTES_MAX = 64 * 1024 * 1024
 
 _STREAM_PREFIX = "segment/"
@@ -67,9 +69,11 @@ class _Record:
         entries: looked through, from 0 on.
         segments: length of the longest object of each segment's models.
         wanted: objects that were not to be had, and how long each may be.
+        listing: digest over the names of the objects that the folder had.
     """
 
     entries: int = 0
+    listing: str = ""
     segments: dict[str, int] = field(default_factory=dict)
     wanted: dict[Digest, int] = field(default_factory=dict)
 
@@ -79,18 +83,23 @@ class ObjectMirror:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # Without its objects, a record would say that they were fetched.
-        self._is_new = not (folder / OBJECTS_FOLDER).is_dir()
         self._store = ObjectStore(folder / OBJECTS_FOLDER)
+        self._reread = False
 
-    def update(self, size: int, supply: ObjectSupply, progress: Progress) -> MirroredObjects:
+    def update(
+        self, size: int, supply: ObjectSupply, progress: Progress, *, reread: bool = False
+    ) -> MirroredObjects:
         """Fetch what the first `size` entries of the copy name and the folder lacks.
+
+        Args:
+            reread: read every object that is there, and fetch those that are not what their names say.
 
         Raises:
             UnavailableError: the store does not answer; what came so far is kept.
             MissingEvidenceError, MalformedError: a bundle of the copy is not there, or damaged.
         """
-        record = self._read_record(size)
+        self._reread = reread
+        record = _Record() if reread else self._read_record(size)
         done = MirroredObjects()
         try:
             for digest, bytes_max in list(record.wanted.items()):
@@ -110,7 +119,7 @@ class ObjectMirror:
     ) -> None:
         if digest in done.missing or digest in done.altered:
             return
-        if not self._store.is_stored(digest):
+        if not self._is_held(digest, bytes_max):
             record.wanted[digest] = bytes_max
             try:
                 self._store.put(_checked(supply.fetch_object(digest, bytes_max), bytes_max))
@@ -123,20 +132,41 @@ class ObjectMirror:
             done.fetched += 1
         record.wanted.pop(digest, None)
 
+    def _is_held(self, digest: Digest, bytes_max: int) -> bool:
+        if not self._reread:
+            return self._store.is_stored(digest)
+        try:
+            self._store.get(digest, bytes_max)
+        except (NotFoundError, MalformedError, DigestError, MissingEvidenceError):
+            return False
+        return True
+
+    def _listing(self) -> str:
+        """A digest over the names of what is there, whatever it holds."""
+        names = hashlib.sha256()
+        for shard in sorted(_names_in(self._folder / OBJECTS_FOLDER)):
+            for name in sorted(_names_in(self._folder / OBJECTS_FOLDER / shard)):
+                names.update(name.encode("utf-8", "surrogateescape") + b"\n")
+        return names.hexdigest()
+
     def _entries(self, first: int, size: int) -> Iterator[tuple[int, bytes]]:
         for bundle in bundles_between(first, size):
             try:
                 raw = read_bounded(self._folder / LOG_FOLDER / bundle.path, BUNDLE_BYTES_MAX)
             except NotFoundError:
-                raise MissingEvidenceError(f"the mirror's own {bundle.path} is not there") from None
-            for position, entry in enumerate(parse_bundle(raw, bundle.width)):
+                raise MissingEvidenceError(
+                    f"the mirror's own {bundle.path} is missing: begin a new mirror"
+                ) from None
+            try:
+                entries = parse_bundle(raw, bundle.width)
+            except MalformedError:
+                raise MalformedError(f"the mirror's own {bundle.path} is damaged: begin a new mirror") from None
+            for position, entry in enumerate(entries):
                 index = bundle.index * TILE_WIDTH + position
                 if index >= first:
                     yield index, entry
 
     def _read_record(self, size: int) -> _Record:
-        if self._is_new:
-            return _Record()
         try:
             found = parse_strict_json(
                 read_bounded(self._folder / RECORD_NAME, RECORD_BYTES_MAX), bytes_max=RECORD_BYTES_MAX
@@ -144,15 +174,23 @@ class ObjectMirror:
             record = _record_of(found)
         except (NotFoundError, MalformedError):
             return _Record()
-        return record if record.entries <= size else _Record()
+        return record if record.entries <= size and record.listing == self._listing() else _Record()
 
     def _write_record(self, record: _Record) -> None:
         fields = {
             "entries": record.entries,
+            "listing": self._listing(),
             "segments": record.segments,
             "wanted": {digest.hex(): bytes_max for digest, bytes_max in record.wanted.items()},
         }
         write_atomically(self._folder / RECORD_NAME, json.dumps(fields).encode())
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:  # Not there, no folder, or not to be read: it lists nothing.
+        return []
 
 
 def _checked(data: bytes, bytes_max: int) -> bytes:
@@ -189,9 +227,13 @@ def _named(raw: bytes, segments: dict[str, int]) -> Iterator[tuple[Digest, int]]
 
 def _record_of(found: dict[str, object]) -> _Record:
     entries, segments, wanted = found.get("entries"), found.get("segments"), found.get("wanted")
-    if not isinstance(entries, int) or not isinstance(segments, dict) or not isinstance(wanted, dict):
+    listing = found.get("listing")
+    if not isinstance(entries, int) or not isinstance(listing, str):
+        raise MalformedError("not a record of a mirror's objects")
+    if not isinstance(segments, dict) or not isinstance(wanted, dict):
         raise MalformedError("not a record of a mirror's objects")
     lengths = (*segments.values(), *wanted.values(), entries)
     if not all(isinstance(each, int) and each >= 0 for each in lengths):
         raise MalformedError("not a record of a mirror's objects")
-    return _Record(entries, dict(segments), {parse_hex_digest(digest): each for digest, each in wanted.items()})
+    lengths_of = {parse_hex_digest(digest): each for digest, each in wanted.items()}
+    return _Record(entries, listing, dict(segments), lengths_of)

@@ -9,6 +9,7 @@ Trusts: whoever wrote the file; its form is checked.
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -98,5 +99,20 @@ def read_auditor_profile(path: Path) -> AuditorProfile:
     Raises:
         NotFoundError: there is no such file.
         MalformedError: not TOML, an unknown key, a missing key, a value of another form. The sentence names the keys.
+            Or it is a participant's.
     """
-    return read_settings(path, _ProfileFile, bytes_max=PROFILE_BYTES_MAX, what="profile").auditor
+    try:
+        return read_settings(path, _ProfileFile, bytes_max=PROFILE_BYTES_MAX, what="profile").auditor
+    except MalformedError:
+        if _is_participants(path):
+            raise MalformedError(
+                f"{path} is a participant's profile; `sfrl audit mirror` takes an auditor's"
+            ) from None
+        raise
+
+
+def _is_participants(path: Path) -> bool:
+    try:
+        return "participant" in tomllib.loads(read_bounded(path, PROFILE_BYTES_MAX).decode())
+    except (MalformedError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return False

@@ -63,17 +63,17 @@ def read_public_checkpoint(url: str, *, timeout_seconds: float = 10.0) -> bytes:
         answer = connection.getresponse()
         note = answer.read(NOTE_BYTES_MAX + 1)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise UnavailableError("the log's public endpoint does not answer") from error
+        raise UnavailableError(f"the log's public endpoint {url} does not answer") from error
     finally:
         if hang_up is not None:
             hang_up.cancel()
         connection.close()
     if answer.status == http.HTTPStatus.NOT_FOUND:
-        raise NotFoundError("the log has published no checkpoint yet")
+        raise NotFoundError(f"the log at {url} has published no checkpoint yet")
     # A head or body that ends early is no error to http.client when it is read within a bound.
     is_whole = not is_over.is_set() and not answer.length
     if answer.status != http.HTTPStatus.OK or len(note) > NOTE_BYTES_MAX or not is_whole:
-        raise UnavailableError("the log's public endpoint gives no checkpoint")
+        raise UnavailableError(f"the log's public endpoint {url} gives no checkpoint")
     return note
 
 

@@ -6,6 +6,8 @@ Trusts: the channel, for who answers. Nothing in the answers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sfrl_secure.audit.public_log import read_public_checkpoint
 from sfrl_secure.errors import MissingEvidenceError, NotFoundError, UnavailableError
 from sfrl_secure.ids import Digest
@@ -22,9 +24,13 @@ RETRY_SECONDS = 20.0
 class RemoteLog:
     """A log that is copied over the network."""
 
-    def __init__(self, client: AuditLogClient, public_url: str | None = None) -> None:
-        """Ask `client` for entries, and the public endpoint for the checkpoint where there is one."""
-        self._client, self._public_url = client, public_url
+    def __init__(self, client: AuditLogClient, address: str, public_url: str | None = None) -> None:
+        """Ask `client` for entries, and the public endpoint for the checkpoint where there is one.
+
+        Args:
+            address: where the client's log is, for errors.
+        """
+        self._client, self._address, self._public_url = client, address, public_url
 
     def newest_checkpoint(self, held_size: int) -> bytes:
         """Give the log's newest witnessed note, unverified.
@@ -48,8 +54,12 @@ class RemoteLog:
 
         Raises:
             NotFoundError: there is none of that width.
+            UnavailableError: the log does not answer.
         """
-        return self._client.read_bundle(index, width)
+        try:
+            return self._client.read_bundle(index, width)
+        except UnavailableError:
+            raise UnavailableError(f"the audit log at {self._address} does not answer") from None
 
     def _followed(self, first_index: int) -> bytes:
         stream = self._client.follow(first_index, deadline_seconds=NOTE_SECONDS)
@@ -58,7 +68,9 @@ class RemoteLog:
                 if batch.checkpoint and not batch.entries:
                     return batch.checkpoint
         except UnavailableError:
-            raise UnavailableError("the log does not answer, or no quorum of witnesses has signed") from None
+            raise UnavailableError(
+                f"the audit log at {self._address} does not answer, or no quorum of witnesses has signed"
+            ) from None
         finally:
             stream.cancel()
         raise MissingEvidenceError("the log has shown no checkpoint under the quorum")
@@ -67,8 +79,9 @@ class RemoteLog:
 class RemoteObjects:
     """Objects that are copied over the network, from whichever gatekeeper answers."""
 
-    def __init__(self, client: GatekeeperClient) -> None:
-        self._client = client
+    def __init__(self, client: GatekeeperClient, addresses: Sequence[str]) -> None:
+        """Ask `client`; where its gatekeepers are is for errors."""
+        self._client, self._addresses = client, tuple(addresses)
 
     def fetch_object(self, digest: Digest, bytes_max: int) -> bytes:
         """Give an object whose bytes have the digest.
@@ -77,6 +90,9 @@ class RemoteObjects:
             NotFoundError, MalformedError, DigestError: as `GatekeeperClient.fetch_object`.
             UnavailableError: no gatekeeper answers.
         """
-        return call_with_retry(
-            lambda _left: self._client.fetch_object(digest, bytes_max), deadline_seconds=RETRY_SECONDS
-        )
+        try:
+            return call_with_retry(
+                lambda _left: self._client.fetch_object(digest, bytes_max), deadline_seconds=RETRY_SECONDS
+            )
+        except UnavailableError:
+            raise UnavailableError(f"no gatekeeper answers: {', '.join(self._addresses)}") from None

@@ -37,7 +37,6 @@ def verify_log(
     Raises:
         MalformedError: the trust policy, or one of the older checkpoints, is not what it should be; or a name in
             `same_operator` is no witness of the policy.
-        NotFoundError: the trust policy lists no log of the checkpoint's origin.
     """
     policy = parse_trust_policy(trust_policy)
     unknown = set(same_operator) - {witness.name for witness in policy.witnesses}

@@ -20,7 +20,7 @@ from sfrl_secure.audit.report import Report, Witnessed
 from sfrl_secure.audit.source import FolderObjects, LogSource
 from sfrl_secure.audit.structure import Progress, Structure, check_structure, entries_of
 from sfrl_secure.audit.witnessed_time import Contradiction, WitnessedTime
-from sfrl_secure.errors import DigestError, MalformedError, MissingEvidenceError, VerificationError
+from sfrl_secure.errors import DigestError, MalformedError, MissingEvidenceError, NotFoundError, VerificationError
 from sfrl_secure.ids import Digest
 from sfrl_secure.limits import NOTE_BYTES_MAX
 from sfrl_secure.replay.docket import STORE
@@ -56,7 +56,6 @@ def walk(audit: Audit, progress: Progress) -> Report:
 
     Raises:
         MalformedError: one of the older checkpoints is none of this log's.
-        NotFoundError: the trust policy lists no log of the checkpoint's origin.
     """
     raw = audit.source.read("checkpoint", NOTE_BYTES_MAX)
     if raw is None:
@@ -65,6 +64,9 @@ def walk(audit: Audit, progress: Progress) -> Report:
         opened = open_newest(raw, audit.policy)
     except MissingEvidenceError as error:
         return Report(missing=(Missing(None, None, str(error), "checkpoint"),))
+    except NotFoundError as error:
+        # Another log's; or an origin that somebody changed, which must not pass for a mistake.
+        return Report(findings=(Finding("checkpoint", None, FILES, "", str(error), "checkpoint"),))
     except (MalformedError, VerificationError) as error:
         return Report(findings=(Finding("checkpoint", None, FILES, "", str(error), "checkpoint"),))
     report = _report_of(audit, opened)

@@ -9,7 +9,7 @@ import pytest
 
 from sfrl_secure.audit.profile import read_auditor_profile
 from sfrl_secure.audit.verify import verify_log
-from sfrl_secure.cli.mirror import copy_log
+from sfrl_secure.cli.mirror import copy_log, open_profile
 from sfrl_secure.errors import DeniedError, NotFoundError
 from sfrl_secure.ids import sha256
 from sfrl_secure.rpc.channel import RpcChannel
@@ -68,7 +68,7 @@ def test_everyone_is_given_checkpoint_and_hashes_and_no_entry(site: Site) -> Non
 
 @pytest.mark.parametrize("public", [True, False])
 def test_a_mirror_grows_with_the_log_and_is_verified_alone(site: Site, tmp_path: Path, public: bool) -> None:
-    profile = profile_of(site, public=public)
+    profile = open_profile(profile_of(site, public=public))
     first, _ = copy_log(tmp_path, profile, silent)
     run_round(site)
     second, objects = copy_log(tmp_path, profile, silent)

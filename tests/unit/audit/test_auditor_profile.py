@@ -85,6 +85,14 @@ def test_anything_else_is_refused(tmp_path: Path, old: str, new: str) -> None:
         read_auditor_profile(written(tmp_path, WHOLE.replace(old, new)))
 
 
+def test_a_participants_profile_is_called_one(tmp_path: Path) -> None:
+    path = written(tmp_path, WHOLE.replace("[auditor]", "[participant]"))
+    with pytest.raises(MalformedError, match="is a participant's profile; `sfrl audit mirror` takes an auditor's"):
+        read_auditor_profile(path)
+    with pytest.raises(MalformedError, match="nickname"):
+        read_auditor_profile(written(tmp_path, WHOLE + 'nickname = "e"\n'))
+
+
 def test_a_profile_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         read_auditor_profile(tmp_path / "profile.toml")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sfrl_secure.audit.mirror import LogMirror, MirroredLog
+from sfrl_secure.audit.mirror_folder import check_is_mirror
 from sfrl_secure.errors import (
     ConsistencyError,
     MalformedError,
@@ -269,7 +270,7 @@ def test_the_same_evidence_is_kept_once(writer: Writer, tmp_path: Path) -> None:
         (b"log\n3\nroot\n\n", MalformedError),
         ("one witness", SignatureError),
         ("no witness", SignatureError),
-        ("another log", SignatureError),
+        ("another log", NotFoundError),
     ],
 )
 def test_what_is_no_checkpoint_under_keys_and_quorum_is_not_taken(
@@ -305,14 +306,14 @@ def test_a_mirror_that_was_changed_says_so_and_takes_nothing(
 def test_a_mirror_whose_tile_is_gone_says_so(writer: Writer, tmp_path: Path) -> None:
     update(tmp_path, Supply(writer, 300))
     (tmp_path / "log/tile/0/000").unlink()
-    with pytest.raises(VerificationError, match="the mirror's own tile/0/000"):
+    with pytest.raises(VerificationError, match="the mirror's own tile/0/000 is missing: begin a new mirror"):
         update(tmp_path, Supply(writer, SIZE))
 
 
 def test_a_mirror_of_another_log_is_not_gone_on_with(writer: Writer, tmp_path: Path) -> None:
     update(tmp_path, Supply(writer, 300))
     other = Writer().begin()
-    with pytest.raises(VerificationError, match="not one of this trust policy's log"):
+    with pytest.raises(NotFoundError, match="another log than the trust policy's"):
         update(tmp_path, Supply(other, len(other.entries)))
 
 
@@ -347,10 +348,72 @@ def test_after_a_rotation_the_same_tree_is_kept_under_the_new_keys(writer: Write
         origin, now, witnesses = writer.origin, writer.now, writer.witnesses
 
     note = note_of(Rotated(), writer.entries[:300])  # type: ignore[arg-type]
-    with pytest.raises(SignatureError):
+    with pytest.raises(MissingEvidenceError, match="generation 1; the trust policy's newest is 2"):
         update(tmp_path, Supply(writer, 300), policy)
     assert (tmp_path / "log/checkpoint").read_bytes() == old_note
     update(tmp_path, Supply(writer, 300, note=note), policy)
     assert (tmp_path / "log/checkpoint").read_bytes() == note
     grown = note_of(Rotated(), writer.entries[:400])  # type: ignore[arg-type]
     assert update(tmp_path, Supply(writer, 400, note=grown), policy).held_size == 300
+    # Whoever still has the older policy is told to get the newer one: nothing is false.
+    with pytest.raises(MissingEvidenceError, match=r"mirror's own checkpoint: .*get the newer trust policy"):
+        update(tmp_path, Supply(writer, 400, note=grown))
+    with pytest.raises(MissingEvidenceError, match="get the newer trust policy"):
+        update(tmp_path / "fresh", Supply(writer, 400, note=grown))
+    assert not (tmp_path / "fresh/evidence").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [lambda raw: b"", lambda raw: raw.replace(b"\n300\n", b"\n299\n"), lambda raw: raw * 99]
+)
+def test_a_mirror_whose_own_checkpoint_is_damaged_is_begun_anew(writer: Writer, tmp_path: Path, change) -> None:
+    update(tmp_path, Supply(writer, 300))
+    own = tmp_path / "log/checkpoint"
+    own.write_bytes(change(own.read_bytes()))
+    supply = Supply(writer, SIZE)
+    with pytest.raises(VerificationError, match="own checkpoint is damaged: begin a new mirror"):
+        update(tmp_path, supply)
+    assert supply.held_sizes == []
+
+
+def test_a_first_run_that_fails_leaves_nothing(writer: Writer, tmp_path: Path) -> None:
+    class Away(Supply):
+        def newest_checkpoint(self, held_size: int) -> bytes:
+            raise UnavailableError("away")
+
+    with pytest.raises(UnavailableError):
+        update(tmp_path, Away(writer, 0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mirror_an_empty_folder_and_none_are_taken(writer: Writer, tmp_path: Path) -> None:
+    check_is_mirror(tmp_path / "none")
+    check_is_mirror(tmp_path)
+    (tmp_path / ".DS_Store").touch()
+    check_is_mirror(tmp_path)
+    (tmp_path / "lock").touch()
+    update(tmp_path, Supply(writer, 300))
+    check_is_mirror(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["notes.txt"],
+        ["checkpoint", "tile"],
+        ["log", "objects"],
+        ["lock", "log", "journal"],
+    ],
+    ids=["anything", "a published log", "a federation's", "a mirror with more"],
+)
+def test_a_folder_of_other_things_is_no_place_for_a_mirror(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).mkdir()
+    with pytest.raises(MalformedError, match="holds other things: a mirror is made in a new or empty folder"):
+        check_is_mirror(tmp_path)
+
+
+def test_a_file_is_no_place_for_a_mirror(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MalformedError, match="file is no folder"):
+        check_is_mirror(tmp_path / "file")

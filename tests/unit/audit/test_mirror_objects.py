@@ -146,6 +146,36 @@ def test_a_mirror_whose_objects_were_removed_fetches_them_again(writer: Writer, 
     assert update(tmp_path, Store(writer.objects)).fetched == len(writer.objects)
 
 
+def object_file(folder: Path, digest: bytes) -> Path:
+    return folder / "objects" / digest.hex()[:2] / digest.hex()
+
+
+def test_an_object_that_the_mirror_lost_comes_back(writer: Writer, tmp_path: Path) -> None:
+    update(mirrored(writer, tmp_path), Store(writer.objects))
+    object_file(tmp_path, EVIDENCE).unlink()
+    store = Store(writer.objects)
+    assert update(tmp_path, store) == MirroredObjects(fetched=1)
+    assert [digest for digest, _ in store.asked] == [EVIDENCE]
+    assert object_file(tmp_path, EVIDENCE).read_bytes() == writer.objects[EVIDENCE]
+
+
+def test_a_stray_file_does_not_hide_an_object_that_was_lost(writer: Writer, tmp_path: Path) -> None:
+    update(mirrored(writer, tmp_path), Store(writer.objects))
+    lost = object_file(tmp_path, EVIDENCE)
+    lost.rename(lost.with_name("stray"))
+    assert update(tmp_path, Store(writer.objects)).fetched == 1
+
+
+def test_what_is_there_is_read_again_only_on_demand_and_then_mended(writer: Writer, tmp_path: Path) -> None:
+    update(mirrored(writer, tmp_path), Store(writer.objects))
+    object_file(tmp_path, EVIDENCE).write_bytes(b"rotten")
+    assert update(tmp_path, Store({})) == MirroredObjects()
+    store = Store(writer.objects)
+    assert ObjectMirror(tmp_path).update(SIZE, store, lambda *_: None, reread=True) == MirroredObjects(fetched=1)
+    assert [digest for digest, _ in store.asked] == [EVIDENCE]
+    assert object_file(tmp_path, EVIDENCE).read_bytes() == writer.objects[EVIDENCE]
+
+
 def test_entries_that_are_none_name_nothing(tmp_path: Path) -> None:
     writer = Writer().begin()
     writer.entries.append(b"no entry at all")
@@ -175,7 +205,7 @@ def test_a_damaged_copy_is_named(writer: Writer, tmp_path: Path, change: bytes |
         bundle.unlink()
     else:
         bundle.write_bytes(bundle.read_bytes() + change)
-    with pytest.raises(error):
+    with pytest.raises(error, match=r"own tile/entries/000 is .*: begin a new mirror"):
         update(tmp_path, Store(writer.objects))
 
 

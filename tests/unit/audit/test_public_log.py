@@ -100,8 +100,9 @@ def test_an_answer_without_end_ends(serve) -> None:
 def test_nobody_there_is_unavailable() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        with pytest.raises(UnavailableError):
-            read_public_checkpoint(f"http://127.0.0.1:{bound.getsockname()[1]}")
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        with pytest.raises(UnavailableError, match=f"{url} does not answer"):
+            read_public_checkpoint(url)
 
 
 @pytest.mark.parametrize(

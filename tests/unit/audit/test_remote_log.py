@@ -13,6 +13,8 @@ from sfrl_secure.errors import DigestError, MissingEvidenceError, NotFoundError,
 from sfrl_secure.ids import sha256
 from sfrl_secure.wire.audit_service import FollowBatch
 
+ADDRESS = "log.example:7000"
+
 
 class Client:
     """A log of `size` entries whose note comes behind them."""
@@ -46,30 +48,30 @@ class Client:
 
 def test_without_an_address_the_witnessed_note_comes_behind_the_entries_that_are_new() -> None:
     client: Any = Client(9)
-    assert RemoteLog(client).newest_checkpoint(7) == b"witnessed"
+    assert RemoteLog(client, ADDRESS).newest_checkpoint(7) == b"witnessed"
     assert (client.asked, client.cancelled) == ([7], 1)
 
 
 def test_of_a_log_that_has_shrunk_the_note_is_asked_for_from_its_beginning() -> None:
     client: Any = Client(3)
-    assert RemoteLog(client).newest_checkpoint(7) == b"witnessed"
+    assert RemoteLog(client, ADDRESS).newest_checkpoint(7) == b"witnessed"
     assert (client.asked, client.cancelled) == ([7, 0], 2)
 
 
 def test_no_note_is_no_checkpoint() -> None:
     client: Any = Client(3, note=b"")
     with pytest.raises(MissingEvidenceError):
-        RemoteLog(client).newest_checkpoint(0)
+        RemoteLog(client, ADDRESS).newest_checkpoint(0)
     client = Client(3, fails=True)
-    with pytest.raises(UnavailableError, match="no quorum"):
-        RemoteLog(client).newest_checkpoint(0)
+    with pytest.raises(UnavailableError, match=r"the audit log at log\.example:7000 does not answer, or no quorum"):
+        RemoteLog(client, ADDRESS).newest_checkpoint(0)
     assert client.cancelled == 1
 
 
 def test_with_an_address_the_log_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     client: Any = Client(3)
     monkeypatch.setattr(remote_log, "read_public_checkpoint", lambda url: f"from {url}".encode())
-    log = RemoteLog(client, "http://log.example")
+    log = RemoteLog(client, ADDRESS, "http://log.example")
     assert log.newest_checkpoint(1) == b"from http://log.example"
     assert client.asked == []
     assert log.read_bundle(4, 5) == b"4 5"
@@ -86,8 +88,24 @@ def test_an_object_is_asked_for_again_while_nobody_answers_and_no_longer() -> No
 
     client: Any = Gatekeeper()
     client.failures = [UnavailableError("away"), UnavailableError("away")]
-    assert RemoteObjects(client).fetch_object(sha256(b"object"), 9) == b"object"
+    assert RemoteObjects(client, [ADDRESS, "b:2"]).fetch_object(sha256(b"object"), 9) == b"object"
     client.failures = [DigestError("others"), UnavailableError("not reached")]
     with pytest.raises(DigestError):
-        RemoteObjects(client).fetch_object(sha256(b"object"), 9)
+        RemoteObjects(client, [ADDRESS, "b:2"]).fetch_object(sha256(b"object"), 9)
     assert len(client.failures) == 1
+
+
+def test_who_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Away:
+        def read_bundle(self, index: int, width: int) -> bytes:
+            raise UnavailableError("failed to connect")
+
+        def fetch_object(self, digest: bytes, bytes_max: int) -> bytes:
+            raise UnavailableError("failed to connect")
+
+    monkeypatch.setattr(remote_log, "RETRY_SECONDS", 0.0)
+    client: Any = Away()
+    with pytest.raises(UnavailableError, match=r"^the audit log at log\.example:7000 does not answer$"):
+        RemoteLog(client, ADDRESS).read_bundle(0, 1)
+    with pytest.raises(UnavailableError, match=r"^no gatekeeper answers: log\.example:7000, b:2$"):
+        RemoteObjects(client, [ADDRESS, "b:2"]).fetch_object(sha256(b"object"), 9)

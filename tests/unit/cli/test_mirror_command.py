@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sfrl_secure.audit import mirror
 from sfrl_secure.audit.mirror import MirroredLog
 from sfrl_secure.audit.mirror_objects import MirroredObjects
 from sfrl_secure.cli import mirror as command
-from sfrl_secure.errors import ConsistencyError, MissingEvidenceError, UnavailableError
+from sfrl_secure.errors import (
+    ConsistencyError,
+    MalformedError,
+    MissingEvidenceError,
+    UnavailableError,
+    UncertainStateError,
+)
 from sfrl_secure.ids import sha256
+from sfrl_secure.storage import files
 from sfrl_secure.translog.checkpoint import Checkpoint
 
 ROOT = sha256(b"root")
@@ -24,13 +33,16 @@ def copied(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the copying came to, or the error that it ended with."""
     found: dict[str, Any] = {"objects": MirroredObjects(fetched=3), "error": None}
 
-    def copy_log(folder: Path, profile: Path, tell: Any) -> Any:
+    def copy_log(folder: Path, named: Any, tell: Any, *, check: bool) -> Any:
+        found["check"] = check
         if found["error"] is not None:
             raise found["error"]
         tell("entries", 30, 30)
         return LOG, found["objects"]
 
     monkeypatch.setattr(command, "copy_log", copy_log)
+    named = SimpleNamespace(trust_policy=Path("/home/eve/fed/auditors/../trust policy.txt"))
+    monkeypatch.setattr(command, "open_profile", lambda profile: named)
     return found
 
 
@@ -40,7 +52,15 @@ def test_a_copy_that_is_complete_gives_0_and_its_two_folders(run, tmp_path: Path
     assert ended.out.splitlines() == [
         "log_size: 30", f"root: {ROOT.hex()}", "new_entries: 10", "new_objects: 3", "missing_objects: 0",
         "altered_objects: none", f"log: {tmp_path / 'log'}", f"objects: {tmp_path / 'objects'}",
+        f"next: sfrl audit verify --log {tmp_path / 'log'} --objects {tmp_path / 'objects'}"
+        " --trust-policy '/home/eve/fed/trust policy.txt'",
     ]  # fmt: skip
+    assert copied["check"] is False
+
+
+def test_check_reads_objects_again(run, tmp_path: Path, copied) -> None:
+    assert run("audit", "mirror", tmp_path, "--profile", "profile.toml", "--check").code == 0
+    assert copied["check"] is True
 
 
 def test_json_is_one_object_on_one_line(run, tmp_path: Path, copied) -> None:
@@ -100,6 +120,30 @@ def test_a_file_that_the_profile_names_is_named(run, tmp_path: Path) -> None:
     assert ended.code == 2
     assert "tls.crt" in ended.err
     assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [("full", "full holds other things"), ("file", "file is no folder"), ("file/a", "file/a is no folder")],
+)
+def test_a_folder_that_is_none_for_a_mirror_is_named(tmp_path: Path, place: str, sentence: str) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes").touch()
+    (tmp_path / "file").touch()
+    named: Any = SimpleNamespace()
+    with pytest.raises(MalformedError, match=sentence):
+        command.copy_log(tmp_path / place, named, lambda *_: None)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(folder: Path) -> None:
+        raise UncertainStateError("a folder could not be made")
+
+    monkeypatch.setattr(files, "make_folder", fails)
+    monkeypatch.setattr(mirror, "LogMirror", lambda folder, policy: None)
+    named: Any = SimpleNamespace(open_trust_policy=lambda: None, open_tls=lambda: None)
+    with pytest.raises(MalformedError, match=f"{tmp_path / 'copy'} cannot be made"):
+        command.copy_log(tmp_path / "copy", named, lambda *_: None)
 
 
 @pytest.mark.parametrize("url", ["http://log.example", "https://log.example/mars/"])
