@@ -130,15 +130,21 @@ class Death:
         if self._how == "torn" and call == "write_all":
             os.write(subject, data[:len(data) // 2])
         if self._how == "power":
-            for path in self._folder.rglob("*"):
-                status = path.lstat()
-                if (status.st_dev, status.st_ino) in self._unsynced and path.suffix != ".sqlite":
-                    keep = random.choice([0, status.st_size // 2])
-                    # A segment of the journal is longer than what was appended last: that alone is lost.
-                    if path.parent.name == SEGMENTS_NAME:
-                        continue
-                    os.truncate(path, keep)
+            (self._folder / "unsynced").write_text(json.dumps(list(self._unsynced)))
         os.kill(os.getpid(), signal.SIGKILL)
+
+    def lose_what_was_not_synced(self) -> None:
+        """After the death, or the process would still see it: cut the files that had no sync."""
+        noted = self._folder / "unsynced"
+        if not noted.exists():
+            return
+        unsynced = {tuple(each) for each in json.loads(noted.read_text())}
+        noted.unlink()
+        for path in sorted(self._folder.rglob("*")):
+            status = path.lstat()
+            # A segment of the journal is longer than what was appended last: `torn` cuts that.
+            if (status.st_dev, status.st_ino) in unsynced and path.parent.name != SEGMENTS_NAME:
+                os.truncate(path, random.choice([0, status.st_size // 2]))
 
 
 @pytest.fixture
@@ -198,6 +204,7 @@ class Crash:
         while True:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
+                death.lose_what_was_not_synced()
                 return -status if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
             assert time.monotonic() < deadline, os.kill(child, signal.SIGKILL)
             time.sleep(0.002)
