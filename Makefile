@@ -33,9 +33,10 @@ lint: $(VENV)/.ready
 	$(BIN)/buf lint proto
 	$(BIN)/python -m sfrl_secure.wire.generate --check
 
-# Figures of this machine; `python -m benchmarks audit_log --json --quick` is the short run.
+# Figures of this machine, one JSON object a line; `python -m benchmarks NAME --json --quick` is the short run of one.
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks audit_log --json
+	$(BIN)/python -m benchmarks ingest --json
 
 # Hostile bytes, always the same: `python -m tests.fuzz --seed N` takes others.
 fuzz: $(VENV)/.ready

@@ -6,6 +6,8 @@
                                                      these rates and nothing else: for whoever makes one faster
     python -m benchmarks audit_log --quick --only unary --profile FILE
                                                      the log under a profiler: FILE is a table of functions by CPU time
+    python -m benchmarks ingest --json               admitting updates and enrolling, some minutes
+    python -m benchmarks ingest --json --quick       the same on a small scale
 
 `cpu_ratios` compare CPU time for each entry, server, witnesses and writers together: on a machine with other things
 to do they say more than rates do.
@@ -25,9 +27,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import audit_log
+from benchmarks import audit_log, ingest
 
-NAMES = ("audit_log",)
+NAMES = ("audit_log", "ingest")
 RATES = ("bare", "intercepted", "unary", "batch", "stream", "hybrid_unary", "hybrid_batch", "hybrid_stream")
 
 
@@ -51,10 +53,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if given.cpus is not None:
         os.sched_setaffinity(0, {int(cpu) for cpu in given.cpus.split(",")})
-    figures = audit_log.run(
-        quick=given.quick, folder=given.dir, profile=given.profile, rates_only=given.rates_only, keep=given.keep,
-        only=only,
-    )  # fmt: skip
+    if given.name == "ingest":
+        figures = ingest.run(quick=given.quick, folder=given.dir)
+    else:
+        figures = audit_log.run(
+            quick=given.quick, folder=given.dir, profile=given.profile, rates_only=given.rates_only, keep=given.keep,
+            only=only,
+        )  # fmt: skip
     print(json.dumps(figures, indent=None if given.json else 1))
     return 1 if figures["errors"] else 0
 
@@ -65,6 +70,8 @@ def _wrong_in(given: argparse.Namespace, only: Sequence[str]) -> str | None:
         return f"there is no benchmark of this name; there are: {', '.join(NAMES)}"
     if not set(only) <= set(RATES):
         return f"--only: there are these rates: {', '.join(RATES)}"
+    if given.name == "ingest" and (only or given.rates_only or given.keep or given.profile is not None):
+        return "ingest takes --json, --quick, --dir and --cpus"
     if given.cpus is not None:
         mine = os.sched_getaffinity(0)
         if not set(given.cpus.split(",")) <= set(map(str, mine)):

@@ -24,12 +24,14 @@ from pathlib import Path
 import grpc
 
 from sfrl_secure.clock import SystemClock
+from sfrl_secure.governance.services import KEY_EXCHANGES
 from sfrl_secure.ids import Digest, parse_hex_digest, parse_spiffe_id
-from sfrl_secure.rpc.identity import RecordedIdentity, TransportPolicy
+from sfrl_secure.rpc.identity import DoorTerms, RecordedIdentity, TransportPolicy
 from sfrl_secure.rpc.logs import configure_logs
-from sfrl_secure.rpc.server import Method, RpcServer, ServerSettings, ServerTls
+from sfrl_secure.rpc.server import Method, RpcServer, ServerSettings
 from sfrl_secure.services.config import AuditLogConfig, read_config
 from sfrl_secure.services.placement import share_one_cpu
+from sfrl_secure.services.tls_files import ServiceTls
 
 EMPTY = "/sfrl.benchmark.v1.EmptyService/Empty"
 _FAR_FUTURE_US = 2**62
@@ -40,13 +42,17 @@ class KnownPeers:
 
     def __init__(self, identities: dict[str, str]) -> None:
         self._recorded = {
-            parse_hex_digest(spki): RecordedIdentity(parse_spiffe_id(name), _FAR_FUTURE_US)
+            parse_hex_digest(spki): RecordedIdentity(parse_spiffe_id(name), None, _FAR_FUTURE_US)
             for name, spki in identities.items()
         }
 
     def lookup(self, spki_sha256: Digest) -> RecordedIdentity | None:
         """What the table says of a public key."""
         return self._recorded.get(spki_sha256)
+
+    def door_terms(self) -> DoorTerms:
+        """Both groups, at any time."""
+        return DoorTerms(KEY_EXCHANGES, _FAR_FUTURE_US)
 
 
 def serve(kind: str, config: AuditLogConfig, identities: dict[str, str]) -> None:
@@ -55,7 +61,7 @@ def serve(kind: str, config: AuditLogConfig, identities: dict[str, str]) -> None
     share_one_cpu()
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stopping.set())
-    tls = ServerTls(config.read_tls_key(), config.read_certificate(), config.read_client_roots())
+    tls = ServiceTls(config).server()
     if kind == "bare":
         server = grpc.server(ThreadPoolExecutor(config.threads))
         handler: grpc.RpcMethodHandler[bytes, bytes]

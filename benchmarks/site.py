@@ -30,8 +30,8 @@ from sfrl_secure.governance.services import Signatory
 from sfrl_secure.ids import Digest, SpiffeId, parse_spiffe_id
 from sfrl_secure.rpc.channel import ClientTls, RpcChannel
 from sfrl_secure.rpc.clients import AuditLogClient
-from sfrl_secure.services.federation.create import Federation, create_federation, write_secret_file
-from sfrl_secure.services.federation.folder import toml_of
+from sfrl_secure.services.federation.create import Federation, create_federation
+from sfrl_secure.services.federation.folder import toml_of, write_secret_file
 from sfrl_secure.services.federation.plan import FederationPlan, default_plan
 from sfrl_secure.services.federation.supervise import ServiceProcess
 from sfrl_secure.storage.secrets import read_secret

@@ -15,8 +15,7 @@ from typing import Annotated, ClassVar, TypeVar
 from pydantic import AfterValidator, Field
 
 from sfrl_secure.crypto.keys import SigningKey, signing_key_from_pem
-from sfrl_secure.crypto.secret import SecretBytes
-from sfrl_secure.crypto.svid import open_svid
+from sfrl_secure.crypto.svid import PeerCertificate, open_svid
 from sfrl_secure.errors import DeniedError, MalformedError
 from sfrl_secure.ids import SpiffeId, parse_hex_digest, parse_spiffe_id
 from sfrl_secure.limits import TRUST_POLICY_BYTES_MAX
@@ -24,7 +23,9 @@ from sfrl_secure.storage.files import read_bounded
 from sfrl_secure.storage.secrets import read_secret
 from sfrl_secure.storage.settings import (
     Address,
+    HexDigest,
     Name,
+    PeerAddress,
     Section,
     SettingsPath,
     Suite,
@@ -32,6 +33,7 @@ from sfrl_secure.storage.settings import (
     checked_by,
     read_settings,
 )
+from sfrl_secure.storage.tls_pair import TlsPair, read_tls_pair
 from sfrl_secure.translog.policy import TrustPolicy, parse_trust_policy
 
 CONFIG_BYTES_MAX = 256 * 1024
@@ -79,6 +81,9 @@ class ServiceConfig(Section):
         listen: where its gRPC server listens; port 0 takes a free one.
         trust_policy: which log, witnesses and quorum count (c2sp.org/tlog-policy).
         origin: of the federation's log; it stands in the trust policy.
+        federation_id: SHA-256 of root v1, in hex; what a service that renews its certificate signs.
+        renew_address: a gatekeeper that issues, where the service gets its next certificate; without it none is got,
+            except by a gatekeeper that issues itself.
         threads: calls served at once.
         grace_seconds: running calls have this long to end at a stop.
     """
@@ -91,6 +96,8 @@ class ServiceConfig(Section):
     trust_policy: SettingsPath
     origin: str
     tls: TlsFiles
+    federation_id: HexDigest | None = None
+    renew_address: PeerAddress | None = None
     threads: Annotated[int, Field(ge=4, le=512)] = 48
     grace_seconds: Annotated[float, Field(ge=0, le=300)] = 5.0
 
@@ -105,25 +112,31 @@ class ServiceConfig(Section):
             raise MalformedError("the trust policy does not list the origin of the configuration")
         return policy
 
-    def read_certificate(self) -> bytes:
-        """Read the service's certificate chain, in PEM, whose leaf is for exactly this service.
+    def read_tls(self) -> TlsPair:
+        """Read the service's certificate chain, whose leaf is for exactly this service, and its key, in PEM.
 
         Raises:
-            NotFoundError, MalformedError: no file, or the certificate of another service or role.
+            NotFoundError, DeniedError, MalformedError: no file, a key that others can read, the certificate of another
+                service or role, or another certificate's key.
         """
-        chain = read_bounded(self.tls.certificate, CERTIFICATES_BYTES_MAX)
+        pair = read_tls_pair(self.tls.certificate, self.tls.key)
+        self.open_certificate(pair)
+        return pair
+
+    def open_certificate(self, pair: TlsPair) -> PeerCertificate:
+        """Check that a chain's leaf is for exactly this service, and say what the leaf says.
+
+        Raises:
+            MalformedError: it is the certificate of another service or role.
+        """
         wanted = f"spiffe://{self.trust_domain}/service/{self.role}/{self.name}"
         try:
-            found = open_svid(_leaf_of(chain), self.trust_domain)
+            found = open_svid(_leaf_of(pair.chain), self.trust_domain)
         except DeniedError:
             found = None
         if found is None or found.spiffe_id != wanted:
             raise MalformedError(f"the certificate in the configuration is not that of {wanted}")
-        return chain
-
-    def read_tls_key(self) -> SecretBytes:
-        """Read the certificate's private key, in PEM."""
-        return read_secret(self.tls.key)
+        return found
 
     def read_client_roots(self) -> bytes:
         """Read the CAs whose certificates may shake hands: the client CA and the service CA, in PEM."""
@@ -183,6 +196,25 @@ class AuditLogConfig(ServiceConfig):
     anchor_seconds: Annotated[float, Field(gt=0, le=60)] = 30.0
 
 
+class Issuing(Section):
+    """What a gatekeeper needs to issue identities. The CAs' certificates are the first of `tls.client_ca` and
+    `tls.service_ca`.
+
+    Attributes:
+        client_ca_key: for participants, operators and auditors; without it none of them gets an identity here.
+        service_ca_key: for services; likewise.
+        lifetime_seconds: of a certificate of a service or participant; never beyond the CA's.
+        people_lifetime_seconds: of one of an operator or auditor.
+        enrol_listen: where newcomers are taken, without a client certificate; without it, nowhere.
+    """
+
+    client_ca_key: SettingsPath | None = None
+    service_ca_key: SettingsPath | None = None
+    lifetime_seconds: Annotated[int, Field(ge=10, le=365 * 86_400)] = 86_400
+    people_lifetime_seconds: Annotated[int, Field(ge=10, le=365 * 86_400)] = 90 * 86_400
+    enrol_listen: Address | None = None
+
+
 class GatekeeperConfig(ServiceConfig):
     """A gatekeeper's.
 
@@ -192,6 +224,7 @@ class GatekeeperConfig(ServiceConfig):
         objects_url: `s3://bucket/prefix`, where they lie instead.
         state_dir: private: what it keeps of the log over a restart.
         refusals_seconds: counted refusals are written this often.
+        issuing: where it issues TLS identities.
     """
 
     role = "gatekeeper"
@@ -202,6 +235,7 @@ class GatekeeperConfig(ServiceConfig):
     objects_url: str | None = None
     state_dir: SettingsPath
     refusals_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    issuing: Issuing | None = None
 
 
 class AggregatorConfig(ServiceConfig):
@@ -243,15 +277,22 @@ class VerifierConfig(ServiceConfig):
         witness_keys: files of the witness's keys, one a file, each of which the trust policy names.
         state_dir: what it has cosigned.
         callers: who may ask its gRPC server for its health.
+        signing: the key with which it asks for its next certificate.
     """
 
     role = "verifier"
 
+    signing: SigningFile | None = None
     witness_listen: Address
     witness_keys: Annotated[tuple[SettingsPath, ...], Field(min_length=1, max_length=WITNESS_KEYS_MAX)]
     state_dir: SettingsPath
     callers: tuple[KnownCaller, ...] = ()
 
+
+CONFIGS: dict[str, type[ServiceConfig]] = {
+    kind.role: kind for kind in (GatekeeperConfig, AggregatorConfig, AuditLogConfig, VerifierConfig)
+}
+"""By role."""
 
 _RENAMED = {
     "log_key": "it is `log_keys` now, a list, such as [\"log.key\"]",

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from sfrl_secure.clock import Clock
 from sfrl_secure.errors import MalformedError, SfrlError, UncertainStateError
 from sfrl_secure.ids import parse_spiffe_id
-from sfrl_secure.rpc.channel import ClientTls, RpcChannel
+from sfrl_secure.rpc.channel import RpcChannel
 from sfrl_secure.rpc.clients import AuditLogClient
 from sfrl_secure.rpc.follower import FollowSource, LogFollower
-from sfrl_secure.rpc.server import ServerTls
 from sfrl_secure.services.config import AggregatorConfig, GatekeeperConfig
 from sfrl_secure.services.kept_fold import KeptFold
+from sfrl_secure.services.tls_files import ServiceTls
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.services.writer import StatementWriter
 from sfrl_secure.translog.policy import TrustPolicy
@@ -29,8 +29,13 @@ CATCH_UP_SECONDS = 60.0
 
 @dataclass(slots=True)
 class FollowedFederation:
-    """The running parts; `start`, then `stop` once."""
+    """The running parts; `start`, then `stop` once.
 
+    Attributes:
+        tls: the service's own identity, for its server and its channels.
+    """
+
+    tls: ServiceTls
     channel: RpcChannel
     follower: LogFollower
     view: FederationView
@@ -80,17 +85,18 @@ def follow_federation(
     policy = config.open_trust_policy()
     name = parse_spiffe_id(f"spiffe://{config.trust_domain}/service/{role}/{config.name}")
     key = config.signing.open()
+    tls = ServiceTls(config)
     channel = RpcChannel(
         config.log_address,
         role="audit_log",
         trust_domain=config.trust_domain,
-        tls=ClientTls(config.read_tls_key(), config.read_certificate(), config.read_service_roots()),
+        tls=tls.client,
     )
     log = AuditLogClient(channel)
     kept = KeptFold(config.state_dir, config.origin, log_vkeys_of(policy, config.origin), policy)
     view, follower = follow_kept(kept, log, config.origin, policy, on_uncertain=on_uncertain)
     writer = StatementWriter(log, view, key, name, clock)
-    return FollowedFederation(channel, follower, view, kept, log, writer, stopping)
+    return FollowedFederation(tls, channel, follower, view, kept, log, writer, stopping)
 
 
 def follow_kept(
@@ -118,6 +124,7 @@ def follow_kept(
         policy=policy,
         on_entry=view.on_entry,
         on_witnessed=view.on_witnessed,
+        on_heard=view.on_heard,
         on_covered=lambda: kept.offer(follower.size, follower.position, view.freeze),
         on_failed=contradicted,
         start=kept.begin,
@@ -126,11 +133,6 @@ def follow_kept(
     )
     view.on_witnessed(follower.witnessed_size)
     return view, follower
-
-
-def server_tls_of(config: GatekeeperConfig | AggregatorConfig) -> ServerTls:
-    """The server's certificate, and the CAs of its callers."""
-    return ServerTls(config.read_tls_key(), config.read_certificate(), config.read_client_roots())
 
 
 def log_vkeys_of(policy: TrustPolicy, origin: str) -> tuple[str, str]:

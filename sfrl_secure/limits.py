@@ -29,7 +29,7 @@ SUBMIT_BYTES_MAX = 4 * 1024 * 1024
 """One submit, message and payload together."""
 
 UPDATE_HEADER_BYTES_MAX = 16 * 1024
-"""The envelope of an update, without its payload."""
+"""The envelope of an update, without its payload; of a withdrawal, a decision, a request for an identity or object."""
 
 DOCUMENT_BYTES_MAX = 60_000
 """One governance document, so that it fits into an entry with its signatures."""
@@ -68,7 +68,7 @@ SINGLE_REFUSALS_MAX = 3
 """Refusal entries per peer, round and reason; further ones are counted."""
 
 RECEIPT_BYTES_MAX = 2 * 1024 * 1024
-"""One receipt: at most 21 entries with their paths, and a note."""
+"""One receipt: a dozen entries or two with their paths, the roots after genesis, and a note."""
 
 FOLLOW_BYTES_MAX = 1024 * 1024
 """The entries of one message of FollowLog together."""
@@ -78,6 +78,21 @@ APPEND_ENTRIES_MAX = 256
 
 APPEND_BYTES_MAX = 1024 * 1024
 """The envelopes of one such message together."""
+
+ROOTS_MAX = 64
+"""Root documents after genesis that a receipt or a round shows."""
+
+CSR_BYTES_MAX = 4_096
+"""One PKCS #10 request, in DER."""
+
+CERTIFICATE_BYTES_MAX = 16 * 1024
+"""One certificate, in PEM."""
+
+LATENTS_MAX = 256
+"""Active latent dimensions that a decision names."""
+
+ATTRIBUTIONS_MAX = 64
+"""Inputs that a decision is attributed to."""
 
 PROVE_ENTRIES_MAX = 64
 """Entries that one call of ProveEntries proves."""
@@ -101,11 +116,34 @@ ROUND_US_MAX = 10**15
 ROUNDS_MAX = 2**31
 """Rounds of one segment in all."""
 
+QUOTA_WINDOW_US_MIN = 1_000_000
+QUOTA_WINDOW_US_MAX = 31 * 86_400_000_000
+"""Shortest and longest window of a quota."""
+
+QUOTA_UPDATES_MAX = 10**6
+QUOTA_BYTES_MAX = 2**53
+"""What a quota grants one participant in a window, at most."""
+
+LEAKAGE_BOUNDS_MAX = 16
+"""Entries of `leakage.rows`, and of `leakage.labels`."""
+
+CLASS_MAX = 2**31 - 1
+"""Highest class that a decision predicts."""
+
+JOIN_LIFETIME_US = 31 * 86_400_000_000
+"""An invitation expires at most this long after it was logged."""
+
+ORDER_LIFETIME_US = 72 * 3_600_000_000
+"""An order expires at most this long after it was logged."""
+
 RETENTION_DAYS_MAX = 36_500
 """Days for which payloads are kept."""
 
-POLICIES_MAX = 32
-"""Cedar policies of a rules document: an entry takes 64 rule ids, and both decisions may name all policies."""
+POLICIES_MAX = 256
+"""Cedar policies of a rules document."""
+
+DETERMINING_MAX = 32
+"""Rules that one decision may be determined by: an entry takes 64 rule ids, those of both decisions."""
 
 POLICY_STEPS_MAX = 128
 """Characters of one Cedar policy that can make an expression deeper: see `governance.cedar_text`."""

@@ -16,59 +16,56 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from simulated_documents import SimulatedDocuments
+from simulated_federation import (
+    AUDITORS,
+    DAY_US,
+    DOMAIN,
+    GRID,
+    HOUR_US,
+    IDENTITY_UNTIL_US,
+    LOG_HOST,
+    MANIFEST,
+    NOW_US,
+    ROVERS,
+    SEGMENT,
+    SERVICES,
+    UNTIL_US,
+    WITNESSES,
+    auditor_id,
+    operator_id,
+    participant_id,
+    service_id,
+)
+from simulated_statements import SimulatedStatements, payload_of
 
 from sfrl_secure.aggregation.models import ModelSnapshot
 from sfrl_secure.clock import FixedClock
-from sfrl_secure.crypto.envelope import Envelope, sign_envelope
+from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.crypto.keys import SigningKey
-from sfrl_secure.crypto.possession import prove_possession
 from sfrl_secure.errors import ConflictError, MalformedError, SfrlError
-from sfrl_secure.governance.build import (
-    build_genesis,
-    build_participant,
-    build_root,
-    build_rules,
-    build_services,
-    build_terms,
-)
-from sfrl_secure.governance.documents import Document, Signatory, Thresholds, parse_document
-from sfrl_secure.governance.manifest import ModelManifest, TensorSpec
+from sfrl_secure.governance.build import build_genesis
 from sfrl_secure.governance.origin import origin_of
 from sfrl_secure.governance.root import GenesisDocument, RootDocument, parse_root
-from sfrl_secure.governance.rules import RulesDocument
-from sfrl_secure.governance.services import ServicesDocument
-from sfrl_secure.governance.statements import (
-    STATEMENT_TYPE,
-    UPDATE_TYPE,
-    Body,
-    IdentityIssued,
-    PayloadFormat,
-    RoundOpened,
-    Statement,
-    UpdateAdmitted,
-    UpdateStatement,
-)
-from sfrl_secure.governance.terms import ModelTerms, RoundTerms, SegmentTerms, UpdateLimits
-from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId, parse_spiffe_id, sha256
+from sfrl_secure.governance.statements import Statement, UpdateStatement
+from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId, sha256
 from sfrl_secure.participant.sdk import Participant
-from sfrl_secure.rounds.closing import close_round
 from sfrl_secure.rounds.fold import FederationFold
-from sfrl_secure.rounds.payloads import check_payload
 from sfrl_secure.rounds.refusals import RefusalCounter
-from sfrl_secure.rounds.state import FederationState, RoundState, SegmentState
+from sfrl_secure.rounds.state import FederationState, SegmentState
 from sfrl_secure.rpc.channel import RpcChannel, RpcStream
 from sfrl_secure.rpc.identity import Peer, record_peer
 from sfrl_secure.sequencer.log_keys import LogKeys
 from sfrl_secure.services.aggregator.work import Aggregator
 from sfrl_secure.services.gatekeeper.admit import Admitter, ByteBudget, Submission
+from sfrl_secure.services.gatekeeper.complaints import ComplaintAnswerer
 from sfrl_secure.services.gatekeeper.fetches import FetchLog
 from sfrl_secure.services.gatekeeper.proofs import ProofBuilder
 from sfrl_secure.services.gatekeeper.refuse import Refuser
 from sfrl_secure.services.gatekeeper.servicer import GatekeeperServicer
+from sfrl_secure.services.gatekeeper.words import WordTaker
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.services.writer import StatementWriter
-from sfrl_secure.sparse.encode import pack_update
-from sfrl_secure.sparse.update import SparseUpdate
 from sfrl_secure.storage.objects import ObjectStore
 from sfrl_secure.translog.checkpoint import Checkpoint, format_checkpoint
 from sfrl_secure.translog.cosignature import Cosigner, sign_checkpoint
@@ -80,34 +77,14 @@ from sfrl_secure.translog.tree import MerkleTree
 from sfrl_secure.wire.audit_service import AppendedEntry
 from sfrl_secure.wire.content import Content, parse_content
 from sfrl_secure.wire.entries import encode_entry, encode_envelope
-from sfrl_secure.wire.statements import encode_statement, encode_update
 
-NOW_US = 1_780_000_000_000_000
-DAY_US = 86_400_000_000
-UNTIL_US = NOW_US + 400 * DAY_US
-DOMAIN = "mars.example"
-SEGMENT = "rocks"
-GRID = 16
-MANIFEST = ModelManifest(
-    (
-        TensorSpec("a.weight", (4, 4), "int32"),
-        TensorSpec("a.bias", (4,), "int64"),
-        TensorSpec("frozen", (4,), "int32"),
-    )
-)
-WITNESSES = ("w1", "w2", "w3")
-ROVERS = ("rover-1", "rover-2", "rover-3", "rover-4")
-
-
-def service_id(role: str, name: str) -> SpiffeId:
-    """SPIFFE ID of a service."""
-    return parse_spiffe_id(f"spiffe://{DOMAIN}/service/{role}/{name}")
-
-
-def participant_id(name: str) -> SpiffeId:
-    """SPIFFE ID of a participant."""
-    return parse_spiffe_id(f"spiffe://{DOMAIN}/participant/{name}")
-
+# Tests take the federation's names from here, with everything else.
+__all__ = [
+    "DAY_US", "DOMAIN", "GRID", "HOUR_US", "IDENTITY_UNTIL_US", "LOG_HOST", "MANIFEST", "NOW_US", "ROVERS", "SEGMENT",
+    "UNTIL_US", "WITNESSES", "Context", "Covered", "DirectChannel", "LaggingView", "SimulatedGatekeeper",
+    "SimulatedLog", "Simulator", "SteppedAggregator", "auditor_id", "make_witness", "operator_id", "participant_id",
+    "payload_of", "service_id", "submission",
+]  # fmt: skip
 
 @dataclass(frozen=True)
 class Covered:
@@ -122,7 +99,9 @@ class LaggingView(FederationView):
     """A view that reads when a test says so: `let` takes in what has come meanwhile."""
 
     def __init__(self, fold: FederationFold) -> None:
-        super().__init__(fold)
+        # What it reads is new whenever it is asked: a simulated log is never away.
+        super().__init__(fold, monotonic=lambda: 0.0)
+        self.on_heard()
         self.is_held = False
         self._held: list[Callable[[], None]] = []
 
@@ -278,11 +257,17 @@ class SimulatedLog:
         return max(self.clock.now_us(), self._entries[-1][1].log_time_us if self._entries else 0)
 
 
-class Simulator:
+class Simulator(SimulatedDocuments, SimulatedStatements):
     """A federation with its log; the segment's first terms, rules, services and participants are in force.
 
     `terms` and `rules` change what is built: see `build_terms` and Cedar. Documents come in the order genesis,
     services, rules, terms; then each participant's record and identity.
+
+    Attributes:
+        operators, keys, auditors, rovers: signing keys of operators by name, services and auditors by SPIFFE ID,
+            participants by name.
+        tokens: join tokens by the name that is invited.
+        root: the newest.
     """
 
     def __init__(
@@ -297,18 +282,12 @@ class Simulator:
         self.folder = folder
         self.clock = FixedClock(NOW_US)
         self.operators = {name: SigningKey.generate("ed25519") for name in ("ann", "bob", "eve")}
-        self.keys = {
-            service_id(role, name): SigningKey.generate("ed25519")
-            for role, name in (("gatekeeper", "g1"), ("gatekeeper", "g2"), ("aggregator", "a1"), ("audit_log", "l1"))
-        }
+        self.keys = {service_id(role, name): SigningKey.generate("ed25519") for role, name in SERVICES}
+        self.auditors = {auditor_id(name): SigningKey.generate("ed25519") for name in AUDITORS}
+        self.tokens: dict[str, SigningKey] = {}
         self.rovers = {name: SigningKey.generate((suites or {}).get(name, "ed25519")) for name in rovers}
-        root_raw = build_root(
-            expires_us=UNTIL_US,
-            trust_domain=DOMAIN,
-            log_host="log.mars.example",
-            operators={name: key.public_key for name, key in self.operators.items()},
-            thresholds=Thresholds(root=2, governance=2, enrolment=2, revocation=1),
-        )
+        self.root: RootDocument | None = None
+        root_raw = self.root_raw()
         self.root = parse_root(root_raw)
         self.federation_id = self.root.digest
         self.origin = origin_of(self.root.log_host, self.federation_id)
@@ -338,8 +317,6 @@ class Simulator:
             self.record(name)
             self.issue(name)
 
-    # Documents
-
     @property
     def state(self) -> FederationState:
         """State of the whole log."""
@@ -349,184 +326,6 @@ class Simulator:
     def segment(self) -> SegmentState:
         """The one segment."""
         return self.state.segments[SEGMENT]
-
-    def sign_document(self, payload_type: str, raw: bytes, signers: Sequence[str] = ("ann", "bob")) -> Envelope:
-        """Sign as operators."""
-        return sign_envelope(payload_type, raw, [self.operators[name] for name in signers])
-
-    def publish(self, payload_type: str, raw: bytes, signers: Sequence[str] = ("ann", "bob")) -> int:
-        """Sign and append a document; give its index."""
-        return self.log.order(self.sign_document(payload_type, raw, signers))
-
-    def succession(self, series: tuple[str, str]) -> dict[str, Any]:
-        """Version, previous digest and expiry of the next document of a series."""
-        placed = self.state.placed.get(series)
-        before: Document | None = None if placed is None else placed.document
-        return {
-            "federation_id": self.federation_id,
-            "expires_us": UNTIL_US,
-            "version": 1 if before is None else before.version + 1,
-            "previous": ZERO_DIGEST if before is None else before.digest,
-        }
-
-    def publish_services(self, **changes: Any) -> int:
-        """Publish the services document, or its next version; `services` maps SPIFFE IDs to keys."""
-        keys = changes.pop("services", self.keys)
-        services = [Signatory(spiffe_id, key.public_key) for spiffe_id, key in keys.items()]
-        given = {**self.succession(("services", "")), "services": services, **changes}
-        return self.publish(ServicesDocument.payload_type, build_services(**given))
-
-    def publish_rules(self, **changes: Any) -> int:
-        """Publish the rules, or their next version."""
-        return self.publish(RulesDocument.payload_type, build_rules(**{**self.succession(("rules", "")), **changes}))
-
-    def terms_raw(self, **changes: Any) -> bytes:
-        """Build the segment's next terms."""
-        segment = changes.get("segment", SEGMENT)
-        given = {
-            **self.succession(("segment-terms", segment)),
-            "segment": segment,
-            "sensitivity": 3,
-            "groups": ["rovers"],
-            "model": ModelTerms(MANIFEST, GRID, self.objects.put(self.initial.to_bytes())),
-            "tensors": ["a.weight", "a.bias"],
-            "value_types": ["int8"],
-            "suites": ["ed25519"],
-            "limits": UpdateLimits(
-                payload_bytes_max=4_096, nonzeros_max=8, norm_max=2**21, magnitude_max=2**20, weight_max=100
-            ),
-            "round_terms": RoundTerms(duration_us=60_000_000, cohort_min=2, cohort_max=3, rounds_max=3),
-            "evidence_days": 30,
-            "retention_days": 90,
-        }
-        return build_terms(**{**given, **changes})
-
-    def publish_terms(self, **changes: Any) -> int:
-        """Publish the segment's terms, or their next version."""
-        return self.publish(SegmentTerms.payload_type, self.terms_raw(**changes))
-
-    def record_raw(self, name: str, **changes: Any) -> bytes:
-        """Build a participant's next record."""
-        key = changes.pop("signing_key", None) or self.rovers[name]
-        given = {
-            **self.succession(("participant", name)),
-            "name": name,
-            "key": key.public_key,
-            "possession": prove_possession(key, self.federation_id, name),
-            "clearance": 5,
-            "groups": ["rovers"],
-        }
-        return build_participant(**{**given, **changes})
-
-    def record(self, name: str, **changes: Any) -> int:
-        """Record a participant, or the next version of its record."""
-        document = parse_document("application/vnd.sfrl.participant.v1+json", self.record_raw(name, **changes))
-        return self.publish(document.payload_type, document.raw)
-
-    # Statements
-
-    def statement(self, writer: SpiffeId, stream: str, body: Body, **changes: Any) -> Statement:
-        """State something on the newest heads."""
-        segment = self.state.segments.get(stream.removeprefix("segment/"))
-        given = Statement(
-            federation_id=self.federation_id,
-            stream=stream,
-            writer=writer,
-            key_id=self.keys[writer].public_key.key_id,
-            reads_governance=self.state.governance_head,
-            reads_segment=ZERO_DIGEST if segment is None else segment.control_head,
-            valid_until_us=self.clock.now_us() + 30_000_000,
-            request_id=sha256(b"%d %d" % (len(self.log.raw), self.clock.now_us()))[:16],
-            body=body,
-        )
-        return replace(given, **changes)
-
-    def sign(self, statement: Statement, key: SigningKey | None = None) -> Envelope:
-        """Sign a statement as its writer, or with another key."""
-        return sign_envelope(STATEMENT_TYPE, encode_statement(statement), [key or self.keys[statement.writer]])
-
-    def write(self, writer: SpiffeId, stream: str, body: Body, **changes: Any) -> int:
-        """State, sign and append; give the index."""
-        return self.log.order(self.sign(self.statement(writer, stream, body, **changes)))
-
-    def issue(self, name: str, *, spki: Digest | None = None) -> int:
-        """Record a participant's TLS key."""
-        body = IdentityIssued(participant_id(name), spki or sha256(name.encode()), 7, UNTIL_US)
-        return self.write(service_id("gatekeeper", "g1"), "identity", body)
-
-    def open_round(self) -> RoundState:
-        """Open the segment's next round."""
-        segment = self.segment
-        body = RoundOpened(segment.last_round + 1, segment.model, segment.terms.digest)
-        self.write(service_id("aggregator", "a1"), f"segment/{SEGMENT}", body)
-        assert segment.open_round is not None
-        return segment.open_round
-
-    def close_round(self, *, defective: Sequence[str] = ()) -> RoundState:
-        """Close the open round; it must be full or over."""
-        current = self.segment.open_round
-        assert current is not None
-        now_us = self.clock.now_us()
-        body = close_round(
-            current, defective=defective, is_active=lambda name: self.state.is_active(name, now_us), now_us=now_us
-        )
-        self.write(service_id("aggregator", "a1"), f"segment/{SEGMENT}", body)
-        return current
-
-    def update(
-        self,
-        name: str,
-        values: dict[int, int] | None = None,
-        *,
-        key: SigningKey | None = None,
-        payload: bytes | None = None,
-        **changes: Any,
-    ) -> tuple[Envelope, UpdateStatement, bytes]:
-        """An update for the open round, signed: envelope, statement and payload. `values`: coordinate to grid units."""
-        values = {0: 5, 3: -7, 17: 100} if values is None else values
-        if payload is None:
-            payload = payload_of(values)
-        key = key or self.rovers[name]
-        current = self.segment.current
-        given = UpdateStatement(
-            federation_id=self.federation_id,
-            segment=SEGMENT,
-            participant=name,
-            key_id=key.public_key.key_id,
-            round=current.number if current is not None else 1,
-            round_opened=current.opened if current is not None else ZERO_DIGEST,
-            base_model=current.base_model if current is not None else ZERO_DIGEST,
-            payload_sha256=sha256(payload),
-            payload_bytes=len(payload),
-            nonzeros=len(values),
-            format=PayloadFormat(1, "free", "int8"),
-            weight=10,
-            created_us=self.clock.now_us(),
-        )
-        update = replace(given, **changes)
-        return sign_envelope(UPDATE_TYPE, encode_update(update), [key]), update, payload
-
-    def admission(self, name: str, values: dict[int, int] | None = None, **changes: Any) -> UpdateAdmitted:
-        """What an honest gatekeeper would write about an update; its payload is stored."""
-        envelope, update, payload = self.update(name, values, **changes)
-        self.objects.put(payload)
-        current, record = self.segment.current, self.state.participant(name)
-        assert current is not None
-        assert record is not None
-        measured = check_payload(current.terms, self.state.rules(self.clock.now_us()), record, update, payload)
-        return UpdateAdmitted(
-            envelope_raw=encode_envelope(envelope),
-            envelope=envelope,
-            update=update,
-            facts=measured.facts,
-            rule_ids=measured.rule_ids,
-            retain_until_us=self.clock.now_us() + 91 * DAY_US,
-        )
-
-    def admit(self, name: str, values: dict[int, int] | None = None, **changes: Any) -> int:
-        """Admit an update; give the index."""
-        body = self.admission(name, values, **changes)
-        return self.write(service_id("gatekeeper", "g1"), f"segment/{SEGMENT}", body)
 
     # Services
 
@@ -597,9 +396,14 @@ class SimulatedGatekeeper:
         self.proofs = ProofBuilder(self.view, simulator.log, simulator.log)
         self.fetches = FetchLog(writer, simulator.clock, interval_seconds=0.001)
         self.fetches.start()
-        self.servicer = GatekeeperServicer(
-            self.view, self.admitter, self.refuser, self.proofs, self.fetches, simulator.objects, simulator.clock
+        self.words = WordTaker(writer, self.counter)
+        self.complaints = ComplaintAnswerer(
+            self.view, writer, self.proofs, monotonic=lambda: simulator.clock.now_us() / 1_000_000
         )
+        self.servicer = GatekeeperServicer(
+            self.view, self.admitter, self.refuser, self.proofs, self.fetches, self.words, simulator.objects,
+            simulator.clock,
+        )  # fmt: skip
 
 
 class Context:
@@ -675,11 +479,3 @@ def make_witness(name: str) -> Cosigner:
     """A witness with a new key."""
     key = SigningKey.generate("ed25519")
     return Cosigner(verifier_key(f"{name}.example", ED25519_COSIGNATURE, key.public_key.parts[0]), key.sign)
-
-
-def payload_of(values: dict[int, int], *, coordinates: int = MANIFEST.coordinates, grid_exponent: int = GRID) -> bytes:
-    """The int8 payload of an update in grid units; each value must be one that int8 holds exactly in its block."""
-    indices = np.array(sorted(values), dtype=np.int64)
-    units = np.array([values[index] for index in sorted(values)], dtype=np.int64)
-    update = SparseUpdate(coordinates, indices, units)
-    return pack_update(update, value_type="int8", grid_exponent=grid_exponent)

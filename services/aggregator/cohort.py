@@ -1,4 +1,4 @@
-"""A round's cohort: each admitted update fetched by its digest and decided again.
+"""A round's cohort: each update that may be counted, fetched by its digest and decided again.
 
 The aggregator takes updates from the log and from nowhere else, and believes no gatekeeper: signatures are checked by
 its fold, payloads here. An admission that fails is defective and is dropped. An object that is not there decides
@@ -34,18 +34,19 @@ class Cohort:
         self._decided: dict[str, SparseUpdate | None] = {}
 
     def decide(self, current: RoundState, admissions: Collection[Admission]) -> frozenset[str]:
-        """Decide every admission of the round; give the names of the defective ones.
+        """Decide these admissions of the round; give the names of the defective ones among them.
 
         Raises:
             NotFoundError, DigestError: an object is not there, or is not what its name says: nothing can be decided.
         """
         if self._opened != current.opened:
             self._opened, self._decided = current.opened, {}
+        names = {admission.update.participant for admission in admissions}
         for admission in admissions:
             name = admission.update.participant
             if name not in self._decided:
                 self._decided[name] = self._decide(current, admission)
-        return frozenset(name for name, update in self._decided.items() if update is None)
+        return frozenset(name for name in names if self._decided[name] is None)
 
     def names(self) -> frozenset[str]:
         """Participants whose admission was decided."""

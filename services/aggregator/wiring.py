@@ -17,7 +17,8 @@ from sfrl_secure.rpc.identity import TransportPolicy
 from sfrl_secure.rpc.server import RpcServer, ServerSettings
 from sfrl_secure.services.aggregator.work import Aggregator
 from sfrl_secure.services.config import AggregatorConfig
-from sfrl_secure.services.following import FollowedFederation, follow_federation, server_tls_of
+from sfrl_secure.services.following import FollowedFederation, follow_federation
+from sfrl_secure.services.renewal import Renewal, open_renewal
 from sfrl_secure.storage.objects import open_objects
 
 
@@ -31,6 +32,7 @@ class AggregatorService:
     grace_seconds: float
     on_uncertain: Callable[[UncertainStateError], None]
     stopping: threading.Event
+    renewal: Renewal | None
     _thread: threading.Thread | None = None
 
     def start(self) -> int:
@@ -39,11 +41,15 @@ class AggregatorService:
         self._thread = threading.Thread(target=self._work, name="aggregator", daemon=True)
         self._thread.start()
         self.server.start()
+        if self.renewal is not None:
+            self.renewal.start()
         return self.server.port
 
     def stop(self) -> None:
         """End the work between two steps, and everything else."""
         self.stopping.set()
+        if self._thread is not None and self.renewal is not None:
+            self.renewal.stop()
         if self._thread is not None:
             self.federation.view.wake()
             self.server.stop(self.grace_seconds)
@@ -76,12 +82,15 @@ def open_aggregator(
     federation = follow_federation(config, "aggregator", clock, stopping, on_uncertain=on_uncertain)
     with ExitStack() as opening:
         opening.callback(federation.stop)
+        renewal = open_renewal(
+            config, federation.tls, config.signing.open(), config.open_trust_policy(), clock,
+            federation.follower.call_again,
+        )
         objects = open_objects(config.objects_url or config.objects_dir)
         aggregator = Aggregator(federation.view, federation.writer, objects, clock)
-        tls = server_tls_of(config)
         server = RpcServer(
             ServerSettings(config.listen, config.threads),
-            tls=lambda: tls,
+            tls=federation.tls.server,
             methods=(),
             registry=federation.view,
             policy=TransportPolicy(config.trust_domain),
@@ -90,4 +99,6 @@ def open_aggregator(
             on_uncertain=on_uncertain,
         )
         opening.pop_all()
-        return AggregatorService(federation, aggregator, server, config.grace_seconds, on_uncertain, stopping)
+        return AggregatorService(
+            federation, aggregator, server, config.grace_seconds, on_uncertain, stopping, renewal
+        )

@@ -1,7 +1,8 @@
-"""The aggregator's work: follow the log, open and close rounds, add up, publish.
+"""The aggregator's work: follow the log, open and close rounds, add up, publish, derive again what an order asks for.
 
 It holds nothing that the log does not hold. Killed at any point, it starts by following the log and goes on (promise
-5).
+5). Payloads are looked at for updates that the log alone does not drop: nobody who withdrew, was excluded or revoked
+can hold a round up with an object that is not there.
 
 Runs in: aggregator.
 Trusts: the view. No gatekeeper.
@@ -11,7 +12,9 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from sfrl_secure.aggregation.models import encode_aggregate, model_bytes, parse_model
 from sfrl_secure.aggregation.weighted_mean import WEIGHTED_MEAN, WeightedMean
@@ -27,10 +30,20 @@ from sfrl_secure.errors import (
     VerificationError,
 )
 from sfrl_secure.governance.statements import ModelPublished, RoundOpened
-from sfrl_secure.rounds.closing import close_round, counted_of
+from sfrl_secure.governance.terms import SegmentTerms
+from sfrl_secure.ids import Digest
+from sfrl_secure.rounds.closing import close_round, counted_of, drop_reason
 from sfrl_secure.rounds.effects import ARITHMETIC
-from sfrl_secure.rounds.state import FederationState, RoundState
-from sfrl_secure.services.aggregator.actions import Action, CloseRound, OpenRound, PublishModel, next_action
+from sfrl_secure.rounds.reaggregation import counted_in_step, due_base
+from sfrl_secure.rounds.state import Admission, FederationState, RoundState
+from sfrl_secure.services.aggregator.actions import (
+    Action,
+    CloseRound,
+    DeriveAgain,
+    OpenRound,
+    PublishModel,
+    next_action,
+)
 from sfrl_secure.services.aggregator.cohort import Cohort
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.services.writer import Proposal, StatementWriter
@@ -45,7 +58,12 @@ _POSTPONING = (
 """What may hold on a newer state, or once an object or a service is there. Malformed is a store's file that is too long
 or none: whoever writes into the store could end the process otherwise."""
 
-_EVENTS = {OpenRound: "round_opened", CloseRound: "round_closed", PublishModel: "model_published"}
+_EVENTS = {
+    OpenRound: "round_opened",
+    CloseRound: "round_closed",
+    PublishModel: "model_published",
+    DeriveAgain: "model_derived_again",
+}
 
 _IDLE_SECONDS = 0.25
 """Longest pause between two looks at the deadlines; a change of the view ends it at once."""
@@ -79,7 +97,8 @@ class Aggregator:
     def _actions(self, state: FederationState) -> list[Action]:
         now_us = self._clock.now_us()
         found = [
-            next_action(segment, self._view.witnessed_size, now_us) for _, segment in sorted(state.segments.items())
+            next_action(state, segment, self._view.witnessed_size, now_us)
+            for _, segment in sorted(state.segments.items())
         ]
         return [action for action in found if action is not None]
 
@@ -93,6 +112,8 @@ class Aggregator:
                     self._close(action)
                 case PublishModel():
                     self._publish(action)
+                case DeriveAgain():
+                    self._derive_again(action)
         except _POSTPONING as error:
             reason = error.reason if isinstance(error, ConflictError | DeniedError) else str(error)
             _log.warning(f"{_EVENTS[type(action)]}_later", segment=action.segment, reason=reason)
@@ -102,24 +123,30 @@ class Aggregator:
 
     def _open(self, action: OpenRound) -> None:
         def decide(state: FederationState, now_us: int) -> Proposal:
-            segment = state.segment(action.segment)
-            if next_action(segment, self._view.witnessed_size, now_us) != action:
-                raise DeniedError("moved_on", "the segment needs something else by now")
-            body = RoundOpened(action.round, action.base_model, segment.terms.digest)
-            return Proposal(f"segment/{action.segment}", body, segment.terms.expires_us)
+            self._check_still_next(state, action, now_us)
+            terms = state.segment(action.segment).terms
+            return Proposal(
+                f"segment/{action.segment}",
+                RoundOpened(action.round, action.base_model, terms.digest),
+                terms.expires_us,
+            )
 
         self._writer.write(decide)
 
     def _close(self, action: CloseRound) -> None:
-        cohort = self._cohorts.setdefault(action.segment, Cohort(self._objects))
-        defective = self._decide_cohort(cohort, action.current)
+        with self._view.reading() as state:
+            current = self._round_of(state, action)
+            looked_at = _to_be_looked_at(state, current, self._clock.now_us())
+        cohort = self._cohort(action)
+        defective = cohort.decide(current, looked_at)
 
         def decide(state: FederationState, now_us: int) -> Proposal:
             opened = state.segment(action.segment).open_round
-            if opened is None or opened.opened != action.current.opened:
+            if opened is None or opened.opened != current.opened:
                 raise DeniedError("moved_on", "the round is closed by now")
-            if opened.admissions.keys() - cohort.names():
-                raise ConflictError("an update was admitted meanwhile")
+            names = {admission.update.participant for admission in _to_be_looked_at(state, opened, now_us)}
+            if names - cohort.names():
+                raise ConflictError("an update was admitted, or is to be counted, meanwhile")
             body = close_round(
                 opened, defective=defective, is_active=lambda name: state.is_active(name, now_us), now_us=now_us
             )
@@ -127,34 +154,105 @@ class Aggregator:
 
         self._writer.write(decide)
 
-    def _decide_cohort(self, cohort: Cohort, current: RoundState) -> frozenset[str]:
-        with self._view.reading():
-            admissions = tuple(current.admissions.values())
-        return cohort.decide(current, admissions)
-
     def _publish(self, action: PublishModel) -> None:
-        current = action.current
-        closed = current.closed
-        assert closed is not None, "next_action publishes for closed rounds only"
-        cohort = self._cohorts.setdefault(action.segment, Cohort(self._objects))
-        self._decide_cohort(cohort, current)
-        terms = current.terms.model
-        mean = WeightedMean(terms.manifest.coordinates)
-        for admission in counted_of(current, closed):
-            update = cohort.update_of(admission.update.participant)
-            mean.add(update.indices, update.values, admission.update.weight)
-        raw_base = self._objects.get(current.base_model, model_bytes(terms.manifest))
-        base = parse_model(raw_base, terms.manifest, terms.grid_exponent)
-        step = mean.result()
-        aggregate = self._objects.put(encode_aggregate(terms.manifest, terms.grid_exponent, step))
-        model = self._objects.put(base.add(step).to_bytes())
+        with self._view.reading() as state:
+            current = self._round_of(state, action)
+            closed = current.closed
+            assert closed is not None, "next_action publishes for closed rounds only"
+            counted = counted_of(current, closed)
+        mean = self._mean(self._cohort(action), current, counted)
+        self._publish_model(action, current, counted, current.base_model, mean)
+
+    def _derive_again(self, action: DeriveAgain) -> None:
+        """Derive the first step that is due: without whom the order leaves out, on what the step before has become."""
+        with self._view.reading() as state:
+            self._check_still_next(state, action, self._clock.now_us())
+            current, counted, base = self._due(state, action)
+        if len(counted) < current.terms.round.cohort_min:
+            # Too few to hide among: nothing is added up, and the step leads nowhere.
+            mean = np.zeros(current.terms.model.manifest.coordinates, dtype=np.int64)
+        else:
+            mean = self._mean(self._cohort(action), current, counted)
+        self._publish_model(action, current, counted, base, mean)
+
+    def _due(self, state: FederationState, action: DeriveAgain) -> tuple[RoundState, tuple[Admission, ...], Digest]:
+        """The round that is due, the updates that its model is now made of, and the model that it stands on."""
+        current = self._round_of(state, action)
+        return current, counted_in_step(current), due_base(state.segment(action.segment))
+
+    def _publish_model(
+        self,
+        action: PublishModel | DeriveAgain,
+        current: RoundState,
+        counted: tuple[Admission, ...],
+        base: Digest,
+        mean: NDArray[np.int64],
+    ) -> None:
+        supersedes = action.supersedes if isinstance(action, DeriveAgain) else None
+        aggregate, model = self._put_model(current.terms, base, mean)
         body = ModelPublished(
             round=current.number,
             round_closed=current.closed_hash,
-            base_model=current.base_model,
+            base_model=base,
             aggregate=aggregate,
             model=model,
             rule=WEIGHTED_MEAN,
             arithmetic=ARITHMETIC,
+            supersedes=supersedes,
         )
-        self._writer.write(lambda _state, _now_us: Proposal(f"segment/{action.segment}", body))
+
+        def decide(state: FederationState, now_us: int) -> Proposal:
+            # An order may have come while it was computed: it is then another model that is due, or none.
+            self._check_still_next(state, action, now_us)
+            if isinstance(action, DeriveAgain) and (counted, base) != self._due(state, action)[1:]:
+                raise DeniedError("moved_on", "a newer order leaves out others")
+            return Proposal(f"segment/{action.segment}", body)
+
+        self._writer.write(decide)
+
+    def _mean(self, cohort: Cohort, current: RoundState, counted: tuple[Admission, ...]) -> NDArray[np.int64]:
+        if cohort.decide(current, counted):
+            # Whoever closed the round counted what its payload forbids. There is no model of it that anyone should
+            # publish; operators can roll back, which gives the round up.
+            raise DeniedError("counted_defective", "the round counts an update that its payload forbids")
+        mean = WeightedMean(current.terms.model.manifest.coordinates)
+        for admission in counted:
+            update = cohort.update_of(admission.update.participant)
+            mean.add(update.indices, update.values, admission.update.weight)
+        return mean.result()
+
+    def _put_model(self, terms: SegmentTerms, base: Digest, mean: NDArray[np.int64]) -> tuple[Digest, Digest]:
+        """Store the aggregate and the model; give their names."""
+        manifest, grid_exponent = terms.model.manifest, terms.model.grid_exponent
+        found = parse_model(self._objects.get(base, model_bytes(manifest)), manifest, grid_exponent)
+        aggregate = self._objects.put(encode_aggregate(manifest, grid_exponent, mean))
+        return aggregate, self._objects.put(found.add(mean).to_bytes())
+
+    def _cohort(self, action: Action) -> Cohort:
+        return self._cohorts.setdefault(action.segment, Cohort(self._objects))
+
+    @staticmethod
+    def _round_of(state: FederationState, action: CloseRound | PublishModel | DeriveAgain) -> RoundState:
+        found = state.segment(action.segment).rounds.get(action.round)
+        if found is None:
+            raise DeniedError("moved_on", "the log that we follow has begun anew")
+        return found
+
+    def _check_still_next(self, state: FederationState, action: Action, now_us: int) -> None:
+        if next_action(state, state.segment(action.segment), self._view.witnessed_size, now_us) != action:
+            raise DeniedError("moved_on", "the segment needs something else by now")
+
+
+def _to_be_looked_at(state: FederationState, current: RoundState, now_us: int) -> tuple[Admission, ...]:
+    """Admissions that are counted unless their payload forbids it; none where an order ended the round."""
+    if current.ended_by_order:
+        return ()
+
+    def is_active(name: str) -> bool:
+        return state.is_active(name, now_us)
+
+    return tuple(
+        admission
+        for name, admission in sorted(current.admissions.items())
+        if drop_reason(current, name, defective=(), is_active=is_active) is None
+    )

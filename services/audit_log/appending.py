@@ -44,7 +44,7 @@ class Appending:
     """Takes envelopes to the sequencer. Safe for any number of threads."""
 
     def __init__(self, sequencer: Sequencer[Content], intake: Intake, counter: RefusalCounter) -> None:
-        """Count in `counter` who brings what is not theirs, and documents that lack signatures."""
+        """Count in `counter` what is refused for good: who brings what is not theirs, and what the fold denies."""
         self._sequencer = sequencer
         self._intake = intake
         self._counter = counter
@@ -64,7 +64,7 @@ class Appending:
         """Judge a request's envelopes, as far as that needs no order."""
         judged = self._intake.judge(envelopes, peer.spiffe_id.role)
         for envelope, each in zip(envelopes, judged, strict=True):
-            if isinstance(each, DeniedError) and each.reason == "role" and isinstance(envelope, Envelope):
+            if isinstance(each, DeniedError) and isinstance(envelope, Envelope):
                 self._count(each, envelope, peer)
         return judged
 
@@ -106,7 +106,7 @@ class Appending:
             result = next(ordered) if isinstance(judged, Submission) else judged
             if isinstance(result, UncertainStateError):
                 raise result
-            if isinstance(result, DeniedError) and result.reason == "threshold" and isinstance(judged, Submission):
+            if isinstance(result, DeniedError) and isinstance(judged, Submission):
                 self._count(result, judged.envelope, peer)
             results.append(result)
         return results

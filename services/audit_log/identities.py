@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sfrl_secure.ids import Digest
 from sfrl_secure.rounds.state import FederationState
-from sfrl_secure.rpc.identity import RecordedIdentity
+from sfrl_secure.rpc.identity import DoorTerms, RecordedIdentity, door_terms_of
 
 
 class LogIdentities:
@@ -22,4 +22,8 @@ class LogIdentities:
         """What is recorded for a public key, or None. A revoked participant's keys are not recorded any more."""
         # One look-up of a dictionary, without the fold's lock: every call would wait for the batch that is decided.
         found = self._state.identities.get(spki_sha256)
-        return None if found is None else RecordedIdentity(found.spiffe_id, found.not_after_us)
+        return None if found is None else RecordedIdentity(found.spiffe_id, found.serial, found.not_after_us)
+
+    def door_terms(self) -> DoorTerms:
+        """What connections must be, by the services document in force."""
+        return door_terms_of(self._state.services())

@@ -1,7 +1,8 @@
 """What arrives, judged as far as that needs no order: form, who may bring it, and the writer's signature.
 
-Operators' documents authenticate themselves, so anybody who is admitted may bring them: nobody can sit on another's
-revocation. Statements are brought by services alone; who else sends one is refused before its bytes are looked at.
+Documents authenticate themselves, records by a join key among them, so anybody who is admitted may bring them: nobody
+can sit on another's revocation. Statements are brought by services and auditors; who else sends one is refused before
+its bytes are looked at. Which kinds a writer's role may state, the fold decides.
 
 A writer's signature is verified here: with the others of its request, or of its batch. The key is the one that the
 services document in force names for the statement's writer; the fold compares it with the one that it would take, so
@@ -28,6 +29,8 @@ from sfrl_secure.rpc.identity import SERVICE_ROLES
 from sfrl_secure.sequencer.sequencer import Submission
 from sfrl_secure.services.audit_log.signature_checks import SignatureChecks
 from sfrl_secure.wire.content import Content, parse_content
+
+_WRITERS = SERVICE_ROLES | {"auditor"}
 
 Judged = Submission[Content] | SfrlError
 """A submission for the sequencer, or why there is none."""
@@ -77,8 +80,8 @@ class Intake:
 def _open(envelope: Envelope | MalformedError, role: str) -> Judged:
     if isinstance(envelope, MalformedError):
         return envelope
-    if envelope.payload_type == STATEMENT_TYPE and role not in SERVICE_ROLES:
-        return DeniedError("role", "only services bring statements")
+    if envelope.payload_type == STATEMENT_TYPE and role not in _WRITERS:
+        return DeniedError("role", "only services and auditors bring statements")
     try:
         return Submission(envelope, parse_content(envelope))
     except MalformedError as error:
@@ -89,5 +92,5 @@ def _key_of(content: Content, services: ServicesDocument | None) -> PublicKey | 
     """The key that the statement's writer has, where its writer is named with the key that it names."""
     if not isinstance(content, Statement) or services is None:
         return None
-    signatory = services.service_by_key(content.key_id)
-    return None if signatory is None or signatory.spiffe_id != content.writer else signatory.key
+    signatory = services.signatory(content.writer)
+    return None if signatory is None or signatory.key.key_id != content.key_id else signatory.key

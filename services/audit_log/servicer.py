@@ -1,8 +1,11 @@
 """The audit log's methods: append entries, follow the log, prove entries, read bundles.
 
 Appending is for everybody whom the door admits: what they bring authenticates itself, and `intake` refuses what is
-not theirs to bring. Reading is for services and auditors: entries name participants, who see only their own through a
-gatekeeper.
+not theirs to bring. Reading is for services, auditors and operators: entries name participants, who see only their own
+through a gatekeeper. Services decide by what they follow, so others cannot take all places from them.
+
+Whoever follows is told at least once a second that there is nothing new, when it is so: who has not heard it for some
+seconds knows that its view may be old.
 
 Format: proto/sfrl/audit/v1/audit_service.proto.
 
@@ -12,8 +15,11 @@ Trusts: the interceptor, for who calls. Nothing in a request.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import grpc
 
@@ -32,6 +38,7 @@ from sfrl_secure.wire.audit_service import (
     APPEND_ENTRIES,
     APPEND_ENTRY,
     FOLLOW_LOG,
+    HEARTBEAT,
     PROVE_ENTRIES,
     READ_ENTRY_BUNDLE,
     STREAM_ENTRIES,
@@ -64,7 +71,13 @@ BUNDLES_OF_ONE_MAX = 4
 BUNDLES_MAX = 16
 """ReadEntryBundle calls at once: each holds a bundle, 16 MiB at most, in memory."""
 
-_READERS = SERVICE_ROLES | {"auditor"}
+HEARTBEAT_SECONDS = 0.75
+"""A follower that has all entries is told so this often, and a look later at most: once a second."""
+
+HEAD_AGE_SECONDS = 0.5
+"""What a heartbeat says is true of a head that was the newest this long ago, or less."""
+
+_READERS = SERVICE_ROLES | {"auditor", "operator"}
 _LOOK_SECONDS = 0.25
 
 
@@ -72,17 +85,25 @@ class AuditLogServicer:
     """Answers calls. Safe for any number of threads."""
 
     def __init__(
-        self, sequencer: Sequencer[Content], appending: Appending, files: LogFiles, *, followers_max: int
+        self,
+        sequencer: Sequencer[Content],
+        appending: Appending,
+        files: LogFiles,
+        *,
+        followers_max: int,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Serve `sequencer` and the published `files`.
 
         Args:
-            followers_max: FollowLog calls at once, of all callers.
+            followers_max: FollowLog calls at once, of all callers; of those that are no services, half as many.
         """
         self._sequencer = sequencer
         self._appending = appending
         self._files = files
+        self._monotonic = monotonic
         self._follows = CallBound(FOLLOWS_OF_ONE_MAX, followers_max)
+        self._guests = CallBound(FOLLOWS_OF_ONE_MAX, max(1, followers_max // 2))
         self._streams = CallBound(STREAMS_OF_ONE_MAX, STREAMS_MAX)
         self._proofs = CallBound(PROOFS_OF_ONE_MAX, PROOFS_MAX)
         self._bundles = CallBound(BUNDLES_OF_ONE_MAX, BUNDLES_MAX)
@@ -127,7 +148,11 @@ class AuditLogServicer:
             # A caller that knows more than we do is no follower of this log.
             raise NotFoundError("the log has not so many entries")
         self._check_open()
-        with self._follows.call_of(peer_of(context).spiffe_id):
+        caller = peer_of(context).spiffe_id
+        with ExitStack() as places:
+            if caller.role not in SERVICE_ROLES:
+                places.enter_context(self._guests.call_of(caller))
+            places.enter_context(self._follows.call_of(caller))
             for batch in self._batches(first_index, context):
                 yield encode_follow_response(batch)
 
@@ -155,7 +180,8 @@ class AuditLogServicer:
 
     def _batches(self, first_index: int, context: grpc.ServicerContext) -> Iterator[FollowBatch]:
         index, witnessed_note = first_index, b""
-        head = self._sequencer.head
+        beaten = -math.inf
+        head, head_read = self._sequencer.head, self._monotonic()
         while True:
             while index < head.size:
                 entries = self._sequencer.history.entries(index, head.size, FOLLOW_BYTES_MAX)
@@ -168,9 +194,15 @@ class AuditLogServicer:
                 yield FollowBatch(0, (), witnessed_note)
             known: LogHead = head
             while head == known:
+                now = self._monotonic()
+                # Behind a caller that is slow to take entries the head is an old one: then it is read again first.
+                if now - beaten >= HEARTBEAT_SECONDS and now - head_read < HEAD_AGE_SECONDS:
+                    yield HEARTBEAT
+                    beaten = now
                 if self._closing.is_set() or not context.is_active():
                     return
                 try:
                     head = self._sequencer.wait_for_change(known, _LOOK_SECONDS)
                 except UnavailableError:
                     return  # The log is ending, and all of it was sent.
+                head_read = self._monotonic()

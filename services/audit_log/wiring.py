@@ -24,7 +24,7 @@ from sfrl_secure.rounds.fold import FederationFold
 from sfrl_secure.rounds.refusals import RefusalCounter
 from sfrl_secure.rounds.snapshot import decode_fold, freeze_fold
 from sfrl_secure.rpc.identity import TransportPolicy
-from sfrl_secure.rpc.server import RpcServer, ServerSettings, ServerTls
+from sfrl_secure.rpc.server import RpcServer, ServerSettings
 from sfrl_secure.sequencer.bootstrap import Folds, open_log
 from sfrl_secure.sequencer.history import Codec
 from sfrl_secure.sequencer.publication import Publication
@@ -46,6 +46,8 @@ from sfrl_secure.services.audit_log.trust import open_trust
 from sfrl_secure.services.config import AuditLogConfig
 from sfrl_secure.services.http import HttpServer
 from sfrl_secure.services.refusals import RefusalWriter
+from sfrl_secure.services.renewal import Renewal, open_renewal
+from sfrl_secure.services.tls_files import ServiceTls
 from sfrl_secure.storage.files import FolderLock, make_folder
 from sfrl_secure.storage.index import SqliteStatements
 from sfrl_secure.storage.log_folder import FolderLogStore
@@ -74,6 +76,7 @@ class AuditLog:
     servicer: AuditLogServicer
     server: RpcServer
     public: HttpServer | None
+    renewal: Renewal | None
     grace_seconds: float
     has_started: bool = False
 
@@ -89,11 +92,15 @@ class AuditLog:
         self.server.start()
         if self.public is not None:
             self.public.start()
+        if self.renewal is not None:
+            self.renewal.start()
         return self.server.port
 
     def stop(self) -> None:
         """End what was started, last begun first ended; nothing that was acknowledged is lost."""
         if self.has_started:
+            if self.renewal is not None:
+                self.renewal.stop()
             self.servicer.close()
             self.server.stop(self.grace_seconds)
             self.refusals.stop()
@@ -127,7 +134,7 @@ def open_audit_log(
     trust = open_trust(config, clock)
     policy, signer = trust.policy, trust.signer
     signing_key = config.signing.open()
-    tls = ServerTls(config.read_tls_key(), config.read_certificate(), config.read_client_roots())
+    tls = ServiceTls(config)
     with ExitStack() as opening:
         store = _open_store(config, opening)
         index = SqliteStatements(config.journal_dir / INDEX_NAME, log_id=sha256(config.origin.encode()))
@@ -183,7 +190,7 @@ def open_audit_log(
         servicer = AuditLogServicer(sequencer, appending, store.files, followers_max=config.followers_max)
         server = RpcServer(
             ServerSettings(config.listen, config.threads),
-            tls=lambda: tls,
+            tls=tls.server,
             methods=servicer.methods(),
             registry=LogIdentities(fold.state),
             policy=TransportPolicy(config.trust_domain),
@@ -207,6 +214,7 @@ def open_audit_log(
             servicer,
             server,
             public,
+            open_renewal(config, tls, signing_key, policy, clock),
             config.grace_seconds,
         )
 

@@ -6,8 +6,9 @@ Trusts: the plan.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from sfrl_secure.crypto.envelope import Envelope, sign_envelope
 from sfrl_secure.crypto.keys import PublicKey, SigningKey
@@ -30,10 +31,17 @@ from sfrl_secure.governance.documents import (
 )
 from sfrl_secure.governance.root import Thresholds
 from sfrl_secure.governance.services import Signatory
-from sfrl_secure.governance.terms import ModelTerms, RoundTerms, UpdateLimits
+from sfrl_secure.governance.terms import (
+    LeakageBound,
+    LeakageTerms,
+    ModelTerms,
+    QuotaTerms,
+    RoundTerms,
+    UpdateLimits,
+)
 from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId, parse_spiffe_id, sha256
 from sfrl_secure.limits import VALUE_MAX
-from sfrl_secure.services.federation.plan import FederationPlan, ParticipantPlan, SegmentPlan
+from sfrl_secure.services.federation.plan import FederationPlan, LeakageBoundPlan, ParticipantPlan, SegmentPlan
 
 _NORM_MAX = 2**62
 
@@ -78,16 +86,18 @@ def genesis_envelope(root: Envelope, log_keys: tuple[str, str], operators: Opera
 
 def services_envelope(
     federation_id: Digest,
+    plan: FederationPlan,
     services: Mapping[SpiffeId, PublicKey],
     auditors: Mapping[SpiffeId, PublicKey],
     operators: Operators,
 ) -> Envelope:
-    """Which service and which auditor signs with which key."""
+    """Which service and which auditor signs with which key, and which key exchanges are admitted."""
     document = build_services(
         federation_id=federation_id,
         expires_us=operators.expires_us,
         services=[Signatory(name, key) for name, key in sorted(services.items())],
         auditors=[Signatory(name, key) for name, key in sorted(auditors.items())],
+        key_exchange=plan.key_exchange,
     )
     return operators.sign(ServicesDocument.payload_type, document)
 
@@ -102,7 +112,7 @@ def terms_document(
     federation_id: Digest, plan: SegmentPlan, initial_model: Digest, expires_us: int, *, version: int = 1,
     previous: Digest = ZERO_DIGEST,
 ) -> bytes:
-    """A segment's terms; norm and magnitude become grid integers."""
+    """A segment's terms; norm, magnitude and noise become grid integers."""
     unit = 2**plan.grid_exponent
     return build_terms(
         federation_id=federation_id,
@@ -112,6 +122,7 @@ def terms_document(
         segment=plan.name,
         sensitivity=plan.sensitivity,
         groups=plan.groups,
+        operations=plan.operations,
         model=ModelTerms(manifest=plan.manifest, grid_exponent=plan.grid_exponent, initial=initial_model),
         value_types=plan.value_types,
         suites=plan.suites,
@@ -122,6 +133,18 @@ def terms_document(
             magnitude_max=min(int(plan.magnitude_max * unit), VALUE_MAX),
             weight_max=plan.weight_max,
         ),
+        quota=QuotaTerms(
+            window_us=plan.quota.window_seconds * 1_000_000,
+            updates_max=plan.quota.updates_max,
+            bytes_max=plan.quota.bytes_max,
+        ),
+        leakage=LeakageTerms(
+            nonzeros_min=plan.leakage.nonzeros_min,
+            weight_min=plan.leakage.weight_min,
+            noise_std_min=min(ceil(plan.leakage.noise_std_min * unit), VALUE_MAX),
+            rows=_bounds(plan.leakage.rows),
+            labels=_bounds(plan.leakage.labels),
+        ),
         round_terms=RoundTerms(
             duration_us=plan.duration_seconds * 1_000_000,
             cohort_min=plan.cohort_min,
@@ -131,6 +154,10 @@ def terms_document(
         evidence_days=plan.evidence_days,
         retention_days=plan.retention_days,
     )
+
+
+def _bounds(plans: Sequence[LeakageBoundPlan]) -> tuple[LeakageBound, ...]:
+    return tuple(LeakageBound(each.tensor, each.axis, each.min) for each in plans)
 
 
 def terms_envelope(

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sfrl_secure.crypto.secret import SecretBytes
 from sfrl_secure.errors import MalformedError, NotFoundError
+from sfrl_secure.ids import Digest
 from sfrl_secure.services.federation.plan import FederationPlan
-from sfrl_secure.storage.files import read_bounded
+from sfrl_secure.storage.files import make_folder, read_bounded, write_new
+from sfrl_secure.storage.secrets import write_secret
 
 _INDEX_BYTES_MAX = 64 * 1024
 
@@ -70,19 +73,24 @@ class FederationFolder:
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the services listen, `host:port`; the public log and the witness over HTTP."""
+    """Where the services listen, `host:port`; the public log and the witness over HTTP.
+
+    Attributes:
+        enrol: where the gatekeeper that issues takes newcomers.
+    """
 
     audit_log: str
     public_log: str
     aggregator: str
     verifier: str
     witness: str
+    enrol: str
     gatekeepers: Mapping[str, str]
 
 
 def choose_addresses(plan: FederationPlan) -> Addresses:
     """Take free ports now; they stand in the configurations from then on."""
-    count = 5 + len(plan.gatekeepers)
+    count = 6 + len(plan.gatekeepers)
     sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
     try:
         for each in sockets:
@@ -91,9 +99,9 @@ def choose_addresses(plan: FederationPlan) -> Addresses:
     finally:
         for each in sockets:
             each.close()
-    audit_log, public_log, aggregator, verifier, witness, *gatekeepers = found
+    audit_log, public_log, aggregator, verifier, witness, enrol, *gatekeepers = found
     named = dict(zip(plan.gatekeepers, gatekeepers, strict=True))
-    return Addresses(audit_log, public_log, aggregator, verifier, witness, named)
+    return Addresses(audit_log, public_log, aggregator, verifier, witness, enrol, named)
 
 
 def toml_of(values: Mapping[str, Any]) -> bytes:
@@ -107,6 +115,35 @@ def toml_of(values: Mapping[str, Any]) -> bytes:
             for table in value:
                 lines += ["", f"[[{key}]]", *(f"{name} = {_literal(each)}" for name, each in table.items())]
     return ("\n".join(lines) + "\n").encode()
+
+
+def write_index(
+    folder: FederationFolder, plan: FederationPlan, origin: str, federation_id: Digest, addresses: Addresses
+) -> None:
+    """Write `federation.json`: names and addresses, for whoever runs or tries the federation on this machine."""
+    services = [
+        {"role": "verifier", "name": plan.verifier, "address": addresses.verifier},
+        {"role": "audit_log", "name": plan.audit_log, "address": addresses.audit_log},
+        *({"role": "gatekeeper", "name": name, "address": at} for name, at in addresses.gatekeepers.items()),
+        {"role": "aggregator", "name": plan.aggregator, "address": addresses.aggregator},
+    ]
+    values = {
+        "federation_id": federation_id.hex(),
+        "origin": origin,
+        "trust_domain": plan.trust_domain,
+        "services": services,
+        "enrol_address": addresses.enrol,
+        "operators": list(plan.operators),
+        "participants": [each.name for each in plan.participants],
+        "segments": [each.name for each in plan.segments],
+    }
+    write_new(folder.index, json.dumps(values, indent=1).encode() + b"\n")
+
+
+def write_secret_file(path: Path, secret: SecretBytes) -> None:
+    """Make a key file and the folders above it."""
+    make_folder(path.parent)
+    write_secret(path, secret)
 
 
 def read_index(folder: FederationFolder) -> dict[str, Any]:

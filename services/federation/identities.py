@@ -15,15 +15,11 @@ from dataclasses import dataclass
 
 from sfrl_secure.crypto.secret import SecretBytes
 from sfrl_secure.crypto.svid import PeerCertificate, open_svid
-from sfrl_secure.crypto.x509 import CertificateAuthority, generate_tls_key
-from sfrl_secure.governance.statements import IdentityIssued
+from sfrl_secure.crypto.x509 import SKEW_US, CertificateAuthority, generate_tls_key
 from sfrl_secure.ids import SpiffeId
 from sfrl_secure.rpc.channel import service_dns_name
 
-_SKEW_US = 300_000_000
-"""Certificates are valid from five minutes ago: clocks differ."""
-
-_HOUR_US = 3_600_000_000
+_YEAR_US = 366 * 24 * 3_600_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,35 +30,31 @@ class TlsIdentity:
     key: SecretBytes
     peer: PeerCertificate
 
-    @property
-    def issued(self) -> IdentityIssued:
-        """What the log records of it."""
-        return IdentityIssued(
-            self.peer.spiffe_id, self.peer.spki_sha256, self.peer.serial, self.peer.not_after_us
-        )
-
 
 class IssuingAuthorities:
     """The service CA and the client CA."""
 
-    def __init__(self, trust_domain: str, now_us: int, *, years: int, certificate_hours: int) -> None:
+    def __init__(
+        self, trust_domain: str, now_us: int, *, years: int, certificate_seconds: int, people_certificate_seconds: int
+    ) -> None:
         """Make both."""
-        not_after_us = now_us + years * 366 * 24 * _HOUR_US
+        not_after_us = now_us + years * _YEAR_US
         self._trust_domain = trust_domain
-        self._not_before_us = now_us - _SKEW_US
-        self._leaf_not_after_us = min(now_us + certificate_hours * _HOUR_US, not_after_us)
+        self._not_before_us = now_us - SKEW_US
+        self._leaf_not_after_us = min(now_us + certificate_seconds * 1_000_000, not_after_us)
+        self._people_not_after_us = min(now_us + people_certificate_seconds * 1_000_000, not_after_us)
         self.service = CertificateAuthority.create("sfrl service CA", self._not_before_us, not_after_us)
         self.client = CertificateAuthority.create("sfrl client CA", self._not_before_us, not_after_us)
 
     def issue(self, spiffe_id: SpiffeId) -> TlsIdentity:
         """Make a key and a certificate; a service's has the DNS name of its role."""
         key, spki = generate_tls_key()
-        is_service = "/service/" in spiffe_id
+        is_service, is_person = "/service/" in spiffe_id, spiffe_id.role in ("operator", "auditor")
         certificate = (self.service if is_service else self.client).issue_svid(
             spiffe_id,
             spki,
             not_before_us=self._not_before_us,
-            not_after_us=self._leaf_not_after_us,
+            not_after_us=self._people_not_after_us if is_person else self._leaf_not_after_us,
             dns_names=[service_dns_name(spiffe_id.role, self._trust_domain)] if is_service else [],
         )
         return TlsIdentity(certificate, key, open_svid(certificate, self._trust_domain))

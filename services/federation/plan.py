@@ -15,7 +15,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sfrl_secure.errors import MalformedError
+from sfrl_secure.governance.build import DEFAULT_QUOTA
 from sfrl_secure.governance.manifest import ModelManifest, TensorSpec
+from sfrl_secure.governance.services import KEY_EXCHANGES
 
 PLAN_BYTES_MAX = 256 * 1024
 
@@ -44,12 +46,39 @@ class TensorPlan(_Strict):
     dtype: str = "int32"
 
 
+class QuotaPlan(_Strict):
+    """What one participant may have admitted in a window; without it, more than anybody can send in a day."""
+
+    window_seconds: int = Field(default=86_400, ge=1, le=31 * 86_400)
+    updates_max: int = Field(default=DEFAULT_QUOTA.updates_max, ge=1)
+    bytes_max: int = Field(default=DEFAULT_QUOTA.bytes_max, ge=1)
+
+
+class LeakageBoundPlan(_Strict):
+    """An update that touches `tensor` has at least `min` different indices along `axis`."""
+
+    tensor: str
+    axis: int = Field(default=0, ge=0)
+    min: int = Field(ge=1)
+
+
+class LeakagePlan(_Strict):
+    """What an update must not fall short of; the noise in parameter units. Without it, nothing is refused for it."""
+
+    nonzeros_min: int = Field(default=1, ge=1)
+    weight_min: int = Field(default=1, ge=1)
+    noise_std_min: float = Field(default=0.0, ge=0)
+    rows: list[LeakageBoundPlan] = Field(default_factory=list)
+    labels: list[LeakageBoundPlan] = Field(default_factory=list)
+
+
 class SegmentPlan(_Strict):
     """A segment and the terms of its rounds; norm and magnitude in parameter units, the grid makes them integers."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
     groups: list[Name]
     sensitivity: int = 0
+    operations: list[str] = Field(default_factory=lambda: ["fetch", "record", "submit"])
     tensors: list[TensorPlan]
     grid_exponent: int = 24
     constants_exponent: int = 0
@@ -61,6 +90,8 @@ class SegmentPlan(_Strict):
     norm_max: float
     magnitude_max: float
     weight_max: int
+    quota: QuotaPlan = Field(default_factory=QuotaPlan)
+    leakage: LeakagePlan = Field(default_factory=LeakagePlan)
     duration_seconds: int = 60
     cohort_min: int = 1
     cohort_max: int
@@ -82,6 +113,11 @@ class FederationPlan(_Strict):
     """A federation on one machine; each service is its own process and can be moved by its configuration.
 
     Attributes:
+        certificate_hours: life of a TLS identity of services and participants, the first ones and those that are issued
+            later; ten seconds at least. They renew theirs by themselves.
+        people_certificate_hours: the same for operators and auditors, who come now and then. It outlasts a document
+            that was left to expire: nobody else brings the next one.
+        key_exchange: the TLS groups that the services admit.
         log_url: `s3://bucket/prefix` of the log, where it does not lie in a folder; the store's address and credentials
             come from the environment.
         objects_url: the same for the objects.
@@ -101,10 +137,22 @@ class FederationPlan(_Strict):
     participants: list[ParticipantPlan]
     segments: list[SegmentPlan]
     years: int = Field(default=5, ge=1, le=30)
-    certificate_hours: int = Field(default=720, ge=1, le=24 * 366)
+    certificate_hours: float = Field(default=24.0, ge=1 / 360, le=24 * 365)
+    people_certificate_hours: float = Field(default=90.0 * 24, ge=1 / 360, le=24 * 365)
+    key_exchange: list[str] = Field(default_factory=lambda: sorted(KEY_EXCHANGES))
     refusals_seconds: float = Field(default=10.0, gt=0, le=3600)
     log_url: str | None = None
     objects_url: str | None = None
+
+    @property
+    def certificate_seconds(self) -> int:
+        """Life of a TLS identity of a service or participant."""
+        return round(self.certificate_hours * 3600)
+
+    @property
+    def people_certificate_seconds(self) -> int:
+        """Life of a TLS identity of an operator or auditor."""
+        return round(self.people_certificate_hours * 3600)
 
 
 def parse_plan(raw: bytes) -> FederationPlan:

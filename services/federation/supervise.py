@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,10 +147,7 @@ class Supervisor:
             MalformedError: another supervisor runs this federation.
             UnavailableError: one did not become ready; those that run are stopped.
         """
-        try:
-            self._lock = FolderLock(self._logs)
-        except MalformedError:
-            raise MalformedError("this federation is running already") from None
+        self._take()
         try:
             for service in self.services:
                 service.start()
@@ -161,6 +159,23 @@ class Supervisor:
             self.stop()
             raise
 
+    @contextmanager
+    def running(self, role: str) -> Iterator[ServiceProcess]:
+        """Run the first service of a role alone, for as long as the block lasts.
+
+        Raises:
+            MalformedError: another supervisor runs this federation.
+            UnavailableError: one did not become ready.
+        """
+        self._take()
+        service = self.of_role(role)
+        try:
+            service.start()
+            service.wait_ready()
+            yield service
+        finally:
+            self.stop()
+
     def stop(self) -> dict[str, int]:
         """Stop all, in the other order; give the exit codes by name."""
         codes = {f"{each.role} {each.name}": each.stop() for each in reversed(self.services)}
@@ -168,6 +183,12 @@ class Supervisor:
             self._lock.release()
             self._lock = None
         return codes
+
+    def _take(self) -> None:
+        try:
+            self._lock = FolderLock(self._logs)
+        except MalformedError:
+            raise MalformedError("this federation is running already") from None
 
     def dead(self) -> list[ServiceProcess]:
         """Services that should run and do not."""

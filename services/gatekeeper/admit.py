@@ -20,9 +20,9 @@ from sfrl_secure.clock import Clock
 from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.errors import ConflictError, DeniedError, ExhaustedError
 from sfrl_secure.governance.documents import ParticipantRecord, RulesDocument
-from sfrl_secure.governance.statements import UpdateAdmitted, UpdateStatement
+from sfrl_secure.governance.statements import UPDATE_TYPE, UpdateAdmitted, UpdateStatement
 from sfrl_secure.ids import Digest, SpiffeId
-from sfrl_secure.rounds.admission import check_log_steps, check_signer, is_admitted
+from sfrl_secure.rounds.admission import check_log_steps, check_signed, is_admitted
 from sfrl_secure.rounds.payloads import MeasuredDenial, MeasuredUpdate, check_payload
 from sfrl_secure.rounds.state import FederationState, RoundState
 from sfrl_secure.services.gatekeeper.refuse import (
@@ -195,12 +195,14 @@ class Admitter:
         try:
             return check_log_steps(state, request.peer, request.envelope, request.update, now_us)
         except DeniedError as denial:
-            raise _HeaderDenied(denial, cls._signature_held(state, request, now_us)) from None
+            raise _HeaderDenied(denial, cls._signature_held(state, request)) from None
 
     @staticmethod
-    def _signature_held(state: FederationState, request: Submission, now_us: int) -> bool:
+    def _signature_held(state: FederationState, request: Submission) -> bool:
         try:
-            check_signer(state, request.envelope, request.update, now_us)
+            check_signed(
+                state, request.envelope, UPDATE_TYPE, request.update.participant, request.update.key_id
+            )
         except DeniedError:
             return False
         return True

@@ -22,6 +22,9 @@ FETCHES_AT_ONCE_MAX = 4
 FETCHES_OF_A_MODEL_MAX = 16
 """How often one participant is given one model: each time is an entry, and nobody may fill the log."""
 
+DECISIONS_A_MINUTE_MAX = 120
+"""Decisions that one participant may put on record in a minute, for the same reason."""
+
 
 class PeerBound:
     """Counts what each peer holds; over the bound it is refused, which is no decision."""
@@ -50,3 +53,29 @@ class PeerBound:
                 self._held[peer] -= 1
                 if not self._held[peer]:
                     del self._held[peer]
+
+
+class PeerRate:
+    """Counts what each peer asks for in a window of time; over the bound it is refused, which is no decision."""
+
+    def __init__(self, count_max: int, window_us: int) -> None:
+        """Let each peer have `count_max` in a window that begins with its first."""
+        self._count_max = count_max
+        self._window_us = window_us
+        self._windows: dict[SpiffeId, tuple[int, int]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, peer: SpiffeId, now_us: int) -> None:
+        """Count one for `peer`.
+
+        Raises:
+            ExhaustedError: it has had as many as it may in this window.
+        """
+        with self._lock:
+            begun, count = self._windows.get(peer, (now_us, 0))
+            if not 0 <= now_us - begun < self._window_us:
+                begun, count = now_us, 0
+            if count >= self._count_max:
+                seconds = self._window_us // 1_000_000
+                raise ExhaustedError(f"one participant has at most {self._count_max} of these calls in {seconds} s")
+            self._windows[peer] = begun, count + 1

@@ -22,6 +22,7 @@ import structlog
 
 from sfrl_secure.errors import NotFoundError, SfrlError, UnavailableError
 from sfrl_secure.ids import Digest
+from sfrl_secure.limits import PROVE_ENTRIES_MAX, ROOTS_MAX
 from sfrl_secure.rounds.closing import counted_leaf, counted_of
 from sfrl_secure.rounds.state import Admission, FederationState, RoundState
 from sfrl_secure.services.view import FederationView
@@ -127,9 +128,10 @@ class ProofBuilder:
             services = {state.index_of_document(("services", ""))}
             published = [each for each in segment.rounds.values() if each.model_index == model_index >= 0]
             services |= {each.model_services_index for each in published}
+            roots = _roots_under(state, witnessed)
         opened_index = current.opened_index
         proved = self._prove(
-            {0, current.terms_index}
+            {0, current.terms_index, *roots}
             | services
             | (set() if finished else {opened_index})
             | ({model_index} if model_index >= 0 else set()),
@@ -143,6 +145,7 @@ class ProofBuilder:
             round_opened=None if finished else proved[opened_index],
             base_model=proved[model_index] if model_index >= 0 else None,
             finished=finished,
+            roots=tuple(proved[index] for index in roots),
         )
 
     def receipt(self, segment_name: str, statement_digest: Digest, kind: ReceiptKind) -> Receipt:
@@ -161,13 +164,18 @@ class ProofBuilder:
             last = current.model_index if kind is ReceiptKind.COUNTED else admission.index
             services = {admission.services_index}
             wanted = {0, admission.participant_index, admission.index}
+            join_index = state.invited_by.get(admission.participant.digest)
+            is_left_out = admission.update.participant in current.left_out
+            wanted |= set() if join_index is None else {join_index}
             if kind is ReceiptKind.COUNTED:
                 services |= {current.closed_services_index, current.model_services_index}
                 wanted |= {current.closed_index, current.model_index}
-        is_counted = admission in counted
+            roots = _roots_under(state, witnessed)
+        # What a re-aggregation left out is in the closing's list, and in no model any more.
+        is_counted = admission in counted and not is_left_out
         if not 0 <= last < witnessed.tree_size or (kind is ReceiptKind.COUNTED and not is_counted):
             raise NotFoundError("there is no receipt of this kind for the update yet")
-        proved = self._prove(wanted | services, witnessed)
+        proved = self._prove(wanted | services | set(roots), witnessed)
         return Receipt(
             kind=kind,
             checkpoint=witnessed.note,
@@ -176,6 +184,8 @@ class ProofBuilder:
             participant=proved[admission.participant_index],
             admitted=proved[admission.index],
             counted=_counted(current, counted, admission, proved) if is_counted else None,
+            roots=tuple(proved[index] for index in roots),
+            join=None if join_index is None else proved[join_index],
         )
 
     def owner_of(self, segment_name: str, statement_digest: Digest) -> str:
@@ -222,13 +232,27 @@ class ProofBuilder:
         return proved
 
     def _ask(self, wanted: list[int], covered: CoveredLog) -> dict[int, LoggedEntry]:
-        """Ask the log, in one call, and verify each answer under the root that it has signed."""
-        found = self._entries.prove(wanted, covered.tree_size)
+        """Ask the log, in as few calls as it takes, and verify each answer under the root that it has signed."""
+        found: list[LoggedEntry] = []
+        for start in range(0, len(wanted), PROVE_ENTRIES_MAX):
+            found += self._entries.prove(wanted[start : start + PROVE_ENTRIES_MAX], covered.tree_size)
         if [logged.index for logged in found] != wanted:
             raise UnavailableError("the log gives other entries than those asked for")
         for logged in found:
             verify_inclusion(logged.raw, InclusionProof(logged.index, covered.tree_size, logged.path), covered.root)
         return dict(zip(wanted, found, strict=True))
+
+
+def _roots_under(state: FederationState, covered: CoveredLog) -> tuple[int, ...]:
+    """Where the roots after genesis stand that `covered` proves.
+
+    Raises:
+        UnavailableError: they are more than an answer holds, and a chain with a gap proves nothing.
+    """
+    roots = tuple(index for index in state.root_indices if index < covered.tree_size)
+    if len(roots) > ROOTS_MAX:
+        raise UnavailableError(f"the federation has replaced its root more than {ROOTS_MAX} times")
+    return roots
 
 
 def _round_or_end(
@@ -241,8 +265,10 @@ def _round_or_end(
     if current is None or max(current.opened_index, services_index, segment.model_index) >= witnessed_size:
         return None
     if current.is_open and current.number > after_round:
-        return current, False
-    over = current.number >= segment.terms.round.rounds_max and not current.is_open and not segment.awaits_model
+        # Nobody trains for what would be refused.
+        return None if segment.is_halted or current.ended_by_order else (current, False)
+    is_settled = not current.is_open and not segment.awaits_model and not segment.due
+    over = current.number >= segment.terms.round.rounds_max and is_settled
     return (current, True) if over and current.closed_index < witnessed_size else None
 
 

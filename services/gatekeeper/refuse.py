@@ -37,8 +37,8 @@ PAYLOAD_REASONS = frozenset(
 )
 """Reasons of step 12: the payload itself is the evidence."""
 
-ON_WORD = frozenset({"malformed", "bad_signature", "participant_inactive", "deadline", "digest_mismatch"})
-"""Reasons that nobody can decide again."""
+ON_WORD = frozenset({"malformed", "bad_signature", "digest_mismatch"})
+"""Reasons that nobody can decide again; and `not_received`, which `complaints` writes."""
 
 
 class DecisionChangedError(SfrlError):

@@ -16,19 +16,30 @@ import grpc
 from sfrl_secure.aggregation.models import model_bytes
 from sfrl_secure.clock import Clock
 from sfrl_secure.errors import DeniedError, ExhaustedError, MalformedError, NotFoundError
-from sfrl_secure.ids import SpiffeId, sha256
+from sfrl_secure.ids import Digest, SpiffeId, sha256
 from sfrl_secure.limits import CHUNK_BYTES_MAX, OBJECT_BYTES_MAX
 from sfrl_secure.rounds.state import FederationState
-from sfrl_secure.rpc.identity import peer_of
+from sfrl_secure.rpc.identity import peer_class_of, peer_of
 from sfrl_secure.rpc.server import Method
 from sfrl_secure.services.gatekeeper.admit import Admitter, Submission
-from sfrl_secure.services.gatekeeper.bounds import FETCHES_AT_ONCE_MAX, FETCHES_OF_A_MODEL_MAX, PeerBound
+from sfrl_secure.services.gatekeeper.bounds import (
+    DECISIONS_A_MINUTE_MAX,
+    FETCHES_AT_ONCE_MAX,
+    FETCHES_OF_A_MODEL_MAX,
+    PeerBound,
+    PeerRate,
+)
+from sfrl_secure.services.gatekeeper.decisions import decide_record
 from sfrl_secure.services.gatekeeper.fetches import FetchLog
+from sfrl_secure.services.gatekeeper.object_requests import check_object_request
 from sfrl_secure.services.gatekeeper.proofs import ProofBuilder
 from sfrl_secure.services.gatekeeper.refuse import DecisionChangedError, RefusedRequest, Refuser
+from sfrl_secure.services.gatekeeper.withdrawals import decide_withdrawal
+from sfrl_secure.services.gatekeeper.words import WordTaker
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.storage.objects import Objects
 from sfrl_secure.wire import gatekeeper_service as wire
+from sfrl_secure.wire.audit_service import AppendedEntry
 
 _FETCH_LOG_SECONDS = 15.0
 _PARTICIPANTS = frozenset({"participant"})
@@ -45,6 +56,7 @@ class GatekeeperServicer:
         refuser: Refuser,
         proofs: ProofBuilder,
         fetches: FetchLog,
+        words: WordTaker,
         objects: Objects,
         clock: Clock,
         *,
@@ -61,10 +73,12 @@ class GatekeeperServicer:
         self._refuser = refuser
         self._proofs = proofs
         self._fetches = fetches
+        self._words = words
         self._objects = objects
         self._clock = clock
         self._waiters = BoundedSemaphore(waiters_max)
         self._fetching = PeerBound(FETCHES_AT_ONCE_MAX)
+        self._recording = PeerRate(DECISIONS_A_MINUTE_MAX, 60_000_000)
 
     def methods(self) -> list[Method]:
         """What the server serves, and to whom."""
@@ -73,6 +87,8 @@ class GatekeeperServicer:
             Method(wire.FETCH_MODEL, self.fetch_model, _PARTICIPANTS, is_stream=True),
             Method(wire.SUBMIT_UPDATE, self.submit_update, _PARTICIPANTS),
             Method(wire.GET_RECEIPT, self.get_receipt, _PARTICIPANTS),
+            Method(wire.WITHDRAW_UPDATE, self.withdraw_update, _PARTICIPANTS),
+            Method(wire.RECORD_DECISION, self.record_decision, _PARTICIPANTS),
             Method(wire.FETCH_OBJECT, self.fetch_object, _AUDITING, is_stream=True),
         ]
 
@@ -80,7 +96,7 @@ class GatekeeperServicer:
         """Give the segment's open round with its proofs."""
         asked = wire.parse_round_request(raw)
         with self._view.reading() as state:
-            self._check_granted(state, peer_of(context).spiffe_id, asked.segment)
+            self._check_granted(state, peer_of(context).spiffe_id, asked.segment, sha256(raw))
         may_wait = self._waiters.acquire(blocking=False)
         try:
             wait_seconds = asked.wait_ms / 1000 if may_wait else 0.0
@@ -94,11 +110,13 @@ class GatekeeperServicer:
         """Give a model in chunks; the fetch is in the log before the last chunk goes out."""
         peer = peer_of(context).spiffe_id
         with self._fetching.held_by(peer):
-            yield from self._model_in_chunks(wire.parse_model_request(raw), peer)
+            yield from self._model_in_chunks(wire.parse_model_request(raw), peer, sha256(raw))
 
-    def _model_in_chunks(self, asked: wire.ModelRequest, peer: SpiffeId) -> Iterator[bytes]:
+    def _model_in_chunks(
+        self, asked: wire.ModelRequest, peer: SpiffeId, request_digest: Digest
+    ) -> Iterator[bytes]:
         with self._view.reading() as state:
-            self._check_granted(state, peer, asked.segment)
+            self._check_granted(state, peer, asked.segment, request_digest)
             segment = state.segment(asked.segment)
             if asked.model not in segment.models:
                 raise NotFoundError("the model is not one of the segment's")
@@ -126,9 +144,38 @@ class GatekeeperServicer:
             except DecisionChangedError:
                 raise AssertionError("a malformed request quotes nothing that could be decided again") from None
         submission = Submission(peer, sent.envelope_raw, sent.envelope, sent.update, sent.payload, digest)
-        answer = self._admitter.submit(submission)
-        admitted = self._proofs.acknowledged(answer) if isinstance(answer, int) else answer
-        return wire.encode_submit_response(admitted)
+        return wire.encode_submit_response(self._acknowledged(self._admitter.submit(submission)))
+
+    def withdraw_update(self, raw: bytes, context: grpc.ServicerContext) -> bytes:
+        """Take an update back: it is in the log before it is answered."""
+        peer, digest = peer_of(context).spiffe_id, sha256(raw)
+        try:
+            asked = wire.parse_withdraw_request(raw)
+        except MalformedError as error:
+            raise self._words.malformed(error, digest) from None
+        taken = self._words.take(
+            "update_withdrawn", asked.withdrawal.segment, digest,
+            lambda state, _now_us: decide_withdrawal(state, peer, asked),
+        )  # fmt: skip
+        return wire.encode_withdraw_response(self._acknowledged(taken))
+
+    def record_decision(self, raw: bytes, context: grpc.ServicerContext) -> bytes:
+        """Put a decision on record: it is in the log before it is answered."""
+        peer, digest = peer_of(context).spiffe_id, sha256(raw)
+        try:
+            asked = wire.parse_record_request(raw)
+        except MalformedError as error:
+            raise self._words.malformed(error, digest) from None
+        self._recording.take(peer, self._clock.now_us())
+        taken = self._words.take(
+            "decision_recorded", asked.decision.segment, digest,
+            lambda state, now_us: decide_record(state, peer, asked, now_us),
+        )  # fmt: skip
+        return wire.encode_record_response(self._acknowledged(taken))
+
+    def _acknowledged(self, answer: AppendedEntry | int) -> AppendedEntry:
+        """Receipt A of a new entry, or of the one that was there."""
+        return self._proofs.acknowledged(answer) if isinstance(answer, int) else answer
 
     def get_receipt(self, raw: bytes, context: grpc.ServicerContext) -> bytes:
         """Give a receipt for the caller's own update."""
@@ -141,25 +188,36 @@ class GatekeeperServicer:
         )
 
     def fetch_object(self, raw: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        """Give an object in chunks to whoever audits: all that lies under digests, and nothing that lies elsewhere."""
-        digest = wire.parse_object_request(raw)
-        with self._fetching.held_by(peer_of(context).spiffe_id):
+        """Give an object in chunks to whoever audits and signed for it: all that lies under digests, nothing else."""
+        asked, peer = wire.parse_object_request(raw), peer_of(context).spiffe_id
+        with self._view.reading() as state:
+            services, federation_id = state.services(), state.federation_id
+        try:
+            check_object_request(asked, peer, services, federation_id, self._clock.now_us())
+        except DeniedError as denial:
+            raise self._words.refused(denial, sha256(raw), peer_class_of(peer)) from None
+        with self._fetching.held_by(peer):
             try:
-                found = self._objects.get(digest, OBJECT_BYTES_MAX)
+                found = self._objects.get(asked.digest, OBJECT_BYTES_MAX)
             except NotFoundError:
                 raise NotFoundError("no object of this digest is stored") from None
             for at in range(0, len(found), CHUNK_BYTES_MAX):
                 yield wire.encode_object_chunk(found[at : at + CHUNK_BYTES_MAX])
 
-    def _check_granted(self, state: FederationState, peer: SpiffeId, segment_name: str) -> None:
-        """Check that the participant may read this segment's rounds and models.
+    def _check_granted(
+        self, state: FederationState, peer: SpiffeId, segment_name: str, request_digest: Digest
+    ) -> None:
+        """Check that the participant may read this segment's rounds and models; who may not is counted.
 
         Raises:
             DeniedError: `unknown_segment`, `participant_inactive`, `not_granted`.
         """
-        terms = state.segment(segment_name).terms
-        record = state.participant(peer.name)
-        if record is None or not state.is_active(peer.name, self._clock.now_us()):
-            raise DeniedError("participant_inactive", "the participant is suspended, revoked or expired")
-        if "fetch" not in terms.operations or not record.groups & terms.groups:
-            raise DeniedError("not_granted", "no group of the participant is granted this segment")
+        try:
+            terms = state.segment(segment_name).terms
+            record = state.participant(peer.name)
+            if record is None or not state.is_active(peer.name, self._clock.now_us()):
+                raise DeniedError("participant_inactive", "the participant is suspended, revoked or expired")
+            if "fetch" not in terms.operations or not record.groups & terms.groups:
+                raise DeniedError("not_granted", "no group of the participant is granted this segment")
+        except DeniedError as denial:
+            raise self._words.refused(denial, request_digest) from None

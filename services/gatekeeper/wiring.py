@@ -12,25 +12,36 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from sfrl_secure.clock import Clock
+from sfrl_secure.crypto.svid import PeerCertificate
+from sfrl_secure.crypto.x509 import open_csr
 from sfrl_secure.errors import UncertainStateError
 from sfrl_secure.governance.statements import RefusalsCounted
 from sfrl_secure.rounds.refusals import RefusalCounter
 from sfrl_secure.rounds.state import FederationState
 from sfrl_secure.rpc.identity import TransportPolicy
+from sfrl_secure.rpc.identity_requests import AskedIdentity
 from sfrl_secure.rpc.server import RpcServer, ServerSettings
 from sfrl_secure.services.config import GatekeeperConfig
-from sfrl_secure.services.following import FollowedFederation, follow_federation, server_tls_of
+from sfrl_secure.services.following import FollowedFederation, follow_federation
 from sfrl_secure.services.gatekeeper.admit import Admitter, ByteBudget
+from sfrl_secure.services.gatekeeper.complaints import ComplaintAnswerer
+from sfrl_secure.services.gatekeeper.enrolment import IdentityServicer
 from sfrl_secure.services.gatekeeper.fetches import FetchLog
+from sfrl_secure.services.gatekeeper.issuing import IdentityIssuer, open_authorities
 from sfrl_secure.services.gatekeeper.proofs import ProofBuilder
 from sfrl_secure.services.gatekeeper.refuse import Refuser
 from sfrl_secure.services.gatekeeper.servicer import GatekeeperServicer
+from sfrl_secure.services.gatekeeper.words import WordTaker
 from sfrl_secure.services.refusals import RefusalWriter
+from sfrl_secure.services.renewal import Renewal, federation_id_of, open_renewal, spiffe_id_of
 from sfrl_secure.services.writer import Proposal, StatementWriter
 from sfrl_secure.storage.objects import open_objects
 
 PAYLOAD_BYTES_MAX = 64 * 1024 * 1024
 """Payload bytes in work at once."""
+
+NEWCOMER_THREADS = 16
+"""Calls of newcomers served at once; one address has half of them at most."""
 
 EVIDENCE_BYTES_MAX = 256 * 1024 * 1024
 """Bytes of refused payloads that one run keeps as evidence."""
@@ -42,8 +53,11 @@ class Gatekeeper:
 
     federation: FollowedFederation
     fetches: FetchLog
+    complaints: ComplaintAnswerer
     refusals: RefusalWriter
     server: RpcServer
+    newcomers: RpcServer | None
+    renewal: Renewal | None
     grace_seconds: float
     _has_started: bool = False
 
@@ -51,17 +65,27 @@ class Gatekeeper:
         """Read the log, then serve; give the port."""
         self.federation.start()
         self.fetches.start()
+        self.complaints.start()
         self.refusals.start()
         self._has_started = True
         self.server.start()
+        if self.newcomers is not None:
+            self.newcomers.start()
+        if self.renewal is not None:
+            self.renewal.start()
         return self.server.port
 
     def stop(self) -> None:
         """Let running calls end, write what is pending, end."""
         if self._has_started:
             self.federation.view.wake()
+            if self.renewal is not None:
+                self.renewal.stop()
+            if self.newcomers is not None:
+                self.newcomers.stop(self.grace_seconds)
             self.server.stop(self.grace_seconds)
             self.fetches.stop()
+            self.complaints.stop()
             self.refusals.stop()
         self.federation.stop()
 
@@ -92,23 +116,73 @@ def open_gatekeeper(
             view, writer, refuser, objects, clock, ByteBudget(PAYLOAD_BYTES_MAX), ByteBudget(EVIDENCE_BYTES_MAX)
         )
         proofs = ProofBuilder(view, federation.follower, federation.log)
-        servicer = GatekeeperServicer(view, admitter, refuser, proofs, fetches, objects, clock)
-        tls = server_tls_of(config)
+        words = WordTaker(writer, counter)
+        servicer = GatekeeperServicer(view, admitter, refuser, proofs, fetches, words, objects, clock)
+        issuer = IdentityIssuer(writer, open_authorities(config), clock)
+        identities = IdentityServicer(view, federation.log, issuer, counter, config.trust_domain, clock)
+        renewal = _open_renewal(config, federation, issuer, clock)
         server = RpcServer(
             ServerSettings(config.listen, config.threads),
-            tls=lambda: tls,
-            methods=servicer.methods(),
+            tls=federation.tls.server,
+            methods=[*servicer.methods(), *identities.methods()],
             registry=view,
             policy=TransportPolicy(config.trust_domain),
             clock=clock,
             on_refused=counter.count,
             on_uncertain=on_uncertain,
         )
+        newcomers = _open_newcomers(config, federation, identities, counter, clock, on_uncertain)
         refusals = RefusalWriter(
             counter, lambda body: write_counted(writer, body), interval_seconds=config.refusals_seconds
         )
         opening.pop_all()
-        return Gatekeeper(federation, fetches, refusals, server, config.grace_seconds)
+        complaints = ComplaintAnswerer(view, writer, proofs)
+        return Gatekeeper(
+            federation, fetches, complaints, refusals, server, newcomers, renewal, config.grace_seconds
+        )
+
+
+def _open_newcomers(
+    config: GatekeeperConfig,
+    federation: FollowedFederation,
+    identities: IdentityServicer,
+    counter: RefusalCounter,
+    clock: Clock,
+    on_uncertain: Callable[[UncertainStateError], None],
+) -> RpcServer | None:
+    """The server for those who have no certificate yet, where the configuration has one."""
+    if config.issuing is None or config.issuing.enrol_listen is None:
+        return None
+    return RpcServer(
+        ServerSettings(config.issuing.enrol_listen, NEWCOMER_THREADS),
+        tls=federation.tls.server,
+        methods=identities.open_methods(),
+        registry=federation.view,
+        policy=TransportPolicy(config.trust_domain),
+        clock=clock,
+        on_refused=counter.count,
+        on_uncertain=on_uncertain,
+        client_auth=False,
+    )
+
+
+def _open_renewal(
+    config: GatekeeperConfig, federation: FollowedFederation, issuer: IdentityIssuer, clock: Clock
+) -> Renewal | None:
+    """What keeps this gatekeeper's own identity good: itself where it issues to services, else another."""
+    key = config.signing.open()
+    if config.issuing is None or config.issuing.service_ca_key is None:
+        again = federation.follower.call_again
+        return open_renewal(config, federation.tls, key, config.open_trust_policy(), clock, again)
+
+    def obtain(asked: AskedIdentity, current: PeerCertificate) -> bytes:
+        issued = issuer.issue(asked.request, asked.identity, open_csr(asked.csr), current.spki_sha256)
+        return issued.certificate
+
+    return Renewal(
+        federation.tls, spiffe_id_of(config), federation_id_of(config), key, clock, obtain,
+        on_renewed=federation.follower.call_again,
+    )  # fmt: skip
 
 
 def write_counted(writer: StatementWriter, body: RefusalsCounted) -> None:

@@ -19,7 +19,14 @@ from sfrl_secure.audit.fraud import WEIGHT_END, CountedUpdate, LeftOut
 from sfrl_secure.audit.source import LogSource
 from sfrl_secure.audit.structure import entries_of
 from sfrl_secure.errors import MalformedError, NotFoundError
-from sfrl_secure.governance.statements import CloseOutcome, RoundClosed, RoundOpened, Statement, UpdateAdmitted
+from sfrl_secure.governance.statements import (
+    CloseCause,
+    CloseOutcome,
+    RoundClosed,
+    RoundOpened,
+    Statement,
+    UpdateAdmitted,
+)
 from sfrl_secure.ids import Digest
 from sfrl_secure.limits import COHORT_MAX
 from sfrl_secure.replay.fold import Replay
@@ -30,6 +37,13 @@ from sfrl_secure.translog.tiles import TILE_WIDTH
 from sfrl_secure.translog.tree import MerkleTree
 from sfrl_secure.wire.content import parse_content
 from sfrl_secure.wire.entries import parse_entry
+
+_DROPPED = {
+    "withdrawn": "its participant took it back",
+    "excluded": "operators ordered it",
+    "participant_inactive": "its participant was suspended, revoked or expired",
+    "defective": "its payload does not bear the admission out",
+}
 
 
 class Fate(StrEnum):
@@ -149,11 +163,13 @@ class _Case:
         own, number = self.own, closed.round
         dropped = {each.statement_digest: each.reason for each in closed.dropped}
         if own.statement_digest in dropped:
-            return Counting(Fate.DROPPED, f"round {number} closed without it: {dropped[own.statement_digest]}")
+            reason = dropped[own.statement_digest]
+            return Counting(Fate.DROPPED, f"round {number} closed without it: {reason}, {_DROPPED[reason]}")
         others = [each for each in admissions.values() if each.statement_digest not in dropped and each != own]
         if _are_counted([*others, own], closed):
             if closed.outcome is CloseOutcome.ABORTED:
-                return Counting(Fate.ABORTED, f"round {number} was aborted with too few updates, and has no model")
+                why = "by an order" if closed.cause is CloseCause.ORDER else "with too few updates"
+                return Counting(Fate.ABORTED, f"round {number} was aborted {why}, and has no model")
             return Counting(Fate.COUNTED, f"round {number} counted it, among {closed.counted_count} updates")
         if not _are_counted(others, closed):
             return Counting(Fate.UNEXPLAINED, f"the closing of round {number} counts other updates than were admitted")

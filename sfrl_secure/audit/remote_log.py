@@ -12,7 +12,7 @@ from sfrl_secure.audit.public_log import read_public_checkpoint
 from sfrl_secure.errors import MissingEvidenceError, NotFoundError, UnavailableError
 from sfrl_secure.ids import Digest
 from sfrl_secure.rpc.channel import call_with_retry
-from sfrl_secure.rpc.clients import AuditLogClient, GatekeeperClient
+from sfrl_secure.rpc.clients import AuditLogClient, GatekeeperClient, ObjectSigner
 
 NOTE_SECONDS = 600.0
 """A witnessed note is waited for so long: FollowLog sends it behind all the entries."""
@@ -79,20 +79,25 @@ class RemoteLog:
 class RemoteObjects:
     """Objects that are copied over the network, from whichever gatekeeper answers."""
 
-    def __init__(self, client: GatekeeperClient, addresses: Sequence[str]) -> None:
-        """Ask `client`; where its gatekeepers are is for errors."""
-        self._client, self._addresses = client, tuple(addresses)
+    def __init__(self, client: GatekeeperClient, addresses: Sequence[str], sign: ObjectSigner) -> None:
+        """Ask `client`; where its gatekeepers are is for errors.
+
+        Args:
+            sign: signs for an object; asked anew for each attempt, because a request is good for a minute.
+        """
+        self._client, self._addresses, self._sign = client, tuple(addresses), sign
 
     def fetch_object(self, digest: Digest, bytes_max: int) -> bytes:
         """Give an object whose bytes have the digest.
 
         Raises:
-            NotFoundError, MalformedError, DigestError: as `GatekeeperClient.fetch_object`.
+            DeniedError, NotFoundError, MalformedError, DigestError: as `GatekeeperClient.fetch_object`.
             UnavailableError: no gatekeeper answers.
         """
         try:
             return call_with_retry(
-                lambda _left: self._client.fetch_object(digest, bytes_max), deadline_seconds=RETRY_SECONDS
+                lambda _left: self._client.fetch_object(digest, bytes_max, sign=self._sign),
+                deadline_seconds=RETRY_SECONDS,
             )
         except UnavailableError:
             raise UnavailableError(f"no gatekeeper answers: {', '.join(self._addresses)}") from None

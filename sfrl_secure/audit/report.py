@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sfrl_secure.audit.witnessed_time import Contradiction
+from sfrl_secure.replay.docket import Superseded
 from sfrl_secure.replay.findings import CODES, Finding, Missing
 
 FALSE, MISSING, VERIFIED = "false", "missing", "verified"
@@ -40,6 +41,14 @@ class Witnessed:
     same_operator: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A finding that operators know and accept, by the order at `order_index`."""
+
+    finding: Finding
+    order_index: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What an audit found out about one log at one size.
@@ -51,11 +60,14 @@ class Report:
         rounds, models, admitted: effective ones.
         refused: effective refusals by reason; `refusals_counted` those without an entry of their own.
         refusals_on_word: refusals for which there is nothing but the gatekeeper's word.
+        withdrawals, complaints, decisions: effective ones; `overridden`, decisions that operators gave another class.
+        orders: effective ones by action; `superseded`, models whose place another one took.
         anchors: effective ones under the quorum.
         gap_us: longest time from an entry to the quorum time that covers it; None where no witness's clock was asked.
         contradictions: of each equivocation the two notes.
         results_sound: every published model was computed again and is right.
-        conduct_clean: nobody wrote anything that does not hold.
+        conduct_clean: nobody wrote anything that does not hold, but for what operators accept.
+        findings: those that make the log false; `accepted`, those that operators accept by an order in it.
     """
 
     origin: str = ""
@@ -70,11 +82,18 @@ class Report:
     refused: Mapping[str, int] = field(default_factory=dict)
     refusals_counted: int = 0
     refusals_on_word: int = 0
+    withdrawals: int = 0
+    complaints: int = 0
+    decisions: int = 0
+    overridden: int = 0
+    orders: Mapping[str, int] = field(default_factory=dict)
+    superseded: tuple[Superseded, ...] = ()
     anchors: int = 0
     gap_us: int | None = None
     results_sound: bool = False
     conduct_clean: bool = False
     findings: tuple[Finding, ...] = ()
+    accepted: tuple[Accepted, ...] = ()
     missing: tuple[Missing, ...] = ()
     contradictions: tuple[Contradiction, ...] = ()
 
@@ -109,11 +128,18 @@ class Report:
             "refused": dict(sorted(self.refused.items())),
             "refusals_counted": self.refusals_counted,
             "refusals_on_word": self.refusals_on_word,
+            "withdrawals": self.withdrawals,
+            "complaints": self.complaints,
+            "decisions": self.decisions,
+            "overridden": self.overridden,
+            "orders": dict(sorted(self.orders.items())),
+            "superseded": [asdict(each) for each in self.superseded],
             "anchors": self.anchors,
             "gap_us": self.gap_us,
             "results_sound": self.results_sound,
             "conduct_clean": self.conduct_clean,
             "findings": [asdict(each) for each in self.findings],
+            "accepted": [asdict(each.finding) | {"order_index": each.order_index} for each in self.accepted],
             "missing": [_missing_json(each) for each in self.missing],
             "contradictions": [_contradiction_json(each) for each in self.contradictions],
         }
@@ -123,19 +149,23 @@ class Report:
         lines = [self._headline()]
         lines += _first(self.findings, _finding_line, "findings")
         lines += _first(self.missing, _missing_line, "missing")
+        lines += _first(self.accepted, _accepted_line, "accepted findings")
         if self.root:
             lines += ["", f"log         {self.origin}", f"size, root  {self.size}, {self.root}"]
             lines += [f"witnesses   {self._witness_line()}"]
         if self.replayed:
-            refused = ", ".join(f"{count} {reason}" for reason, count in sorted(self.refused.items())) or "none"
+            refused = _counts(self.refused)
             models, admitted = _count(self.models, "model"), _count(self.admitted, "admitted update")
             lines += [
                 f"replayed    {self.replayed} entries up to {_time(self.log_time_us)}",
                 f"time        {self._time_line()}",
                 f"rounds      {self.rounds}, with {models} and {admitted}",
                 f"refused     {refused}; {self.refusals_counted} more counted, {self.refusals_on_word} on word",
+                f"said        {self._words_line()}",
+                f"orders      {_counts(self.orders)}",
+                *_first(self.superseded, _superseded_line, "models"),
                 f"results     {'sound' if self.results_sound else 'not shown to be sound'}",
-                f"conduct     {'clean' if self.conduct_clean else 'not clean'}",
+                f"conduct     {self._conduct_line()}",
             ]
         return "\n".join(lines) + "\n"
 
@@ -144,7 +174,17 @@ class Report:
             return f"FALSE: {_count(len(self.findings), 'finding')}"
         if self.verdict == MISSING:
             return f"MISSING: nothing is false, and {_count(len(self.missing), 'piece')} of evidence lacking"
-        return f"VERIFIED: all {self.size} entries, every admission and every model"
+        but = f", but for {_count(len(self.accepted), 'finding')} that operators accept" if self.accepted else ""
+        return f"VERIFIED: all {self.size} entries, every admission and every model{but}"
+
+    def _words_line(self) -> str:
+        said = [_count(self.withdrawals, "withdrawal"), _count(self.complaints, "complaint")]
+        return ", ".join(said) + f", {_count(self.decisions, 'decision')} with {self.overridden} overridden"
+
+    def _conduct_line(self) -> str:
+        if not self.conduct_clean:
+            return "not clean"
+        return f"clean but for {_count(len(self.accepted), 'accepted finding')}" if self.accepted else "clean"
 
     def _time_line(self) -> str:
         anchors = _count(self.anchors, "anchor")
@@ -168,6 +208,10 @@ def _first(items: tuple[Any, ...], line: Any, what: str) -> list[str]:
     return lines
 
 
+def _counts(by_word: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {word}" for word, count in sorted(by_word.items())) or "none"
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
@@ -178,6 +222,19 @@ def _finding_line(finding: Finding) -> str:
     return (
         f"  {where}{subject}: {finding.code}: {CODES[finding.code]}\n"
         f"    by {finding.writer}{_compared(finding)}"
+    )
+
+
+def _accepted_line(accepted: Accepted) -> str:
+    return f"{_finding_line(accepted.finding)}\n    accepted by the operators' order at entry {accepted.order_index}"
+
+
+def _superseded_line(superseded: Superseded) -> str:
+    left_out = superseded.left_out
+    why = f"without {_count(left_out, 'update')}" if left_out else "from its new base"
+    return (
+        f"  round {superseded.round} of {superseded.segment}: the model of entry {superseded.was_index}"
+        f" is superseded by that of entry {superseded.index}, derived again {why}"
     )
 
 

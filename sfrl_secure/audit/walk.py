@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sfrl_secure.audit.known_keys import open_newest
-from sfrl_secure.audit.report import Report, Witnessed
+from sfrl_secure.audit.report import Accepted, Report, Witnessed
 from sfrl_secure.audit.source import FolderObjects, LogSource
 from sfrl_secure.audit.structure import Progress, Structure, check_structure, entries_of
 from sfrl_secure.audit.witnessed_time import Contradiction, WitnessedTime
@@ -144,7 +144,9 @@ def _replay(
     docket = replay.docket
     if not report.size:
         findings.append(Finding("genesis", None, LOG, "a genesis at index 0", "a log without entries"))
-    findings += docket.findings
+    # What operators accept is told, and makes nothing false.
+    accepted = replay.accepted
+    findings += [each for each in docket.findings if each not in accepted]
     findings += _stray_objects(audit.objects, docket.named, progress)
     missing = (*report.missing, *replay.missing)
     return replace(
@@ -157,11 +159,18 @@ def _replay(
         refused=dict(docket.refused),
         refusals_counted=docket.refusals_counted,
         refusals_on_word=docket.refusals_on_word,
+        withdrawals=docket.withdrawals,
+        complaints=docket.complaints,
+        decisions=docket.decisions,
+        overridden=docket.overridden,
+        orders=dict(docket.orders),
+        superseded=tuple(docket.superseded),
         anchors=time.anchors,
         gap_us=None if seconds is None else time.gap_us,
         results_sound=not (missing or replay.is_ended or any(each.code in _UNSOUND for each in findings)),
         conduct_clean=not findings,
         findings=tuple(findings),
+        accepted=tuple(Accepted(finding, order_index) for finding, order_index in accepted.items()),
         # That a time is not shown does not make a model wrong.
         missing=(*missing, *time.missing),
         contradictions=(*report.contradictions, *time.contradictions),

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from sfrl_secure.cli.inputs import read_input
-from sfrl_secure.errors import UnavailableError
+from sfrl_secure.errors import DeniedError, UnavailableError
 
 _LOOK_SECONDS = 0.5
 
@@ -36,13 +36,45 @@ def init(
     typer.echo(f"next       sfrl up {folder}")
 
 
+def reissue(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A federation's folder, which is not running.")],
+) -> None:
+    """Give new certificates to a federation that was switched off for longer than they live.
+
+    A running federation renews its own, and needs none of this.
+    """
+    import logging
+
+    import structlog
+
+    from sfrl_secure.clock import SystemClock
+    from sfrl_secure.services.federation.folder import FederationFolder
+    from sfrl_secure.services.federation.reissue import reissue as run
+
+    # The log runs in this process, and tells what it does as if it ran alone.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    renewed = run(FederationFolder(folder), SystemClock())
+    for each in renewed:
+        typer.echo(f"renewed {each}")
+    typer.echo(f"next    sfrl up {folder}" if renewed else "nobody here needs a new certificate")
+
+
 def up(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A federation's folder, from `sfrl init`.")],
 ) -> None:
     """Run all four services of a federation until SIGTERM or Ctrl-C."""
+    from sfrl_secure.clock import SystemClock
     from sfrl_secure.services.federation.folder import FederationFolder
+    from sfrl_secure.services.federation.reissue import expired_services
     from sfrl_secure.services.federation.supervise import Supervisor
 
+    expired = expired_services(FederationFolder(folder), SystemClock())
+    if expired:
+        raise DeniedError(
+            "certificate",
+            f"the certificates of {len(expired)} services have expired while they were off, {expired[0]} among them: "
+            f"sfrl reissue {folder}",
+        )
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: ending.set())

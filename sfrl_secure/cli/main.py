@@ -13,9 +13,11 @@ from typing import Annotated
 
 import typer
 
-from sfrl_secure.cli import audit, log_keys, participant, policy, receipt, rounds
+from sfrl_secure.cli import audit, enrol, log_keys, order, participant, policy, receipt, record, rounds, segment
 from sfrl_secure.cli.demo import demo
-from sfrl_secure.cli.federation import init, up
+from sfrl_secure.cli.federation import init, reissue, up
+from sfrl_secure.cli.invite import invite
+from sfrl_secure.cli.revoke import revoke
 from sfrl_secure.errors import DeniedError, SfrlError
 
 
@@ -74,12 +76,19 @@ def serve(
 
 app.command()(init)
 app.command()(up)
+app.command()(reissue)
 app.command()(demo)
+app.command()(invite)
+app.command()(revoke)
 participant.register(app)
+enrol.register(app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(receipt.app, name="receipt")
 app.add_typer(policy.app, name="policy")
+app.add_typer(order.app, name="order")
+app.add_typer(segment.app, name="segment")
 app.add_typer(rounds.app, name="round")
+app.add_typer(record.app, name="record")
 app.add_typer(log_keys.app, name="log-keys")
 
 

@@ -81,7 +81,7 @@ def open_profile(path: Path) -> AuditorProfile:
 
     check_file(path, "the profile")
     named = read_auditor_profile(path)
-    for each in (named.certificate, named.tls_key, named.service_ca, named.trust_policy):
+    for each in (named.certificate, named.tls_key, named.service_ca, named.signing_key, named.trust_policy):
         check_file(each, f"a file that the profile {path} names")
     return named
 
@@ -99,9 +99,11 @@ def copy_log(
         SfrlError: as `LogMirror.update` and `ObjectMirror.update`.
     """
     from sfrl_secure.audit.mirror import LogMirror
-    from sfrl_secure.audit.mirror_folder import check_is_mirror
+    from sfrl_secure.audit.mirror_folder import LOG_FOLDER, check_is_mirror
     from sfrl_secure.audit.mirror_objects import ObjectMirror
+    from sfrl_secure.audit.object_signing import ObjectSigning, federation_of_log
     from sfrl_secure.audit.remote_log import RemoteLog, RemoteObjects
+    from sfrl_secure.clock import SystemClock
     from sfrl_secure.errors import MalformedError, UncertainStateError
     from sfrl_secure.participant.gatekeepers import FailoverChannel
     from sfrl_secure.rpc.channel import RpcChannel
@@ -109,7 +111,7 @@ def copy_log(
     from sfrl_secure.storage.files import FolderLock, make_folder
 
     check_is_mirror(folder)
-    log_mirror, tls = LogMirror(folder, named.open_trust_policy()), named.open_tls()
+    log_mirror, tls, key = LogMirror(folder, named.open_trust_policy()), named.open_tls(), named.open_signing_key()
     with ExitStack() as opened:
         try:
             make_folder(folder)
@@ -125,6 +127,8 @@ def copy_log(
         log = RemoteLog(client, named.audit_log, named.public_log)
         mirrored = log_mirror.update(log, tell)
         gatekeepers = FailoverChannel([channel(address, "gatekeeper") for address in named.gatekeepers])
-        supply = RemoteObjects(GatekeeperClient(gatekeepers), named.gatekeepers)
+        federation_id = federation_of_log(folder / LOG_FOLDER, mirrored.checkpoint.size, mirrored.checkpoint.origin)
+        signing = ObjectSigning(federation_id, named.spiffe_id, key, SystemClock())
+        supply = RemoteObjects(GatekeeperClient(gatekeepers), named.gatekeepers, signing.sign)
         objects = ObjectMirror(folder).update(mirrored.checkpoint.size, supply, tell, reread=check)
     return mirrored, objects

@@ -1,4 +1,4 @@
-"""`sfrl fetch` and `sfrl submit`: a participant by hand.
+"""`sfrl fetch`, `submit`, `withdraw` and `complain`: a participant by hand.
 
 Arrays travel in `.npz` files that are read and written without pickle.
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from sfrl_secure.aggregation.models import ModelSnapshot
     from sfrl_secure.participant.rounds import FinishedSegment, OpenRound
-    from sfrl_secure.participant.sdk import Participant, Submitted
+    from sfrl_secure.participant.sdk import Participant
+    from sfrl_secure.participant.submissions import Submitted
 
 UPDATE_FILE_BYTES_MAX = 2**30
 
@@ -34,13 +35,18 @@ SegmentOption = Annotated[str, typer.Option("--segment", help="Name of the segme
 WaitOption = Annotated[
     float, typer.Option("--wait", min=0.0, help="Seconds to wait for a round, and again for a receipt.")
 ]
+RoundOption = Annotated[
+    int, typer.Option("--round", min=0, help="Number of the round; by default the newest that is kept here.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add `fetch` and `submit` to the command line."""
+    """Add `fetch`, `submit`, `withdraw` and `complain` to the command line."""
     app.command("fetch")(fetch)
     app.command("submit")(submit)
+    app.command("withdraw")(withdraw)
+    app.command("complain")(complain)
 
 
 def fetch(
@@ -69,12 +75,18 @@ def submit(
     model: Annotated[
         str | None, typer.Option("--model", help="Digest of the model the update is relative to, as `fetch` says it.")
     ] = None,
+    noise_std: Annotated[
+        float,
+        typer.Option("--noise-std", min=0.0, help="Standard deviation of the noise added to each value, if any."),
+    ] = 0.0,
     wait: WaitOption = 60.0,
     as_json: JsonOption = False,
 ) -> None:
     """Submit an update for the round that is open now, and keep its receipt.
 
-    With --model, refuse a round whose base is another model than the one that was fetched.
+    With --model, refuse a round whose base is another model than the one that was fetched. An update that would betray
+    single examples, by the segment's terms (leak_rows, leak_labels, leak_noise), is refused here and not sent: train on
+    more examples, of more kinds.
     """
     import numpy as np
 
@@ -97,7 +109,7 @@ def submit(
             )
         sent = participant.submit(
             opened, indices, values, weight,
-            value_type="fp32" if value_type == "fp32" else "int8", rng=np.random.default_rng(),
+            value_type="fp32" if value_type == "fp32" else "int8", noise_std=noise_std, rng=np.random.default_rng(),
         )  # fmt: skip
         said: dict[str, Any] = {
             **_round_of(opened),
@@ -117,6 +129,52 @@ def submit(
                     f"entry {sent.index} admits the update, and no model counts it within {wait:.0f} seconds: the "
                     f"round is still open, or was aborted with too few; its receipt so far is {said['receipt']}"
                 ) from None
+    _say(said, as_json)
+
+
+def withdraw(
+    profile: ProfileOption, segment: SegmentOption, round_number: RoundOption = 0, as_json: JsonOption = False
+) -> None:
+    """Take an admitted update back while its round is open: it is then not counted.
+
+    The round takes no second update of yours. Once it is closed the update stays in its model: ask an operator, who can
+    exclude it and have the model derived again. Run again, it says the entry that there is.
+    """
+    with open_participant(profile) as participant:
+        submitted = participant.submitted(segment, round_number)
+        taken_back = participant.withdraw(submitted)
+    said = {
+        "segment": segment,
+        "round": submitted.update.round,
+        "index": taken_back.index,
+        "update": submitted.statement_digest.hex(),
+        "statement_digest": taken_back.statement_digest.hex(),
+    }
+    _say(said, as_json)
+
+
+def complain(
+    profile: ProfileOption,
+    segment: SegmentOption,
+    out: Annotated[Path, typer.Option("--out", help="File to write: show it to an auditor while the round is open.")],
+    round_number: RoundOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Write down that an update of yours was sent and no gatekeeper acknowledged it.
+
+    The file is the signed update, without its values. An auditor puts it on record (`sfrl record complaint`) before the
+    round closes; gatekeepers that have not answered by the close are found to have censored it.
+    """
+    from sfrl_secure.participant.sent import parse_complaint
+    from sfrl_secure.storage.files import write_atomically
+
+    with open_participant(profile) as participant:
+        raw = participant.complaint(segment, round_number)
+    _, envelope, update = parse_complaint(raw)
+    write_atomically(out.absolute(), raw)
+    said = {
+        "segment": segment, "round": update.round, "update": envelope.digest.hex(), "out": str(out.absolute()),
+    }  # fmt: skip
     _say(said, as_json)
 
 

@@ -1,4 +1,4 @@
-"""`sfrl round`: how rounds went, as the log has it.
+"""`sfrl round`: how rounds went, as the log has it, and deriving them again.
 
 Runs in: cli.
 Trusts: whoever types.
@@ -13,12 +13,15 @@ import typer
 
 from sfrl_secure.cli.audit import LogOption, say_reading
 from sfrl_secure.cli.inputs import check_folder
+from sfrl_secure.cli.reaggregate import reaggregate
 from sfrl_secure.errors import NotFoundError
 
 if TYPE_CHECKING:
     from sfrl_secure.rounds.state import RoundState
 
-app = typer.Typer(help="How rounds went.", no_args_is_help=True)
+app = typer.Typer(help="How rounds went, and deriving them again.", no_args_is_help=True)
+
+app.command()(reaggregate)
 
 
 @app.command("list")
@@ -67,7 +70,9 @@ def show(
 
 def _state_of(found: RoundState) -> str:
     if found.closed is None:
-        return "open"
+        return "ended" if found.ended_by_order else "open"
+    if found.is_abandoned:
+        return "abandoned"
     if found.model is not None:
         return "published"
     return found.closed.outcome.name.lower()
@@ -92,6 +97,10 @@ def _in_words(found: RoundState) -> Iterator[str]:
         )
     if found.model is not None:
         yield f"model     entry {found.model_index}: {found.model.hex()}"
+    if found.left_out_derived:
+        yield f"left out  when it was derived again: {', '.join(sorted(found.left_out_derived))}"
+    for name in sorted(found.complaints):
+        yield f"complaint entry {found.complaints[name].index}: no gatekeeper answered an update of {name}"
 
 
 def _updates(found: RoundState) -> Iterator[str]:
@@ -101,8 +110,15 @@ def _updates(found: RoundState) -> Iterator[str]:
     for name in sorted(found.admissions):
         admission = found.admissions[name]
         facts = admission.facts
-        fate = "admitted" if found.closed is None else f"dropped: {dropped[name]}" if name in dropped else "counted"
+        fate = f"dropped: {dropped[name]}" if name in dropped else _fate_of(found, name)
         yield (
             f"  {name}: entry {admission.index}, {fate}, weight {admission.update.weight}, {facts.nonzeros} nonzeros, "
             f"norm {facts.norm * unit:g}, rules {', '.join(admission.rule_ids)}"
         )
+
+
+def _fate_of(found: RoundState, name: str) -> str:
+    """What became of an update that no closing dropped."""
+    if found.closed is not None:
+        return "left out" if name in found.left_out_derived else "counted"
+    return "withdrawn" if name in found.withdrawn else "excluded" if name in found.excluded else "admitted"

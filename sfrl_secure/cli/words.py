@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from enum import IntEnum
 
 from sfrl_secure.audit.published import UnverifiedEntry
@@ -18,6 +17,9 @@ from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.governance.documents import (
     Document,
     GenesisDocument,
+    JoinDocument,
+    KeyRevocation,
+    Order,
     ParticipantRecord,
     RootDocument,
     RulesDocument,
@@ -26,6 +28,8 @@ from sfrl_secure.governance.documents import (
 )
 from sfrl_secure.governance.statements import (
     Body,
+    ComplaintRecorded,
+    DecisionRecorded,
     IdentityIssued,
     ModelPublished,
     ModelsFetched,
@@ -36,28 +40,13 @@ from sfrl_secure.governance.statements import (
     TimeAnchored,
     UpdateAdmitted,
     UpdateRefused,
+    UpdateWithdrawn,
 )
+from sfrl_secure.operating.document_words import names, order_words
+from sfrl_secure.operating.units import count as count
+from sfrl_secure.operating.units import short as short
+from sfrl_secure.operating.units import time_in_words as time_in_words
 from sfrl_secure.translog.merkle import leaf_hash
-
-_LAST_SECOND = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
-
-
-def time_in_words(microseconds: int) -> str:
-    """A time in UTC, to the millisecond."""
-    if microseconds // 1_000_000 > _LAST_SECOND:
-        return f"{microseconds} us since 1970"
-    moment = datetime.fromtimestamp(microseconds // 1_000_000, UTC)
-    return f"{moment:%Y-%m-%d %H:%M:%S}.{microseconds // 1000 % 1000:03}Z"
-
-
-def count(number: int, noun: str, nouns: str = "") -> str:
-    """A number with its noun; `nouns` where the plural is not the noun and an s."""
-    return f"{number} {noun if number == 1 else nouns or noun + 's'}"
-
-
-def short(digest: bytes) -> str:
-    """The first digits of a digest, for a list."""
-    return digest.hex()[:12]
 
 
 def kind_of(entry: UnverifiedEntry) -> str:
@@ -68,9 +57,11 @@ def kind_of(entry: UnverifiedEntry) -> str:
 
 
 def writer_of(entry: UnverifiedEntry) -> str:
-    """Who says to have written it: a service's role and name, or the operators."""
+    """Who says to have written it: the role and name of a service or auditor, or who may sign such a document."""
     if isinstance(entry.content, Statement):
         return f"{entry.content.writer.role}/{entry.content.writer.name}"
+    if isinstance(entry.content, ParticipantRecord):
+        return "operators or a join key"
     return "-" if entry.content is None else "operators"
 
 
@@ -115,7 +106,8 @@ def entry_in_full(entry: UnverifiedEntry) -> Iterator[str]:
 def _body_in_words(body: Body) -> str:
     match body:
         case IdentityIssued():
-            return f"{body.spiffe_id} until {time_in_words(body.not_after_us)}"
+            renews = "" if body.renews is None else f", renews {short(body.renews)}"
+            return f"{body.spiffe_id} until {time_in_words(body.not_after_us)}{renews}"
         case RoundOpened():
             return f"round {body.round} opens on model {short(body.base_model)}"
         case UpdateAdmitted():
@@ -132,11 +124,21 @@ def _body_in_words(body: Body) -> str:
             cause, outcome = body.cause.name.lower(), body.outcome.name.lower()
             return f"round {body.round} {outcome} ({cause}): {body.counted_count} counted{dropped}"
         case ModelPublished():
-            return f"round {body.round}: model {short(body.model)} by {body.rule}"
+            again = "" if body.supersedes is None else f", in the place of entry {short(body.supersedes)}"
+            return f"round {body.round}: model {short(body.model)} by {body.rule}{again}"
         case ModelsFetched():
             return ", ".join(f"{each.participant} took {short(each.model)}" for each in body.fetches)
         case TimeAnchored():
             return f"checkpoint of size {body.checkpoint.size}, root {short(body.checkpoint.root)}"
+        case UpdateWithdrawn():
+            withdrawn = body.withdrawal
+            return f"round {withdrawn.round}, {withdrawn.participant} takes back update {short(withdrawn.update)}"
+        case ComplaintRecorded():
+            return f"round {body.update.round}, {body.update.participant}: no gatekeeper answered its update"
+        case DecisionRecorded():
+            decided = body.decision
+            sure = f"{decided.confidence_ppm / 10_000:g} % sure"
+            return f"{decided.participant}, no. {decided.record_seq}: class {decided.predicted_class}, {sure}"
 
 
 def _document_in_words(document: Document) -> str:
@@ -156,6 +158,12 @@ def _document_in_words(document: Document) -> str:
         case ParticipantRecord():
             reason = f": {document.reason}" if document.reason else ""
             return f"v{document.version} of {document.name}, {document.state}{reason}"
+        case JoinDocument():
+            return f"v{document.version} for {document.name}, groups {names(document.groups)}"
+        case KeyRevocation():
+            return f"{document.spiffe_id}: TLS key {short(document.spki_sha256)}"
+        case Order():
+            return f"no. {document.version}: {order_words(document)}"
 
 
 def _value_in_lines(name: str, value: object, depth: int) -> Iterator[str]:

@@ -11,3 +11,6 @@ KEY_ID: Final = b"sfrl-key/v1\n"
 
 POSSESSION: Final = b"sfrl-secure/v1/possession\n"
 """Before what a proof of possession signs."""
+
+DECISION_INPUT: Final = b"sfrl-secure/v1/decision-input\n"
+"""Before the salt and the input that a decision record commits to."""

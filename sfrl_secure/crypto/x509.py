@@ -1,6 +1,7 @@
-"""The PKI profile: issuing CAs, and leaves that are X.509-SVIDs.
+"""The PKI profile: issuing CAs, leaves that are X.509-SVIDs, and the requests for them.
 
-Certificates are built from the record of whom they name; nothing is copied from a request's extensions.
+Certificates are built from the record of whom they name; of a request (PKCS #10) nothing but the public key is taken,
+and that only once the request's own signature has shown that somebody holds the private part.
 
 Profile: certs/README.md.
 
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -29,8 +30,12 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sfrl_secure.crypto.secret import SecretBytes
-from sfrl_secure.errors import MalformedError
+from sfrl_secure.errors import MalformedError, SignatureError
 from sfrl_secure.ids import SpiffeId
+from sfrl_secure.limits import CSR_BYTES_MAX
+
+SKEW_US = 300_000_000
+"""Certificates are valid from five minutes before they are made: clocks differ."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_US = 253_402_300_799 * 1_000_000
@@ -45,6 +50,67 @@ def generate_tls_key() -> tuple[SecretBytes, bytes]:
     key = ec.generate_private_key(ec.SECP256R1())
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return SecretBytes(pem), key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def build_csr(key: SecretBytes) -> bytes:
+    """Write a PKCS #10 request in DER for an ECDSA P-256 key in PEM, with an empty subject and no attributes.
+
+    Raises:
+        MalformedError: not such a key.
+    """
+    private = _private_key(key, "a TLS key is ECDSA P-256")
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(private, hashes.SHA256())
+    return request.public_bytes(Encoding.DER)
+
+
+def open_csr(raw: bytes) -> bytes:
+    """Verify that whoever made a PKCS #10 request holds its key; give the DER SubjectPublicKeyInfo and nothing else.
+
+    What else the request says, its subject and the extensions that it asks for, is not read.
+
+    Raises:
+        MalformedError: over `CSR_BYTES_MAX`, not DER of one request, not ECDSA P-256 with SHA-256.
+        SignatureError: its signature does not hold.
+    """
+    if len(raw) > CSR_BYTES_MAX:
+        raise MalformedError(f"a certificate request is at most {CSR_BYTES_MAX} bytes")
+    try:
+        request = x509.load_der_x509_csr(raw)
+        public, algorithm = request.public_key(), request.signature_hash_algorithm
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
+        raise MalformedError("the certificate request is not PKCS #10 in DER") from None
+    if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
+        raise MalformedError("a TLS key is ECDSA P-256")
+    if not isinstance(algorithm, hashes.SHA256):
+        raise MalformedError("a certificate request is signed with SHA-256")
+    try:
+        holds = request.is_signature_valid
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature):
+        holds = False
+    if not holds:
+        raise SignatureError("the certificate request is not signed by its own key")
+    return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def tls_spki(key: SecretBytes) -> bytes:
+    """Give the DER SubjectPublicKeyInfo of an ECDSA P-256 key in PEM.
+
+    Raises:
+        MalformedError: not such a key.
+    """
+    public = _private_key(key, "a TLS key is ECDSA P-256").public_key()
+    return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def renewal_due_us(not_before_us: int, not_after_us: int) -> int:
+    """Say when the holder of a certificate asks for the next: when half of its life since it was made is over.
+
+    What renews at half-life has the other half in which to find nobody who answers.
+    """
+    made_us = not_before_us + SKEW_US
+    if made_us >= not_after_us:  # none of ours: ours are valid for longer than clocks differ
+        made_us = not_before_us
+    return made_us + (not_after_us - made_us) // 2
 
 
 class CertificateAuthority:
@@ -89,21 +155,24 @@ class CertificateAuthority:
         Raises:
             MalformedError: not a CA of this profile.
         """
+        loaded = _private_key(key, _NOT_OURS)
         try:
-            loaded = load_pem_private_key(key.expose(), None)
             parsed = x509.load_pem_x509_certificate(certificate)
             constraints = parsed.extensions.get_extension_for_class(x509.BasicConstraints).value
             usage = parsed.extensions.get_extension_for_class(x509.KeyUsage).value
             public = parsed.public_key()
         except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension):
             raise MalformedError(_NOT_OURS) from None
-        if not isinstance(loaded, ec.EllipticCurvePrivateKey) or not isinstance(loaded.curve, ec.SECP256R1):
-            raise MalformedError(_NOT_OURS)
         if public != loaded.public_key() or not constraints.ca or constraints.path_length != 0:
             raise MalformedError(_NOT_OURS)
         if not usage.key_cert_sign or usage.digital_signature:
             raise MalformedError(_NOT_OURS)
         return cls(parsed, loaded)
+
+    @property
+    def not_after_us(self) -> int:
+        """End of the CA's own validity: no leaf is valid for longer."""
+        return (self._certificate.not_valid_after_utc - _EPOCH) // timedelta(microseconds=1)
 
     @property
     def certificate_pem(self) -> bytes:
@@ -190,6 +259,16 @@ def _builder(
         .not_valid_before(_time(not_before_us))
         .not_valid_after(_time(not_after_us))
     )
+
+
+def _private_key(key: SecretBytes, sentence: str) -> ec.EllipticCurvePrivateKey:
+    try:
+        loaded = load_pem_private_key(key.expose(), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise MalformedError(sentence) from None
+    if not isinstance(loaded, ec.EllipticCurvePrivateKey) or not isinstance(loaded.curve, ec.SECP256R1):
+        raise MalformedError(sentence)
+    return loaded
 
 
 def _time(microseconds: int) -> datetime:

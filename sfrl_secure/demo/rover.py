@@ -23,7 +23,8 @@ from sfrl_secure.errors import SfrlError
 from sfrl_secure.learning.mlp import use_one_thread
 from sfrl_secure.learning.samples import Samples
 from sfrl_secure.participant.rounds import FinishedSegment, OpenRound
-from sfrl_secure.participant.sdk import Participant, Submitted
+from sfrl_secure.participant.sdk import Participant
+from sfrl_secure.participant.submissions import Submitted
 from sfrl_secure.rpc.status import exit_code_of
 from sfrl_secure.sparse.encode import encode_update
 from sfrl_secure.sparse.topk import ErrorFeedback

@@ -35,7 +35,8 @@ from sfrl_secure.learning.evaluate import accuracy
 from sfrl_secure.learning.mlp import use_one_thread
 from sfrl_secure.participant.rounds import OpenRound
 from sfrl_secure.participant.sdk import Participant
-from sfrl_secure.services.federation.create import WITNESSES, create_federation
+from sfrl_secure.services.federation.configurations import WITNESSES
+from sfrl_secure.services.federation.create import create_federation
 from sfrl_secure.services.federation.folder import FederationFolder
 from sfrl_secure.services.federation.supervise import Supervisor
 from sfrl_secure.storage.objects import ObjectStore

@@ -21,34 +21,80 @@ from sfrl_secure.crypto.envelope import SIGNATURES_MAX, Envelope, envelope_to_js
 from sfrl_secure.crypto.keys import PublicKey
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.documents import parse_document
+from sfrl_secure.governance.joins import JoinDocument
+from sfrl_secure.governance.key_revocations import KeyRevocation
 from sfrl_secure.governance.manifest import ModelManifest
+from sfrl_secure.governance.orders import (
+    AcceptTarget,
+    ExcludeTarget,
+    NoTarget,
+    Order,
+    OrderAction,
+    OrderTarget,
+    OverrideTarget,
+    ReaggregateTarget,
+    RollbackTarget,
+)
 from sfrl_secure.governance.origin import origin_of
 from sfrl_secure.governance.participants import ParticipantRecord
 from sfrl_secure.governance.policy import check_rules, default_rules
 from sfrl_secure.governance.root import FORMATS, GenesisDocument, RootDocument, Thresholds, parse_root
+from sfrl_secure.governance.rule_review import review_rules
 from sfrl_secure.governance.rules import RulesDocument
-from sfrl_secure.governance.services import ServicesDocument, Signatory
-from sfrl_secure.governance.terms import ModelTerms, RoundTerms, SegmentTerms, UpdateLimits
-from sfrl_secure.ids import ZERO_DIGEST, Digest
+from sfrl_secure.governance.services import KEY_EXCHANGES, ServicesDocument, Signatory
+from sfrl_secure.governance.terms import (
+    LeakageBound,
+    LeakageTerms,
+    ModelTerms,
+    QuotaTerms,
+    RoundTerms,
+    SegmentTerms,
+    UpdateLimits,
+)
+from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId
+from sfrl_secure.limits import QUOTA_BYTES_MAX, QUOTA_UPDATES_MAX
 
 DEFAULT_RULES = default_rules()
 """Cedar text to begin a federation with (`default_rules.cedar`)."""
 
+DEFAULT_QUOTA = QuotaTerms(window_us=86_400_000_000, updates_max=QUOTA_UPDATES_MAX, bytes_max=QUOTA_BYTES_MAX)
+"""No bound that a participant meets in a day."""
+
+DEFAULT_LEAKAGE = LeakageTerms(nonzeros_min=1, weight_min=1, noise_std_min=0, rows=(), labels=())
+"""Refuses nothing that the limits allow."""
+
+_NO_TARGET = NoTarget()
+
 
 def build_root(
-    *, expires_us: int, trust_domain: str, log_host: str, operators: Mapping[str, PublicKey], thresholds: Thresholds
+    *,
+    federation_id: Digest | None = None,
+    version: int = 1,
+    previous: Digest = ZERO_DIGEST,
+    expires_us: int,
+    trust_domain: str,
+    log_host: str,
+    operators: Mapping[str, PublicKey],
+    thresholds: Thresholds,
 ) -> bytes:
-    """Build a root document; its digest is the federation id.
+    """Build a root document; the digest of version 1 is the federation id.
+
+    Args:
+        federation_id: None for version 1, which cannot name its own digest, and for no other.
 
     Raises:
         MalformedError: an argument is out of its range, or a threshold takes more signatures than an envelope holds.
     """
+    if (federation_id is None) != (version == 1):
+        raise MalformedError("a root names the federation id from version 2 on")
+    named = {} if federation_id is None else {"federation_id": federation_id.hex()}
     if max(astuple(thresholds)) > SIGNATURES_MAX:
         raise MalformedError(f"an envelope holds {SIGNATURES_MAX} signatures, so no threshold is higher")
     return _build(RootDocument.payload_type, {
         "type": "root",
-        "version": 1,
-        "previous": ZERO_DIGEST.hex(),
+        **named,
+        "version": version,
+        "previous": previous.hex(),
         "expires_us": expires_us,
         "trust_domain": trust_domain,
         "log_host": log_host,
@@ -85,8 +131,12 @@ def build_services(
     expires_us: int,
     services: Sequence[Signatory],
     auditors: Sequence[Signatory] = (),
+    key_exchange: Collection[str] = KEY_EXCHANGES,
 ) -> bytes:
     """Build a services document.
+
+    Args:
+        key_exchange: TLS groups that interceptors admit.
 
     Raises:
         MalformedError: an argument is out of its range.
@@ -95,6 +145,7 @@ def build_services(
         **_header("services", federation_id, version, previous, expires_us),
         "services": [_signatory(service) for service in services],
         "auditors": [_signatory(auditor) for auditor in auditors],
+        "key_exchange": sorted(key_exchange),
     })  # fmt: skip
 
 
@@ -105,13 +156,20 @@ def build_rules(
     previous: Digest = ZERO_DIGEST,
     expires_us: int,
     cedar: str = DEFAULT_RULES,
+    review: bool = True,
 ) -> bytes:
     """Build a rules document.
+
+    Args:
+        review: whether rules are refused that are valid and cannot be meant (`rule_review`).
 
     Raises:
         MalformedError: an argument is out of its range, or the rules do not hold; the message names the line.
     """
-    check_rules(cedar)
+    if review:
+        review_rules(cedar)
+    else:
+        check_rules(cedar)
     return _build(RulesDocument.payload_type, {
         **_header("rules", federation_id, version, previous, expires_us),
         "cedar": cedar,
@@ -134,6 +192,8 @@ def build_terms(
     support_modes: Collection[str] = ("free",),
     suites: Collection[str] = ("ed25519", "ed25519+ml-dsa-44"),
     limits: UpdateLimits,
+    quota: QuotaTerms = DEFAULT_QUOTA,
+    leakage: LeakageTerms = DEFAULT_LEAKAGE,
     round_terms: RoundTerms,
     rule: str = "weighted_mean/v1",
     privacy: str = "open",
@@ -165,6 +225,8 @@ def build_terms(
         "support_modes": sorted(support_modes),
         "suites": sorted(suites),
         "limits": asdict(limits),
+        "quota": asdict(quota),
+        "leakage": asdict(leakage) | {"rows": _bounds(leakage.rows), "labels": _bounds(leakage.labels)},
         "round": asdict(round_terms),
         "rule": rule,
         "privacy": privacy,
@@ -207,6 +269,77 @@ def build_participant(
     })  # fmt: skip
 
 
+def build_join(
+    *,
+    federation_id: Digest,
+    version: int = 1,
+    previous: Digest = ZERO_DIGEST,
+    expires_us: int,
+    name: str,
+    join_key: PublicKey,
+    clearance: int,
+    groups: Collection[str],
+    record_expires_us: int,
+) -> bytes:
+    """Build a join document.
+
+    Raises:
+        MalformedError: an argument is out of its range, or the join key is not Ed25519.
+    """
+    return _build(JoinDocument.payload_type, {
+        **_header("join", federation_id, version, previous, expires_us),
+        "name": name,
+        "join_key": join_key.raw.hex(),
+        "clearance": clearance,
+        "groups": sorted(groups),
+        "record_expires_us": record_expires_us,
+    })  # fmt: skip
+
+
+def build_key_revocation(
+    *, federation_id: Digest, expires_us: int, spiffe_id: SpiffeId, spki_sha256: Digest, reason: str = ""
+) -> bytes:
+    """Build a key revocation.
+
+    Raises:
+        MalformedError: an argument is out of its range.
+    """
+    return _build(KeyRevocation.payload_type, {
+        **_header("key-revocation", federation_id, 1, ZERO_DIGEST, expires_us),
+        "spiffe_id": spiffe_id,
+        "spki_sha256": spki_sha256.hex(),
+        "reason": reason,
+    })  # fmt: skip
+
+
+def build_order(
+    *,
+    federation_id: Digest,
+    version: int = 1,
+    previous: Digest = ZERO_DIGEST,
+    expires_us: int,
+    segment: str,
+    action: OrderAction,
+    target: OrderTarget = _NO_TARGET,
+    reason: str = "",
+) -> bytes:
+    """Build an order.
+
+    Args:
+        target: of the action's type; none for halt and resume.
+
+    Raises:
+        MalformedError: an argument is out of its range, or the target is another action's.
+    """
+    return _build(Order.payload_type, {
+        **_header("order", federation_id, version, previous, expires_us),
+        "segment": segment,
+        "action": action,
+        "target": _target(target),
+        "reason": reason,
+    })  # fmt: skip
+
+
 def _build(payload_type: str, members: Mapping[str, object]) -> bytes:
     try:
         raw = json.dumps(members, indent=1, ensure_ascii=False, allow_nan=False).encode("utf-8")
@@ -242,3 +375,24 @@ def _manifest(manifest: ModelManifest) -> dict[str, object]:
         "constants_exponent": manifest.constants_exponent,
         "constants": {name: list(values) for name, values in manifest.constants.items()},
     }
+
+
+def _bounds(bounds: Sequence[LeakageBound]) -> list[dict[str, object]]:
+    ordered = sorted(bounds, key=lambda bound: (bound.tensor, bound.axis))
+    return [{"tensor": bound.tensor, "axis": bound.axis, "min": bound.least} for bound in ordered]
+
+
+def _target(target: OrderTarget) -> dict[str, object]:
+    match target:
+        case NoTarget():
+            return {}
+        case ExcludeTarget(update):
+            return {"update": update.hex()}
+        case RollbackTarget(model):
+            return {"model": model.hex()}
+        case ReaggregateTarget(from_round, reveals):
+            return {"from_round": from_round, "reveals": sorted(reveals)}
+        case AcceptTarget(index, code):
+            return {"index": index, "code": code}
+        case OverrideTarget(decision, decided_class):
+            return {"decision": decision.hex(), "class": decided_class}

@@ -13,6 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from sfrl_secure.errors import MalformedError
+from sfrl_secure.governance.joins import JoinDocument, parse_join
+from sfrl_secure.governance.key_revocations import KeyRevocation, parse_key_revocation
+from sfrl_secure.governance.orders import Order, parse_order
 from sfrl_secure.governance.participants import ParticipantRecord, parse_participant
 from sfrl_secure.governance.root import GenesisDocument, RootDocument, Thresholds, parse_genesis, parse_root
 from sfrl_secure.governance.rules import RulesDocument, parse_rules
@@ -21,11 +24,21 @@ from sfrl_secure.governance.terms import SegmentTerms, parse_terms
 
 # The one module that collects names of others: whoever takes any document takes its type from here.
 __all__ = [
-    "DOCUMENT_TYPES", "Document", "GenesisDocument", "ParticipantRecord", "RootDocument", "RulesDocument",
-    "SegmentTerms", "ServicesDocument", "Signatory", "Thresholds", "parse_document",
+    "DOCUMENT_TYPES", "Document", "GenesisDocument", "JoinDocument", "KeyRevocation", "Order", "ParticipantRecord",
+    "RootDocument", "RulesDocument", "SegmentTerms", "ServicesDocument", "Signatory", "Thresholds", "parse_document",
 ]  # fmt: skip
 
-Document = RootDocument | GenesisDocument | ServicesDocument | RulesDocument | SegmentTerms | ParticipantRecord
+Document = (
+    RootDocument
+    | GenesisDocument
+    | ServicesDocument
+    | RulesDocument
+    | SegmentTerms
+    | ParticipantRecord
+    | JoinDocument
+    | KeyRevocation
+    | Order
+)
 
 _PARSERS: Mapping[str, Callable[[bytes], Document]] = {
     RootDocument.payload_type: parse_root,
@@ -34,6 +47,9 @@ _PARSERS: Mapping[str, Callable[[bytes], Document]] = {
     RulesDocument.payload_type: parse_rules,
     SegmentTerms.payload_type: parse_terms,
     ParticipantRecord.payload_type: parse_participant,
+    JoinDocument.payload_type: parse_join,
+    KeyRevocation.payload_type: parse_key_revocation,
+    Order.payload_type: parse_order,
 }
 
 DOCUMENT_TYPES = frozenset(_PARSERS)

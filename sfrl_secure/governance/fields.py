@@ -22,6 +22,7 @@ INTEGER_MAX = 2**63 - 1
 SUITES = frozenset(PUBLIC_BYTES)
 
 _HEX = re.compile(r"(?:[0-9a-f]{2})*")
+_REASON = re.compile(r"[ -~]{0,200}")
 
 
 class ObjectFields:
@@ -77,6 +78,13 @@ class ObjectFields:
         if not _HEX.fullmatch(value):
             raise MalformedError(f"{self.name_of(key)} is bytes in lower-case hexadecimal")
         return bytes.fromhex(value)
+
+    def reason(self, key: str) -> str:
+        """Take what somebody says to people: 0 to 200 characters of printable ASCII."""
+        value = self.text(key, 200)
+        if not _REASON.fullmatch(value):
+            raise MalformedError(f"{self.name_of(key)} is 0 to 200 characters of printable ASCII")
+        return value
 
     def items(self, key: str, least: int, most: int) -> list[object]:
         """Take a list of `least` to `most` items."""

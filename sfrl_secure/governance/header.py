@@ -64,7 +64,16 @@ def parse_object(raw: bytes, kind: str, keys: Collection[str]) -> ObjectFields:
     Raises:
         MalformedError: any other form.
     """
-    fields = ObjectFields(parse_strict_json(raw, bytes_max=DOCUMENT_BYTES_MAX), kind, keys)
+    return take_document(parse_strict_json(raw, bytes_max=DOCUMENT_BYTES_MAX), kind, keys)
+
+
+def take_document(members: dict[str, object], kind: str, keys: Collection[str]) -> ObjectFields:
+    """Take the members of a document with exactly `keys` and the type `kind`.
+
+    Raises:
+        MalformedError: any other form.
+    """
+    fields = ObjectFields(members, kind, keys)
     if fields["type"] != kind:
         raise MalformedError(f"the document's type is {kind}")
     return fields

@@ -8,19 +8,15 @@ Trusts: nothing. Possession of the key is verified by `governance.authority`, be
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from sfrl_secure.crypto.keys import SIGNATURE_BYTES, PublicKey
-from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.header import DocumentHeader, parse_header
 from sfrl_secure.ids import parse_name
 from sfrl_secure.limits import CLEARANCE_MAX, GROUPS_MAX
 
 STATES = frozenset({"active", "suspended", "revoked"})
-
-_REASON = re.compile(r"[ -~]{0,200}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +56,6 @@ def parse_participant(raw: bytes) -> ParticipantRecord:
     keys = ("name", "suite", "public_key", "possession", "clearance", "groups", "state", "reason")
     fields, header = parse_header(raw, "participant", keys)
     key = fields.public_key()
-    reason = fields.text("reason", 200)
-    if not _REASON.fullmatch(reason):
-        raise MalformedError("participant.reason is 0 to 200 characters of printable ASCII")
     return ParticipantRecord(
         **header,
         name=parse_name(fields.text("name", 64)),
@@ -71,5 +64,5 @@ def parse_participant(raw: bytes) -> ParticipantRecord:
         clearance=fields.integer("clearance", 0, CLEARANCE_MAX),
         groups=fields.sorted_texts("groups", 0, GROUPS_MAX, parse_name),
         state=fields.choice("state", STATES),
-        reason=reason,
+        reason=fields.reason("reason"),
     )

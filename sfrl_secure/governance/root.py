@@ -1,12 +1,13 @@
 """Root and genesis: who governs, and entry 0 of the log.
 
 The federation id is the digest of the root document, so a federation cannot get other first operators without getting
-another name. Root stands inside genesis, in the envelope that its operators signed.
+another name. The first root stands inside genesis, in the envelope that its operators signed; each later one is an
+entry, signed for the root before and for itself.
 
 Format: proto/README.md, "Documents", root and genesis.
 
 Runs in: everything.
-Trusts: nothing. `governance.authority.open_genesis` ties a genesis to a trust policy.
+Trusts: nothing. `governance.authority` ties a genesis to a trust policy, and a root to the one before.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from typing import ClassVar
 
 from sfrl_secure.crypto.envelope import Envelope, parse_envelope_json
 from sfrl_secure.crypto.keys import PublicKey
+from sfrl_secure.crypto.strict_json import parse_strict_json
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.fields import INTEGER_MAX, ObjectFields
-from sfrl_secure.governance.header import COMMON_KEYS, DocumentHeader, parse_object
+from sfrl_secure.governance.header import COMMON_KEYS, DocumentHeader, parse_object, take_document
 from sfrl_secure.ids import ZERO_DIGEST, parse_name, parse_trust_domain, sha256
 from sfrl_secure.limits import DOCUMENT_BYTES_MAX
 from sfrl_secure.translog.note import ED25519, ML_DSA_44_COSIGNATURE, parse_vkey
@@ -35,6 +37,7 @@ FORMATS = {"entry": 1, "codec": 1, "model": 1, "arithmetic": 1}
 _LOG_HOST = re.compile(r"[a-z0-9.:-]{1,128}")
 _VKEY_CHARACTERS_MAX = 2_048
 _ROLES = ("root", "governance", "enrolment", "revocation")
+_KEYS = COMMON_KEYS | {"trust_domain", "log_host", "operators", "thresholds"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class RootDocument(DocumentHeader):
     """The federation's operators, and how many of them it takes.
 
     Attributes:
-        federation_id: its own digest.
+        federation_id: of version 1, its own digest.
         operators: public key by operator's name, 1 to 64.
     """
 
@@ -100,9 +103,11 @@ def parse_root(raw: bytes) -> RootDocument:
     Raises:
         MalformedError: any other form.
     """
-    keys = (COMMON_KEYS - {"federation_id"}) | {"trust_domain", "log_host", "operators", "thresholds"}
-    fields = parse_object(raw, "root", keys)
-    if fields.digest("previous") != ZERO_DIGEST:
+    members = parse_strict_json(raw, bytes_max=DOCUMENT_BYTES_MAX)
+    is_first = members.get("version") == 1
+    fields = take_document(members, "root", _KEYS - {"federation_id"} if is_first else _KEYS)
+    previous = fields.digest("previous")
+    if is_first and previous != ZERO_DIGEST:
         raise MalformedError("there is no root before version 1")
     log_host = fields.text("log_host", 128)
     if not _LOG_HOST.fullmatch(log_host):
@@ -116,9 +121,10 @@ def parse_root(raw: bytes) -> RootDocument:
     return RootDocument(
         raw=raw,
         digest=digest,
-        federation_id=digest,
-        version=fields.integer("version", 1, 1),
-        previous=ZERO_DIGEST,
+        # The first root is what the federation id is the digest of, so it cannot name it.
+        federation_id=digest if is_first else fields.digest("federation_id"),
+        version=fields.integer("version", 1, INTEGER_MAX),
+        previous=previous,
         expires_us=fields.integer("expires_us", 1, INTEGER_MAX),
         trust_domain=parse_trust_domain(fields.text("trust_domain", 128)),
         log_host=log_host,
@@ -141,6 +147,9 @@ def parse_genesis(raw: bytes) -> GenesisDocument:
     root_envelope = parse_envelope_json(_parse_base64(fields.text("root", DOCUMENT_BYTES_MAX)))
     if root_envelope.payload_type != RootDocument.payload_type:
         raise MalformedError("genesis.root holds the envelope of a root document")
+    root = parse_root(root_envelope.statement)
+    if root.version != 1:
+        raise MalformedError("genesis.root is version 1 of the root document")
     return GenesisDocument(
         raw=raw,
         digest=sha256(raw),
@@ -150,7 +159,7 @@ def parse_genesis(raw: bytes) -> GenesisDocument:
         expires_us=INTEGER_MAX,
         origin=origin,
         root_envelope=root_envelope,
-        root=parse_root(root_envelope.statement),
+        root=root,
         log_keys=_parse_log_keys(fields, origin),
     )
 

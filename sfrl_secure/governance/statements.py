@@ -20,6 +20,13 @@ from sfrl_secure.translog.checkpoint import Checkpoint
 
 STATEMENT_TYPE = "application/vnd.sfrl.statement.v1"
 UPDATE_TYPE = "application/vnd.sfrl.update.v1"
+WITHDRAWAL_TYPE = "application/vnd.sfrl.withdrawal.v1"
+DECISION_TYPE = "application/vnd.sfrl.decision.v1"
+IDENTITY_REQUEST_TYPE = "application/vnd.sfrl.identity-request.v1"
+OBJECT_REQUEST_TYPE = "application/vnd.sfrl.object-request.v1"
+
+PARTICIPANT_TYPES = frozenset({UPDATE_TYPE, WITHDRAWAL_TYPE, DECISION_TYPE, IDENTITY_REQUEST_TYPE, OBJECT_REQUEST_TYPE})
+"""What stands inside entries or requests, and is never an entry of its own."""
 
 
 class EntryKind(IntEnum):
@@ -33,10 +40,14 @@ class EntryKind(IntEnum):
     UPDATE_ADMITTED = 6
     UPDATE_REFUSED = 7
     REFUSALS_COUNTED = 8
+    UPDATE_WITHDRAWN = 9
+    COMPLAINT_RECORDED = 10
     ROUND_CLOSED = 11
     MODEL_PUBLISHED = 12
+    ORDER_GIVEN = 13
     TIME_ANCHORED = 14
     MODELS_FETCHED = 15
+    DECISION_RECORDED = 16
 
 
 CONTROL_KINDS = frozenset({EntryKind.ROUND_OPENED, EntryKind.ROUND_CLOSED, EntryKind.MODEL_PUBLISHED})
@@ -66,6 +77,7 @@ class CloseCause(IntEnum):
 
     FULL = 1
     DEADLINE = 2
+    ORDER = 3
 
 
 class CloseOutcome(IntEnum):
@@ -92,7 +104,11 @@ class PayloadFormat:
 
 @dataclass(frozen=True, slots=True)
 class UpdateStatement:
-    """What a participant signs for one round (PROTOCOL 4)."""
+    """What a participant signs for one round (PROTOCOL 4).
+
+    Attributes:
+        noise_std: standard deviation of the noise that it says it added to each value, in grid units; 0: none claimed.
+    """
 
     federation_id: Digest
     segment: str
@@ -107,16 +123,96 @@ class UpdateStatement:
     format: PayloadFormat
     weight: int
     created_us: int
+    noise_std: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalStatement:
+    """What a participant signs to take back an update; `update` is its statement digest."""
+
+    federation_id: Digest
+    segment: str
+    participant: str
+    key_id: Digest
+    round: int
+    round_opened: Digest
+    update: Digest
+    created_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """What one input of a decision contributed, in millionths."""
+
+    feature: int
+    share_ppm: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionStatement:
+    """What a participant signs about a decision that it made with a model.
+
+    Attributes:
+        record_seq: from 1, above that of its last one in the segment.
+        input_commitment: salted hash of the input (`crypto.commitment`).
+        confidence_ppm: 0 to 1,000,000.
+        active_latents: ascending.
+        attributions: by rising feature.
+    """
+
+    federation_id: Digest
+    segment: str
+    participant: str
+    key_id: Digest
+    record_seq: int
+    input_commitment: Digest
+    model: Digest
+    predicted_class: int
+    confidence_ppm: int
+    active_latents: tuple[int, ...]
+    attributions: tuple[Attribution, ...]
+    created_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityRequest:
+    """What somebody signs who wants a TLS identity, with the signing key that governance knows of him."""
+
+    federation_id: Digest
+    spiffe_id: SpiffeId
+    key_id: Digest
+    spki_sha256: Digest
+    created_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRequest:
+    """What an auditor or verifier signs to read an object."""
+
+    federation_id: Digest
+    reader: SpiffeId
+    key_id: Digest
+    digest: Digest
+    created_us: int
 
 
 @dataclass(frozen=True, slots=True)
 class IdentityIssued:
-    """A TLS public key may be used under a SPIFFE ID."""
+    """A TLS public key may be used under a SPIFFE ID.
+
+    Attributes:
+        envelope_raw: canonical bytes of `envelope`, whose parsed statement is `request`.
+        renews: SHA-256 of the public key of the identity before; None for a first one.
+    """
 
     spiffe_id: SpiffeId
     spki_sha256: Digest
     serial: int
     not_after_us: int
+    envelope_raw: bytes
+    envelope: Envelope
+    request: IdentityRequest
+    renews: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +263,33 @@ class UpdateRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateWithdrawn:
+    """An update is taken back. `envelope_raw` are the canonical bytes of `envelope`, `withdrawal` its statement."""
+
+    envelope_raw: bytes
+    envelope: Envelope
+    withdrawal: WithdrawalStatement
+
+
+@dataclass(frozen=True, slots=True)
+class ComplaintRecorded:
+    """An update was shown that no gatekeeper answered. `envelope_raw` are the canonical bytes of `envelope`."""
+
+    envelope_raw: bytes
+    envelope: Envelope
+    update: UpdateStatement
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecorded:
+    """A participant's decision. `envelope_raw` are the canonical bytes of `envelope`, `decision` its statement."""
+
+    envelope_raw: bytes
+    envelope: Envelope
+    decision: DecisionStatement
+
+
+@dataclass(frozen=True, slots=True)
 class RefusalCount:
     """How many refusals of one reason and peer class."""
 
@@ -208,7 +331,7 @@ class RoundClosed:
 
 @dataclass(frozen=True, slots=True)
 class ModelPublished:
-    """A round's model."""
+    """A round's model; `supersedes` is the entry hash of the model_published whose place it takes, or None."""
 
     round: int
     round_closed: Digest
@@ -217,6 +340,7 @@ class ModelPublished:
     model: Digest
     rule: str
     arithmetic: int
+    supersedes: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +378,9 @@ Body = (
     | ModelPublished
     | ModelsFetched
     | TimeAnchored
+    | UpdateWithdrawn
+    | ComplaintRecorded
+    | DecisionRecorded
 )
 
 KIND_OF_BODY: dict[type, EntryKind] = {
@@ -266,6 +393,9 @@ KIND_OF_BODY: dict[type, EntryKind] = {
     ModelPublished: EntryKind.MODEL_PUBLISHED,
     ModelsFetched: EntryKind.MODELS_FETCHED,
     TimeAnchored: EntryKind.TIME_ANCHORED,
+    UpdateWithdrawn: EntryKind.UPDATE_WITHDRAWN,
+    ComplaintRecorded: EntryKind.COMPLAINT_RECORDED,
+    DecisionRecorded: EntryKind.DECISION_RECORDED,
 }
 
 

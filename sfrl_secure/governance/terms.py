@@ -11,6 +11,7 @@ Trusts: nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 from sfrl_secure.errors import MalformedError
@@ -23,6 +24,11 @@ from sfrl_secure.limits import (
     COHORT_MAX,
     GRID_EXPONENT_MAX,
     GROUPS_MAX,
+    LEAKAGE_BOUNDS_MAX,
+    QUOTA_BYTES_MAX,
+    QUOTA_UPDATES_MAX,
+    QUOTA_WINDOW_US_MAX,
+    QUOTA_WINDOW_US_MIN,
     RETENTION_DAYS_MAX,
     ROUND_US_MAX,
     ROUND_US_MIN,
@@ -33,7 +39,7 @@ from sfrl_secure.limits import (
     WEIGHT_SUM_MAX,
 )
 
-OPERATIONS = frozenset({"fetch", "submit"})
+OPERATIONS = frozenset({"fetch", "record", "submit"})
 VALUE_TYPES = frozenset({"fp32", "int8"})
 SUPPORT_MODES = frozenset({"free"})
 RULES = frozenset({"weighted_mean/v1"})
@@ -42,7 +48,7 @@ NORM_MAX = 2**62
 
 _KEYS = (
     "segment", "sensitivity", "groups", "operations", "model", "tensors", "value_types", "support_modes", "suites",
-    "limits", "round", "rule", "privacy", "evidence_days", "retention_days",
+    "limits", "quota", "leakage", "round", "rule", "privacy", "evidence_days", "retention_days",
 )  # fmt: skip
 
 
@@ -67,6 +73,41 @@ class UpdateLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaTerms:
+    """What one participant may have admitted in the segment within `window_us`, by count and by payload bytes."""
+
+    window_us: int
+    updates_max: int
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeakageBound:
+    """An update that touches `tensor` has at least `least` different indices along `axis`, counted from 0."""
+
+    tensor: str
+    axis: int
+    least: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeakageTerms:
+    """What an update must not fall short of, so that it betrays no single example.
+
+    Attributes:
+        noise_std_min: in grid units.
+        rows: of the touched coordinates, by tensor and axis.
+        labels: of the indices whose values have a sum above 0, by tensor and axis.
+    """
+
+    nonzeros_min: int
+    weight_min: int
+    noise_std_min: int
+    rows: tuple[LeakageBound, ...]
+    labels: tuple[LeakageBound, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RoundTerms:
     """Bounds of one round, and how many rounds the segment has in all."""
 
@@ -83,7 +124,7 @@ class SegmentTerms(DocumentHeader):
     Attributes:
         sensitivity: 0 to 1,000,000; compared by the rules with a participant's clearance.
         groups: a participant with one of them is granted.
-        operations: of `fetch` and `submit`.
+        operations: of `fetch`, `record` and `submit`.
         tensors: names of the tensors that updates may touch, each in the manifest.
         rule: aggregation rule.
         evidence_days: how long refused payloads are kept; `retention_days`, admitted ones.
@@ -101,6 +142,8 @@ class SegmentTerms(DocumentHeader):
     support_modes: frozenset[str]
     suites: frozenset[str]
     limits: UpdateLimits
+    quota: QuotaTerms
+    leakage: LeakageTerms
     round: RoundTerms
     rule: str
     privacy: str
@@ -143,6 +186,8 @@ def parse_terms(raw: bytes) -> SegmentTerms:
         support_modes=fields.sorted_choices("support_modes", 1, SUPPORT_MODES),
         suites=fields.sorted_choices("suites", 1, SUITES),
         limits=limits,
+        quota=_parse_quota(fields["quota"]),
+        leakage=_parse_leakage(fields["leakage"], limits, model.manifest),
         round=rounds,
         rule=fields.choice("rule", RULES),
         privacy=fields.choice("privacy", PRIVACY_MODES),
@@ -171,6 +216,43 @@ def _parse_limits(value: object, coordinates: int) -> UpdateLimits:
         magnitude_max=fields.integer("magnitude_max", 1, VALUE_MAX),
         weight_max=fields.integer("weight_max", 1, WEIGHT_SUM_MAX),
     )
+
+
+def _parse_quota(value: object) -> QuotaTerms:
+    fields = ObjectFields(value, "quota", ("window_us", "updates_max", "bytes_max"))
+    return QuotaTerms(
+        window_us=fields.integer("window_us", QUOTA_WINDOW_US_MIN, QUOTA_WINDOW_US_MAX),
+        updates_max=fields.integer("updates_max", 1, QUOTA_UPDATES_MAX),
+        bytes_max=fields.integer("bytes_max", 1, QUOTA_BYTES_MAX),
+    )
+
+
+def _parse_leakage(value: object, limits: UpdateLimits, manifest: ModelManifest) -> LeakageTerms:
+    fields = ObjectFields(value, "leakage", ("nonzeros_min", "weight_min", "noise_std_min", "rows", "labels"))
+    return LeakageTerms(
+        nonzeros_min=fields.integer("nonzeros_min", 1, limits.nonzeros_max),
+        weight_min=fields.integer("weight_min", 1, limits.weight_max),
+        noise_std_min=fields.integer("noise_std_min", 0, VALUE_MAX),
+        rows=_parse_bounds(fields, "rows", manifest),
+        labels=_parse_bounds(fields, "labels", manifest),
+    )
+
+
+def _parse_bounds(fields: ObjectFields, key: str, manifest: ModelManifest) -> tuple[LeakageBound, ...]:
+    where = fields.name_of(key)
+    shapes = {tensor.name: tensor.shape for tensor in manifest.tensors}
+    bounds = []
+    for item in fields.items(key, 0, LEAKAGE_BOUNDS_MAX):
+        bound = ObjectFields(item, where, ("tensor", "axis", "min"))
+        tensor = bound.text("tensor", 128)
+        if tensor not in shapes:
+            raise MalformedError(f"{where}.tensor is a name of the manifest")
+        axis = bound.integer("axis", 0, len(shapes[tensor]) - 1)
+        bounds.append(LeakageBound(tensor, axis, bound.integer("min", 1, shapes[tensor][axis])))
+    places = [(bound.tensor, bound.axis) for bound in bounds]
+    if any(earlier >= later for earlier, later in pairwise(places)):
+        raise MalformedError(f"{where} is sorted by tensor, then axis, and has no pair twice")
+    return tuple(bounds)
 
 
 def _parse_round(value: object) -> RoundTerms:

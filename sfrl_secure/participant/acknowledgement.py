@@ -1,10 +1,11 @@
-"""Receipt A, verified: the log has signed that exactly our envelope was admitted.
+"""Receipt A, verified: the log has signed that exactly our envelope was admitted, withdrawn or recorded.
 
 It holds the entry, its path and a checkpoint under every key of the log: enough to show that a log which later leaves
 the entry out has lied, and so worth keeping. Who wrote the entry, and that witnesses saw it, is shown by the receipts
 that come later (`receipts`).
 
-Format: proto/sfrl/gatekeeper/v1/gatekeeper_service.proto, `SubmitUpdateResponse`; PROTOCOL 8.
+Format: proto/sfrl/gatekeeper/v1/gatekeeper_service.proto, `SubmitUpdateResponse`, `WithdrawUpdateResponse`,
+`RecordDecisionResponse`; PROTOCOL 8.
 
 Runs in: participant, cli.
 Trusts: the trust policy. Nothing in the answer.
@@ -14,7 +15,13 @@ from __future__ import annotations
 
 from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.errors import MalformedError, VerificationError
-from sfrl_secure.governance.statements import Statement, UpdateAdmitted
+from sfrl_secure.governance.statements import (
+    ComplaintRecorded,
+    DecisionRecorded,
+    Statement,
+    UpdateAdmitted,
+    UpdateWithdrawn,
+)
 from sfrl_secure.translog.entries import LogEntry
 from sfrl_secure.translog.opened import open_checkpoint
 from sfrl_secure.translog.policy import TrustPolicy
@@ -23,6 +30,13 @@ from sfrl_secure.translog.tlog_proof import TlogProof, format_tlog_proof
 from sfrl_secure.wire.audit_service import AppendedEntry
 from sfrl_secure.wire.content import parse_content
 from sfrl_secure.wire.entries import encode_envelope, parse_entry
+
+_WORDS: dict[type, str] = {
+    UpdateAdmitted: "the admission",
+    UpdateWithdrawn: "the withdrawal",
+    DecisionRecorded: "the record",
+    ComplaintRecorded: "the complaint",
+}
 
 
 def acknowledgement_file(acknowledged: AppendedEntry) -> bytes:
@@ -35,12 +49,18 @@ def acknowledgement_file(acknowledged: AppendedEntry) -> bytes:
     return format_tlog_proof(TlogProof(logged.raw, logged.index, logged.path, acknowledged.checkpoint))
 
 
-def open_acknowledgement(acknowledged: AppendedEntry, sent: Envelope, segment: str, policy: TrustPolicy) -> LogEntry:
-    """Verify that the log holds an admission of exactly the envelope that was sent; give its entry.
+def open_acknowledgement(
+    acknowledged: AppendedEntry,
+    sent: Envelope,
+    segment: str,
+    policy: TrustPolicy,
+    body: type[UpdateAdmitted | UpdateWithdrawn | DecisionRecorded | ComplaintRecorded] = UpdateAdmitted,
+) -> LogEntry:
+    """Verify that the log holds an entry of this kind with exactly the envelope that was sent; give the entry.
 
     Raises:
-        VerificationError: the checkpoint is not under every key of the log, the entry is not in it, or it is not the
-            admission of this envelope.
+        VerificationError: the checkpoint is not under every key of the log, the entry is not in it, or it does not
+            hold this envelope as what it was sent for.
         MalformedError: something does not parse.
     """
     checkpoint = open_checkpoint(acknowledged.checkpoint, policy, quorum=False).checkpoint
@@ -54,9 +74,9 @@ def open_acknowledgement(acknowledged: AppendedEntry, sent: Envelope, segment: s
     content = parse_content(entry.envelope)
     if (
         not isinstance(content, Statement)
-        or not isinstance(content.body, UpdateAdmitted)
+        or not isinstance(content.body, body)
         or content.stream != f"segment/{segment}"
         or content.body.envelope_raw != encode_envelope(sent)
     ):
-        raise VerificationError("the entry is not the admission of the envelope that was sent")
+        raise VerificationError(f"the entry is not {_WORDS[body]} of the envelope that was sent")
     return entry

@@ -1,7 +1,8 @@
 """Authority, proven from a few entries: who the operators are, and which service may write what.
 
-A light client has no fold. It has one checkpoint under the quorum, the genesis entry whose root its origin names, and
-the services document that the operators signed; with these it checks each entry that it is shown.
+A light client has no fold. It has one checkpoint under the quorum, the genesis entry whose root its origin names, every
+root since, each signed for the one before and for itself, and the services documents that the operators signed; with
+these it checks each entry that it is shown. What stands at an index is judged by the newest root before it.
 
 Format: proto/README.md, "Receipts"; PROTOCOL 2.
 
@@ -17,8 +18,14 @@ from typing import TypeVar
 
 from sfrl_secure.crypto.envelope import verify_single
 from sfrl_secure.errors import DeniedError, MalformedError, VerificationError
-from sfrl_secure.governance.authority import check_document_authority, open_genesis
-from sfrl_secure.governance.documents import GenesisDocument, RootDocument, ServicesDocument
+from sfrl_secure.governance.authority import check_document_authority, check_succession, open_genesis
+from sfrl_secure.governance.documents import (
+    Document,
+    GenesisDocument,
+    JoinDocument,
+    RootDocument,
+    ServicesDocument,
+)
 from sfrl_secure.governance.statements import Body, Statement
 from sfrl_secure.ids import Digest
 from sfrl_secure.translog.entries import LogEntry, LoggedEntry
@@ -30,7 +37,7 @@ from sfrl_secure.wire.content import parse_content
 from sfrl_secure.wire.entries import parse_entry
 
 B = TypeVar("B", bound=Body)
-D = TypeVar("D")
+D = TypeVar("D", bound=Document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +60,12 @@ class Authority:
     """The operators and services of a federation, as one checkpoint proves them."""
 
     def __init__(self, raw_checkpoint: bytes, policy: TrustPolicy, genesis: LoggedEntry,
-                 services: Sequence[LoggedEntry], *, quorum: bool, archived: bool = False) -> None:
-        """Verify the checkpoint, genesis and the services documents.
+                 services: Sequence[LoggedEntry], *, roots: Sequence[LoggedEntry] = (), quorum: bool,
+                 archived: bool = False) -> None:
+        """Verify the checkpoint, genesis, the roots after it and the services documents.
 
         Args:
+            roots: the root documents after genesis, by rising version, from 2 on without a gap.
             quorum: whether the witness quorum is demanded, beside all keys of the log.
             archived: whether keys that the log no longer uses are enough: for what was kept.
 
@@ -80,21 +89,41 @@ class Authority:
             open_genesis(entry.envelope, document, origin, vkeys)
         except DeniedError as denial:
             raise VerificationError(str(denial)) from None
-        self.root: RootDocument = document.root
         self.federation_id: Digest = document.federation_id
+        self._roots: list[tuple[int, RootDocument]] = [(0, document.root)]
+        for logged in roots:
+            self._add_root(logged)
         self._services = [(logged.index, self.document(logged, ServicesDocument)) for logged in services]
 
-    def document(self, logged: LoggedEntry, kind: type[D]) -> D:
-        """Verify that an operators' document is in the log, of this federation, and under its threshold.
+    @property
+    def roots(self) -> tuple[RootDocument, ...]:
+        """Every root that was shown, from version 1 on without a gap."""
+        return tuple(root for _, root in self._roots)
+
+    def document(self, logged: LoggedEntry, kind: type[D], *, join: LoggedEntry | None = None) -> D:
+        """Verify that a document is in the log, of this federation, and under its threshold or its join key.
+
+        Args:
+            join: the invitation that a participant's record was made by, where operators did not sign the record. It
+                stands before the record, under its own threshold, and had not expired then. That no other record was
+                made by it is not shown.
 
         Raises:
             VerificationError: it is not.
         """
         entry, document = self._document(logged, kind)
-        if document.federation_id != self.federation_id:  # type: ignore[attr-defined]
+        invitation = None
+        if join is not None:
+            invitation = self.document(join, JoinDocument)
+            if join.index >= logged.index or entry.log_time_us >= invitation.expires_us:
+                raise VerificationError("the invitation came after the record, or had expired")
+        root = next(root for index, root in reversed(self._roots) if index < logged.index or index == 0)
+        if document.federation_id != self.federation_id:
             raise VerificationError("the document belongs to another federation")
+        if entry.log_time_us >= root.expires_us:
+            raise VerificationError("the root had expired when the document was written")
         try:
-            check_document_authority(document, entry.envelope, self.root)  # type: ignore[arg-type]
+            check_document_authority(document, entry.envelope, root, join=invitation)
         except DeniedError as denial:
             raise VerificationError(str(denial)) from None
         return document
@@ -127,6 +156,21 @@ class Authority:
         verify_single(entry.envelope, signatory.key)
         proven = ProvenStatement(logged.index, leaf_hash(logged.raw), entry, content)
         return proven, content.body
+
+    def _add_root(self, logged: LoggedEntry) -> None:
+        """Go on to the next root; the one before may have expired, since nothing but a root could follow it."""
+        entry, document = self._document(logged, RootDocument)
+        index, before = self._roots[-1]
+        if logged.index <= index:
+            raise VerificationError("roots stand in the log by rising version")
+        if document.federation_id != self.federation_id:
+            raise VerificationError("the root belongs to another federation")
+        try:
+            check_document_authority(document, entry.envelope, before)
+            check_succession(document, before, entry.log_time_us)
+        except DeniedError as denial:
+            raise VerificationError(str(denial)) from None
+        self._roots.append((logged.index, document))
 
     def _document(self, logged: LoggedEntry, kind: type[D]) -> tuple[LogEntry, D]:
         entry = self._included(logged)

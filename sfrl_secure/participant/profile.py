@@ -1,7 +1,8 @@
 """A participant's profile: who it is, where its keys lie, whom it trusts.
 
-One TOML file, table `[participant]`, every key known and present, every path relative to the file. An unknown key is
-refused: a misspelt one would leave something in force that nobody chose. The file names key files; it holds no key.
+One TOML file, table `[participant]`, every key known, every path relative to the file, and all but `federation_id`
+present. An unknown key is refused: a misspelt one would leave something in force that nobody chose. The file names key
+files; it holds no key.
 
 Runs in: participant, cli.
 Trusts: whoever wrote the file; its form is checked.
@@ -15,13 +16,24 @@ from typing import Annotated
 from pydantic import Field
 
 from sfrl_secure.crypto.keys import SigningKey, signing_key_from_pem
-from sfrl_secure.crypto.svid import check_tls_key, open_svid
+from sfrl_secure.crypto.svid import open_svid
 from sfrl_secure.errors import DeniedError, MalformedError
+from sfrl_secure.ids import SpiffeId, parse_spiffe_id
 from sfrl_secure.limits import TRUST_POLICY_BYTES_MAX
 from sfrl_secure.rpc.channel import ClientTls
 from sfrl_secure.storage.files import read_bounded
 from sfrl_secure.storage.secrets import read_secret
-from sfrl_secure.storage.settings import Name, PeerAddress, Section, SettingsPath, Suite, TrustDomain, read_settings
+from sfrl_secure.storage.settings import (
+    HexDigest,
+    Name,
+    PeerAddress,
+    Section,
+    SettingsPath,
+    Suite,
+    TrustDomain,
+    read_settings,
+)
+from sfrl_secure.storage.tls_pair import read_tls_pair
 from sfrl_secure.translog.policy import TrustPolicy, parse_trust_policy
 
 PROFILE_BYTES_MAX = 64 * 1024
@@ -39,6 +51,7 @@ class Profile(Section):
         signing_key: what updates are signed with, of `suite`.
         trust_policy: the federation's log, its witnesses and the quorum (c2sp.org/tlog-policy).
         receipts: folder for verified receipts; made where it is missing.
+        federation_id: SHA-256 of root v1, in hex; without it the certificate is not renewed.
     """
 
     name: Name
@@ -51,6 +64,12 @@ class Profile(Section):
     suite: Suite
     trust_policy: SettingsPath
     receipts: SettingsPath
+    federation_id: HexDigest | None = None
+
+    @property
+    def spiffe_id(self) -> SpiffeId:
+        """Who the profile is of."""
+        return parse_spiffe_id(f"spiffe://{self.trust_domain}/participant/{self.name}")
 
     def open_signing_key(self) -> SigningKey:
         """Read the key that signs updates.
@@ -67,18 +86,16 @@ class Profile(Section):
             NotFoundError, DeniedError, MalformedError: no file, a key that others can read, too long; a certificate of
                 somebody else, or another certificate's key.
         """
-        key, chain = read_secret(self.tls_key), read_bounded(self.certificate, CERTIFICATES_BYTES_MAX)
-        wanted = f"spiffe://{self.trust_domain}/participant/{self.name}"
+        pair = read_tls_pair(self.certificate, self.tls_key)
         try:
-            found = str(open_svid(chain, self.trust_domain).spiffe_id)
+            found = open_svid(pair.chain, self.trust_domain).spiffe_id
         except DeniedError:
-            found = ""
-        if found != wanted:
-            raise MalformedError(f"the profile's certificate is not that of {wanted}")
-        check_tls_key(chain, key)
+            found = None
+        if found != self.spiffe_id:
+            raise MalformedError(f"the profile's certificate is not that of {self.spiffe_id}")
         return ClientTls(
-            key=key,
-            chain=chain,
+            key=pair.key,
+            chain=pair.chain,
             service_roots=read_bounded(self.service_ca, CERTIFICATES_BYTES_MAX),
         )
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from sfrl_secure.crypto.envelope import verify_single
 from sfrl_secure.errors import MalformedError, VerificationError
-from sfrl_secure.governance.documents import ParticipantRecord
+from sfrl_secure.governance.documents import ParticipantRecord, RootDocument
 from sfrl_secure.governance.statements import (
     CloseOutcome,
     ModelPublished,
@@ -47,6 +47,7 @@ class ProvenReceipt:
         index: leaf index of its admission; `log_time_us` the log's time there.
         tree_size: size of the log that the proofs lead to.
         witnesses: who cosigned, by the trust policy's names, sorted.
+        roots: every root of the federation that it shows, from version 1 on.
         model: for COUNTED, the model that the update was counted in.
         counted_count: for COUNTED, how many updates were.
     """
@@ -61,6 +62,7 @@ class ProvenReceipt:
     log_time_us: int
     tree_size: int
     witnesses: tuple[str, ...]
+    roots: tuple[RootDocument, ...]
     model: Digest | None = None
     counted_count: int = 0
 
@@ -79,7 +81,13 @@ def open_receipt(raw: bytes, policy: TrustPolicy, *, archived: bool = False) -> 
     receipt = parse_receipt(raw)
     quorum = receipt.kind is not ReceiptKind.ACKNOWLEDGED
     authority = Authority(
-        receipt.checkpoint, policy, receipt.genesis, receipt.services, quorum=quorum, archived=archived
+        receipt.checkpoint,
+        policy,
+        receipt.genesis,
+        receipt.services,
+        roots=receipt.roots,
+        quorum=quorum,
+        archived=archived,
     )
     admitted, body = _open_admission(receipt, authority)
     update = body.update
@@ -95,6 +103,7 @@ def open_receipt(raw: bytes, policy: TrustPolicy, *, archived: bool = False) -> 
         log_time_us=admitted.entry.log_time_us,
         tree_size=checkpoint.size,
         witnesses=tuple(sorted(authority.opened.witness_times)),
+        roots=authority.roots,
     )
     if receipt.counted is None:
         return proven
@@ -103,7 +112,7 @@ def open_receipt(raw: bytes, policy: TrustPolicy, *, archived: bool = False) -> 
 
 
 def _open_admission(receipt: Receipt, authority: Authority) -> tuple[ProvenStatement, UpdateAdmitted]:
-    record = authority.document(receipt.participant, ParticipantRecord)
+    record = authority.document(receipt.participant, ParticipantRecord, join=receipt.join)
     # The stream is the update's own segment's: the admission says which, and its signature covers both.
     segment = _segment_of(receipt)
     admitted, body = authority.statement(receipt.admitted, UpdateAdmitted, "gatekeeper", f"segment/{segment}")

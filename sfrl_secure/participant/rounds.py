@@ -1,7 +1,8 @@
 """Rounds, opened: what a participant may train on.
 
 A round is believed only when its opening, its terms and its base model are proven under the witness quorum, with a
-fresh cosignature. There is no switch to skip it: a model made for one rover would read that rover's data.
+fresh cosignature, and no root older than one that was shown before. There is no switch to skip it: a model made for one
+rover would read that rover's data.
 
 Format: proto/README.md, "Receipts" for the proofs; PROTOCOL 6.
 
@@ -18,6 +19,7 @@ from sfrl_secure.governance.statements import ModelPublished, RoundOpened
 from sfrl_secure.governance.terms import SegmentTerms
 from sfrl_secure.ids import Digest
 from sfrl_secure.participant.authority import Authority
+from sfrl_secure.participant.known_roots import KnownRoots
 from sfrl_secure.translog.policy import TrustPolicy
 from sfrl_secure.wire.gatekeeper_service import RoundAnswer
 
@@ -53,16 +55,31 @@ class FinishedSegment:
 
 
 def open_round(
-    answer: RoundAnswer, segment: str, policy: TrustPolicy, now_us: int
+    answer: RoundAnswer, segment: str, policy: TrustPolicy, now_us: int, known: KnownRoots | None = None
 ) -> OpenRound | FinishedSegment:
     """Verify a gatekeeper's answer about a segment's open round.
 
+    Args:
+        known: the roots that were shown before; those of a good answer are kept there.
+
     Raises:
-        VerificationError: a proof does not hold, or no cosignature of the quorum is fresh.
+        VerificationError: a proof does not hold, no cosignature of the quorum is fresh, or the roots are older than, or
+            others than, those that were shown before.
         MalformedError: something does not parse.
     """
-    authority = Authority(answer.checkpoint, policy, answer.genesis, answer.services, quorum=True)
+    authority = Authority(
+        answer.checkpoint, policy, answer.genesis, answer.services, roots=answer.roots, quorum=True
+    )
     check_fresh(authority, now_us)
+    if known is not None:
+        known.check(authority.roots)
+    opened = _open(answer, segment, authority)
+    if known is not None:
+        known.keep(authority.roots)
+    return opened
+
+
+def _open(answer: RoundAnswer, segment: str, authority: Authority) -> OpenRound | FinishedSegment:
     stream = f"segment/{segment}"
     terms = authority.document(answer.terms, SegmentTerms)
     if terms.segment != segment:

@@ -1,4 +1,4 @@
-"""A participant: open a round, fetch its model, submit an update, keep the receipts.
+"""A participant: open a round, fetch its model, submit an update, take it back, record decisions, keep the receipts.
 
 Nothing that a gatekeeper says is acted on before it is proven: a round under the witness quorum, a model by its
 digest, an admission by the log's signature over exactly our envelope, a receipt by its proofs. There is no switch to
@@ -10,10 +10,11 @@ Trusts: the profile, its keys and its trust policy. Nothing that arrives.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,21 +24,22 @@ from sfrl_secure.aggregation.models import ModelSnapshot, model_bytes, parse_mod
 from sfrl_secure.clock import Clock, SystemClock
 from sfrl_secure.crypto.envelope import Envelope, sign_envelope
 from sfrl_secure.crypto.keys import SigningKey
-from sfrl_secure.errors import (
-    ConflictError,
-    DigestError,
-    ExhaustedError,
-    MalformedError,
-    NotFoundError,
-    VerificationError,
-)
+from sfrl_secure.errors import DigestError, MalformedError, NotFoundError, VerificationError
 from sfrl_secure.governance.statements import UPDATE_TYPE, PayloadFormat, UpdateStatement
-from sfrl_secure.ids import Digest, parse_segment, sha256
-from sfrl_secure.participant.acknowledgement import acknowledgement_file, open_acknowledgement
-from sfrl_secure.participant.gatekeepers import FailoverChannel
+from sfrl_secure.ids import Digest, parse_hex_digest, parse_segment, sha256
+from sfrl_secure.limits import VALUE_MAX
+from sfrl_secure.participant.acknowledgement import open_acknowledgement
+from sfrl_secure.participant.decisions import Decision, opening_path
+from sfrl_secure.participant.exchange import CALL_SECONDS, keep_acknowledged, send_until_decided
+from sfrl_secure.participant.known_roots import KnownRoots
 from sfrl_secure.participant.profile import Profile, read_profile
 from sfrl_secure.participant.receipts import ProvenReceipt, open_receipt
+from sfrl_secure.participant.renewal import RenewingChannel
 from sfrl_secure.participant.rounds import FinishedSegment, OpenRound, open_round
+from sfrl_secure.participant.sent import complaint_of, forget_sent, keep_sent
+from sfrl_secure.participant.submissions import ACKNOWLEDGED, Submitted, read_submitted
+from sfrl_secure.participant.words import Acknowledged, AcknowledgedDecision, WordsOnRecord
+from sfrl_secure.rounds.leakage import check_leakage
 from sfrl_secure.rpc.channel import RpcChannel, call_with_retry
 from sfrl_secure.rpc.clients import GatekeeperClient
 from sfrl_secure.sparse.encode import EncodedUpdate, encode_update
@@ -46,44 +48,17 @@ from sfrl_secure.storage.files import SECRET_MODE, make_folder, write_atomically
 from sfrl_secure.translog.policy import TrustPolicy
 from sfrl_secure.wire import gatekeeper_service as wire
 from sfrl_secure.wire import statements
-from sfrl_secure.wire.audit_service import AppendedEntry
 from sfrl_secure.wire.receipts import ReceiptKind, encode_receipt
 
-CALL_SECONDS = 20.0
 FETCH_SECONDS = 600.0
 POLL_SECONDS = 5.0
 """Longest wait of one GetRound call; short enough for the share of time that each gatekeeper gets."""
 POLL_PAUSE_SECONDS = 0.1
 RECEIPT_PAUSE_SECONDS = 0.1
-UNDECIDED_MAX = 4
-"""How often an update is sent where no decision is made."""
-UNDECIDED_PAUSE_SECONDS = 0.2
-"""Pause before the second time; doubles."""
 MODELS_KEPT = 2
 
 Progress = Callable[[int, int], None]
 """Takes the bytes of a model that have arrived, and how many it has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """An admitted update.
-
-    Attributes:
-        update: what was signed.
-        acknowledgement: receipt A, verified: the admission's entry, its path and the log's checkpoint
-            (`acknowledgement`).
-        index: leaf index of the admission.
-        request_bytes: length of the request message, the payload in it.
-        encoded: the payload and what it decodes to, where `submit` encoded it; error feedback subtracts that.
-    """
-
-    update: UpdateStatement
-    statement_digest: Digest
-    acknowledgement: bytes
-    index: int
-    request_bytes: int
-    encoded: EncodedUpdate | None = None
 
 
 class Participant:
@@ -100,6 +75,7 @@ class Participant:
         clock: Clock,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
+        federation_id: Digest | None = None,
     ) -> None:
         """Take part as `name`; owns `channel`. `from_profile` is the usual way."""
         self.name = name
@@ -108,14 +84,17 @@ class Participant:
         self._channel = channel
         self._gatekeeper = GatekeeperClient(channel)
         self._receipts = receipts
+        self._known_roots = KnownRoots(receipts)
         self._clock = clock
         self._sleep = sleep
         self._monotonic = monotonic
         self._models: OrderedDict[Digest, ModelSnapshot] = OrderedDict()
+        self._words = WordsOnRecord(name, key, policy, self._gatekeeper, receipts, clock, sleep)
+        self._federation_id = federation_id
 
     @classmethod
     def from_profile(cls, profile: Path | Profile) -> Participant:
-        """Take part as a profile says. Connects when the first call is made.
+        """Take part as a profile says. Connects when the first call is made, and renews its certificate in time.
 
         Raises:
             NotFoundError, MalformedError, DeniedError: the profile or a file that it names is missing, does not fit, or
@@ -123,18 +102,15 @@ class Participant:
         """
         if isinstance(profile, Path):
             profile = read_profile(profile)
-        key, policy, tls = profile.open_signing_key(), profile.open_trust_policy(), profile.open_tls()
-        channels = [
-            RpcChannel(address, role="gatekeeper", trust_domain=profile.trust_domain, tls=tls)
-            for address in profile.gatekeepers
-        ]
+        clock = SystemClock()
         return cls(
             name=profile.name,
-            key=key,
-            policy=policy,
-            channel=FailoverChannel(channels),
+            key=profile.open_signing_key(),
+            policy=profile.open_trust_policy(),
+            channel=RenewingChannel(profile, clock),
             receipts=profile.receipts,
-            clock=SystemClock(),
+            clock=clock,
+            federation_id=None if profile.federation_id is None else parse_hex_digest(profile.federation_id),
         )
 
     def open_round(
@@ -165,9 +141,11 @@ class Participant:
                 # A gatekeeper with many who wait answers at once.
                 self._sleep(min(left, POLL_PAUSE_SECONDS))
                 continue
-            opened = open_round(answer, segment, self._policy, self._clock.now_us())
+            opened = open_round(answer, segment, self._policy, self._clock.now_us(), self._known_roots)
             if isinstance(opened, OpenRound) and opened.number <= after_round:
                 raise VerificationError("the gatekeeper shows a round that is over: ask another gatekeeper")
+            if isinstance(opened, OpenRound):
+                self._federation_id = opened.federation_id
             return opened
 
     def model(self, opened: OpenRound | FinishedSegment, *, on_progress: Progress | None = None) -> ModelSnapshot:
@@ -219,19 +197,23 @@ class Participant:
         weight: int,
         *,
         value_type: ValueType = "int8",
+        noise_std: float = 0.0,
         rng: np.random.Generator,
     ) -> Submitted:
-        """Encode, sign and send an update.
+        """Encode, sign and send an update; one that would betray single examples stays here.
 
         Args:
             indices: int64, shape (k,), strictly rising; numbered as the manifest does.
             values: float32 or float64, shape (k,), parameter units: trained minus base.
             weight: 1 to the terms' `weight_max`.
+            noise_std: standard deviation of the noise that the caller has added to each value, parameter units.
             rng: source of the rounding noise of int8.
 
         Raises:
             PayloadError: indices or values break a bound of the codec; nothing was sent.
-            DeniedError, RoundStateError: refused, with the reason; `entry_index` where the refusal is in the log.
+            DeniedError: `leak_rows`, `leak_labels`, `leak_noise` without an `entry_index`: nothing was sent.
+            DeniedError, RoundStateError: refused, with the reason; `entry_index` where the refusal is in the log. It
+                stands for this signed update for ever; the same change signed again is another update.
             VerificationError: the answer does not prove the admission.
             ConflictError, ExhaustedError, UnavailableError: nothing was decided; the same update may be sent again.
         """
@@ -240,21 +222,43 @@ class Participant:
             terms.manifest.coordinates, indices, values,
             value_type=value_type, grid_exponent=terms.grid_exponent, rng=rng,
         )  # fmt: skip
-        update = self.update_of(opened, encoded.payload, encoded.update.nonzeros, weight, value_type=value_type)
+        noise_units = _noise_units(noise_std, terms.grid_exponent)
+        check_leakage(opened.terms, encoded.update, noise_units)
+        update = self.update_of(
+            opened, encoded.payload, encoded.update.nonzeros, weight, value_type=value_type, noise_std=noise_units
+        )
         return self.submit_update(update, encoded.payload, encoded=encoded)
 
     def submit_payload(
-        self, opened: OpenRound, payload: bytes, nonzeros: int, weight: int, *, value_type: str = "int8"
+        self,
+        opened: OpenRound,
+        payload: bytes,
+        nonzeros: int,
+        weight: int,
+        *,
+        value_type: str = "int8",
+        noise_std: int = 0,
     ) -> Submitted:
-        """Sign and send a payload that is encoded already.
+        """Sign and send a payload that is encoded already, as it is: nothing in it is looked at.
+
+        Args:
+            noise_std: grid units.
 
         Raises:
             DeniedError, VerificationError, ConflictError, ExhaustedError, UnavailableError: as `submit`.
         """
-        return self.submit_update(self.update_of(opened, payload, nonzeros, weight, value_type=value_type), payload)
+        update = self.update_of(opened, payload, nonzeros, weight, value_type=value_type, noise_std=noise_std)
+        return self.submit_update(update, payload)
 
     def update_of(
-        self, opened: OpenRound, payload: bytes, nonzeros: int, weight: int, *, value_type: str = "int8"
+        self,
+        opened: OpenRound,
+        payload: bytes,
+        nonzeros: int,
+        weight: int,
+        *,
+        value_type: str = "int8",
+        noise_std: int = 0,
     ) -> UpdateStatement:
         """What this participant signs for `payload` in the round."""
         return UpdateStatement(
@@ -271,6 +275,7 @@ class Participant:
             format=PayloadFormat(codec=1, support="free", values=value_type),
             weight=weight,
             created_us=self._clock.now_us(),
+            noise_std=noise_std,
         )
 
     def sign(self, update: UpdateStatement) -> Envelope:
@@ -286,18 +291,21 @@ class Participant:
     ) -> Submitted:
         """Sign and send exactly this statement with exactly this payload; verify receipt A and keep it.
 
+        The envelope is kept before it is sent, until its admission is acknowledged: see `complaint`.
+
         Raises:
             MalformedError: the statement has no canonical form, or the message is over 4 MiB.
             DeniedError, VerificationError, ConflictError, ExhaustedError, UnavailableError: as `submit`.
         """
         envelope = self.sign(update)
         request_bytes = len(wire.encode_submit_request(envelope, payload))
-        acknowledged = self._send(envelope, payload)
+        keep_sent(self._receipts, update, envelope)
+        acknowledged = send_until_decided(
+            lambda: self._gatekeeper.submit(envelope, payload, deadline_seconds=CALL_SECONDS), self._sleep
+        )
         open_acknowledgement(acknowledged, envelope, update.segment, self._policy)
-        # Whoever is left out later convicts the log with it.
-        make_folder(self._receipts)
-        name = f"{update.segment}-{update.round}-acknowledged.tlog-proof"
-        write_atomically(self._receipts / name, acknowledgement_file(acknowledged), mode=SECRET_MODE)
+        keep_acknowledged(self._receipts / f"{update.segment}-{update.round}-{ACKNOWLEDGED}", acknowledged)
+        forget_sent(self._receipts, update)
         return Submitted(
             update=update,
             statement_digest=envelope.digest,
@@ -307,16 +315,77 @@ class Participant:
             encoded=encoded,
         )
 
-    def _send(self, envelope: Envelope, payload: bytes) -> AppendedEntry:
-        """Send, again where nothing was decided: a gatekeeper lost every race, or has too much in work."""
-        for attempt in range(UNDECIDED_MAX):
-            try:
-                return self._gatekeeper.submit(envelope, payload, deadline_seconds=CALL_SECONDS)
-            except (ConflictError, ExhaustedError):
-                if attempt + 1 == UNDECIDED_MAX:
-                    raise
-                self._sleep(UNDECIDED_PAUSE_SECONDS * 2**attempt)
-        raise AssertionError("UNDECIDED_MAX is at least 1")
+    def submitted(self, segment: str, round_number: int = 0) -> Submitted:
+        """Read an admitted update of ours back from the receipt that was kept.
+
+        Args:
+            round_number: 0 for the newest.
+
+        Raises:
+            NotFoundError: no receipt of that round is kept.
+            MalformedError, VerificationError: what is kept does not prove it.
+        """
+        return read_submitted(self._receipts, self._policy, self.name, parse_segment(segment), round_number)
+
+    def withdraw(self, submitted: Submitted) -> Acknowledged:
+        """Take an admitted update back while its round is open; verify and keep the log's word.
+
+        Asked again, it gives the entry that there is.
+
+        Raises:
+            DeniedError, RoundStateError: refused, with the reason: `round_not_open` once the round is closed.
+            VerificationError: the answer does not prove the withdrawal.
+            ConflictError, ExhaustedError, UnavailableError: nothing was decided; try again.
+        """
+        return self._words.withdraw(submitted)
+
+    def record_decision(
+        self, segment: str, raw_input: bytes, decision: Decision, *, record_seq: int = 0, wait_seconds: float = 60.0
+    ) -> AcknowledgedDecision:
+        """Put a decision on record: a salted hash of the input, and what the model said of it.
+
+        The salt is kept in the profile's folder before anything is sent (`decisions`); the input is not kept.
+
+        Args:
+            record_seq: number of the record; 0 for one above the last that was kept here.
+            wait_seconds: where the profile does not name the federation's id and no receipt has it, for the round from
+                which it is learnt.
+
+        Raises:
+            DeniedError: refused, with the reason: `record_seq` where the log has a record with this number or above.
+            MalformedError: a number or a list of the decision is outside its range.
+            VerificationError: the answer does not prove the record.
+            NotFoundError: the federation's id is known neither from a round nor from a receipt.
+            ConflictError, ExhaustedError, UnavailableError: nothing was decided; try again.
+        """
+        parse_segment(segment)
+        federation_id = self._known_federation(segment, wait_seconds)
+        return self._words.record(federation_id, segment, raw_input, decision, record_seq)
+
+    def complaint(self, segment: str, round_number: int = 0) -> bytes:
+        """Give the file to show to an auditor about an update that was sent and never acknowledged.
+
+        Args:
+            round_number: 0 for the newest.
+
+        Raises:
+            NotFoundError: there is no such update.
+        """
+        return complaint_of(self._receipts, parse_segment(segment), round_number)
+
+    def opening_path(self, segment: str, record_seq: int) -> Path:
+        """Where the salt of a decision is kept."""
+        return opening_path(self._receipts, segment, record_seq)
+
+    def _known_federation(self, segment: str, wait_seconds: float) -> Digest:
+        if self._federation_id is None:
+            with suppress(NotFoundError):
+                self._federation_id = self.submitted(segment).update.federation_id
+        if self._federation_id is None:
+            self.open_round(segment, wait_seconds=wait_seconds)
+        if self._federation_id is None:
+            raise NotFoundError("the federation's id is learnt from an open round, and none will open here")
+        return self._federation_id
 
     def receipt(self, submitted: Submitted, kind: ReceiptKind, *, wait_seconds: float = 60.0) -> bytes:
         """Wait for a receipt, WITNESSED or COUNTED, verify it and keep it in the profile's folder.
@@ -341,7 +410,9 @@ class Participant:
                         f"there is no receipt of kind {kind.name} yet: wait for the round to close, or read the log"
                     ) from None
                 self._sleep(RECEIPT_PAUSE_SECONDS)
-        self._check_receipt(open_receipt(raw, self._policy), submitted, kind)
+        proven = open_receipt(raw, self._policy)
+        self._known_roots.check(proven.roots)
+        self._check_receipt(proven, submitted, kind)
         make_folder(self._receipts)
         write_atomically(self.receipt_path(update.segment, update.round, kind), raw, mode=SECRET_MODE)
         return raw
@@ -367,3 +438,15 @@ class Participant:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _noise_units(noise_std: float, grid_exponent: int) -> int:
+    """The claimed noise in grid units, rounded down: nobody claims more than was added.
+
+    Raises:
+        MalformedError: not a number from 0 to what a header holds.
+    """
+    units = noise_std * 2.0**grid_exponent
+    if not (math.isfinite(units) and 0.0 <= units <= VALUE_MAX):
+        raise MalformedError("the noise's standard deviation is from 0 to the largest value of an update")
+    return math.floor(units)

@@ -21,17 +21,26 @@ from sfrl_secure.errors import PayloadError, SignatureError
 from sfrl_secure.ids import SpiffeId, sha256
 from sfrl_secure.replay.decoder import DecodedUpdate, decode_payload
 from sfrl_secure.replay.documents import Participant
+from sfrl_secure.replay.leakage import leak_reason
 from sfrl_secure.replay.policy import RuleSet
-from sfrl_secure.replay.state import Round, State
-from sfrl_secure.replay.statements import Facts, Update
+from sfrl_secure.replay.quota import Usage
+from sfrl_secure.replay.segments import Round
+from sfrl_secure.replay.state import State
+from sfrl_secure.replay.statements import Facts
 from sfrl_secure.replay.terms import Terms
+from sfrl_secure.replay.words import ByParticipant, Update
 
 _PREFIXED = frozenset({"format", "shape", "declared", "length", "digest"})
 
 
 @dataclass(frozen=True, slots=True)
 class PayloadDecision:
-    """What the rules and the payload say; `facts` and `decoded` as far as the steps came."""
+    """What the rules and the payload say; `facts` and `decoded` as far as the steps came.
+
+    Attributes:
+        rule_ids: those that allow it, where `reason` is empty; those of the decision that denies, where it is the
+            rules'; else none.
+    """
 
     reason: str
     facts: Facts | None = None
@@ -39,10 +48,10 @@ class PayloadDecision:
     rule_ids: tuple[str, ...] = ()
 
 
-def is_signed(state: State, envelope: Envelope, update: Update) -> bool:
-    """Whether the key in force of the participant that the update names signed it, and nobody else."""
-    participant = state.participant(update.participant)
-    if participant is None or participant.key.key_id != update.key_id:
+def is_signed(state: State, envelope: Envelope, word: ByParticipant) -> bool:
+    """Whether the key in force of the participant that a word names signed it, and nobody else."""
+    participant = state.participant(word.participant)
+    if participant is None or participant.key.key_id != word.key_id:
         return False
     try:
         verify_single(envelope, participant.key)
@@ -51,13 +60,21 @@ def is_signed(state: State, envelope: Envelope, update: Update) -> bool:
     return True
 
 
-def log_reason(state: State, peer: SpiffeId | None, envelope: Envelope, update: Update, now_us: int) -> str:
-    """Steps 3 to 8, at the log's time and without the door's margin.
+def is_of(peer: SpiffeId, update: Update) -> bool:
+    """Whether a peer is the participant that the update names."""
+    return peer.role == "participant" and peer.name == update.participant
+
+
+def log_reason(
+    state: State, peer: SpiffeId | None, envelope: Envelope, update: Update, now_us: int, *, margin_us: int = 0
+) -> str:
+    """Steps 3 to 8, at the log's time.
 
     Args:
         peer: who sent the update; None for an admission, which says nothing of it.
+        margin_us: how long before the deadline it had passed, where the door said so.
     """
-    is_own = peer is None or (peer.role == "participant" and peer.name == update.participant)
+    is_own = peer is None or is_of(peer, update)
     if not is_own and envelope.digest in state.admitted:
         return "replayed"
     if not is_signed(state, envelope, update):
@@ -66,10 +83,10 @@ def log_reason(state: State, peer: SpiffeId | None, envelope: Envelope, update: 
         return "participant_inactive"
     if not is_own:
         return "wrong_peer"
-    return _round_reason(state, update, now_us)
+    return _round_reason(state, update, now_us, margin_us)
 
 
-def _round_reason(state: State, update: Update, now_us: int) -> str:
+def _round_reason(state: State, update: Update, now_us: int, margin_us: int) -> str:
     participant = state.participant(update.participant)
     assert participant is not None, "is_signed found the record"
     if update.federation_id != state.federation_id:
@@ -77,37 +94,56 @@ def _round_reason(state: State, update: Update, now_us: int) -> str:
     terms = state.terms(update.segment)
     if terms is None:
         return "unknown_segment"
-    opened = state.segments[update.segment].open_round
+    segment = state.segments[update.segment]
+    opened = segment.open_round
     if opened is not None:
         terms = opened.terms  # frozen when the round opened
     if "submit" not in terms.operations or not participant.groups & terms.groups:
         return "not_granted"
-    if opened is None or update.round != opened.number:
+    if segment.is_halted:
+        return "halted"
+    if opened is None or opened.is_ended or update.round != opened.number:
         return "round_not_open"
     if update.round_opened != opened.opened:
         return "wrong_prefix"
     if update.base_model != opened.base_model:
         return "wrong_base"
-    if now_us >= opened.deadline_us:
+    if now_us >= opened.deadline_us - margin_us:
         return "deadline"
     if update.participant in opened.admissions:
         return "duplicate"
     if opened.is_full:
         return "round_full"
-    return _limits_reason(terms, participant, update)
+    usage = segment.usage.get(update.participant, Usage())
+    return _limits_reason(terms, participant, update) or _quota_reason(terms, usage, update, now_us)
 
 
 def _limits_reason(terms: Terms, participant: Participant, update: Update) -> str:
+    floors = terms.leakage
     if participant.key.suite not in terms.suites:
         return "suite_not_allowed"
     if update.codec != 1 or update.support not in terms.support_modes or update.values not in terms.value_types:
         return "format_not_allowed"
     if not 1 <= update.payload_bytes <= terms.payload_bytes_max:
         return "payload_too_large"
-    if not 1 <= update.nonzeros <= terms.nonzeros_max:
+    if update.nonzeros > terms.nonzeros_max:
         return "too_dense"
-    if not 1 <= update.weight <= terms.weight_max:
+    if update.nonzeros < floors.nonzeros_min:
+        return "too_few_coordinates"
+    if not floors.weight_min <= update.weight <= terms.weight_max:
         return "weight_limit"
+    if update.noise_std < floors.noise_std_min:
+        return "noise_too_small"
+    return ""
+
+
+def _quota_reason(terms: Terms, usage: Usage, update: Update, now_us: int) -> str:
+    # At times before the window's length has passed since 1970 the window holds everything: no log time is 0.
+    count, total = usage.since(max(0, now_us - terms.quota_us))
+    if count + 1 > terms.quota_updates:
+        return "quota_updates"
+    if total + update.payload_bytes > terms.quota_bytes:
+        return "quota_bytes"
     return ""
 
 
@@ -153,8 +189,14 @@ def payload_decision(
         return PayloadDecision("magnitude_limit", facts)
     if not terms.tensors.issuperset(facts.tensors):
         return PayloadDecision("tensor_not_allowed", facts)
+    squares = sum_of_squares(decoded.values)
+    leak = leak_reason(terms.leakage, terms.manifest, decoded, noise_std=update.noise_std, sum_of_squares=squares)
+    if leak:
+        return PayloadDecision(leak, facts)
     admit = rules.decide("admit", participant, terms, update, facts)
-    return PayloadDecision(admit.reason, facts, decoded, submit.rule_ids + admit.rule_ids)
+    # Who is denied is told what denied: the rules of `submit` had let it through.
+    rule_ids = admit.rule_ids if admit.reason else submit.rule_ids + admit.rule_ids
+    return PayloadDecision(admit.reason, facts, decoded, rule_ids)
 
 
 def measure(decoded: DecodedUpdate, terms: Terms) -> Facts:

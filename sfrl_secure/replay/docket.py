@@ -34,6 +34,21 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
+class Superseded:
+    """A model whose place another one has taken: those of entries `was_index` and `index`.
+
+    Attributes:
+        left_out: counted updates that the new one leaves out.
+    """
+
+    segment: str
+    round: int
+    was_index: int
+    index: int
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Perishable:
     """A refusal whose payload is not there; that is as it may be from `kept_until_us` on."""
 
@@ -53,6 +68,12 @@ class Docket:
         self.refusals_on_word = 0
         self.rounds = 0
         self.models = 0
+        self.withdrawals = 0
+        self.complaints = 0
+        self.decisions = 0
+        self.overridden = 0
+        self.orders: Counter[str] = Counter()
+        self.superseded: list[Superseded] = []
         self.named: set[Digest] = set()
         self._objects = objects
         self._missing: dict[Digest, Missing] = {}
@@ -64,9 +85,11 @@ class Docket:
         """Objects that are not there, each with the first entry that needs it."""
         return tuple(self._missing.values())
 
-    def find(self, code: str, at: Position, expected: str, found: str = "") -> None:
+    def find(
+        self, code: str, at: Position, expected: str, found: str = "", *, is_acceptable: bool = False
+    ) -> None:
         """Note something that does not hold."""
-        self.findings.append(Finding(code, at.index, at.writer, expected, found))
+        self.findings.append(Finding(code, at.index, at.writer, expected, found, is_acceptable=is_acceptable))
 
     def read(self, digest: Digest, at: Position, bytes_max: int, why: str) -> bytes | None:
         """Read an object that the entry at `at` needs; None where it is missing or altered, which is noted."""

@@ -1,4 +1,4 @@
-"""Operators' documents, as the replay reads them. Nothing in them is believed: see `authority`.
+"""Documents, as the replay reads them. Nothing in them is believed: see `authority`.
 
 Format: proto/README.md, "Documents".
 
@@ -21,6 +21,17 @@ from sfrl_secure.errors import MalformedError
 from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId, parse_name, parse_spiffe_id, parse_trust_domain, sha256
 from sfrl_secure.limits import CLEARANCE_MAX, DOCUMENT_BYTES_MAX, GROUPS_MAX
 from sfrl_secure.replay.cedar_text import cut_policies
+from sfrl_secure.replay.interventions import (
+    JOIN_KEYS,
+    KEY_REVOCATION_KEYS,
+    ORDER_KEYS,
+    Join,
+    KeyRevocation,
+    Order,
+    parse_join,
+    parse_key_revocation,
+    parse_order,
+)
 from sfrl_secure.replay.json_fields import (
     INTEGER_MAX,
     take_choice,
@@ -29,9 +40,12 @@ from sfrl_secure.replay.json_fields import (
     take_integer,
     take_list,
     take_mapping,
+    take_name,
     take_object,
     take_public_key,
+    take_reason,
     take_sorted,
+    take_subset,
     take_text,
 )
 from sfrl_secure.replay.terms import TERMS_KEYS, Terms, parse_terms
@@ -42,8 +56,8 @@ GENESIS_TYPE: Final = "application/vnd.sfrl.genesis.v1+json"
 
 _COMMON = frozenset({"type", "federation_id", "version", "previous", "expires_us"})
 _LOG_HOST = re.compile(r"[a-z0-9.:-]{1,128}")
-_PRINTABLE = re.compile(r"[ -~]*")
 _SERVICE_ROLES = frozenset({"gatekeeper", "aggregator", "audit_log", "verifier"})
+_KEY_EXCHANGE = frozenset({"X25519", "X25519MLKEM768"})
 _THRESHOLDS = frozenset({"root", "governance", "enrolment", "revocation"})
 
 
@@ -97,7 +111,7 @@ class Participant:
     state: str
 
 
-Content = Root | Genesis | Services | Rules | Terms | Participant
+Content = Root | Genesis | Services | Rules | Terms | Participant | Join | KeyRevocation | Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +120,8 @@ class Document:
 
     Attributes:
         digest: SHA-256 of its bytes.
-        federation_id: of root its own digest.
-        series: what its versions have in common: type, and segment or name where there is one.
+        federation_id: of root version 1 its own digest.
+        series: what its versions have in common: type, and segment, name or public key where there is one.
         version, previous, expires_us: of genesis 1, zeros and never.
     """
 
@@ -130,22 +144,18 @@ def parse_document(payload_type: str, raw: bytes) -> Document:
     if kind is None:
         raise MalformedError("the payload type is a document's")
     fields = parse_strict_json(raw, bytes_max=DOCUMENT_BYTES_MAX)
-    take_object(fields, kind.keys)
+    is_first_root = kind.name == "root" and fields.get("version") == 1
+    take_object(fields, kind.keys - {"federation_id"} if is_first_root else kind.keys)
     if fields["type"] != kind.name:
         raise MalformedError("the type is the payload type's")
     content = kind.parse(fields)
     digest = sha256(raw)
     if isinstance(content, Genesis):
         return Document(digest, content.federation_id, ("genesis", ""), 1, ZERO_DIGEST, INTEGER_MAX, content)
-    subject = ""
-    if isinstance(content, Terms):
-        subject = content.segment
-    elif isinstance(content, Participant):
-        subject = content.name
     return Document(
         digest=digest,
-        federation_id=digest if isinstance(content, Root) else take_digest(fields["federation_id"]),
-        series=(kind.name, subject),
+        federation_id=digest if is_first_root else take_digest(fields["federation_id"]),
+        series=(kind.name, _subject(content)),
         version=take_integer(fields["version"], 1, INTEGER_MAX),
         previous=take_digest(fields["previous"]),
         expires_us=take_integer(fields["expires_us"], 1, INTEGER_MAX),
@@ -153,10 +163,19 @@ def parse_document(payload_type: str, raw: bytes) -> Document:
     )
 
 
+def _subject(content: Content) -> str:
+    match content:
+        case Terms(segment=subject) | Order(segment=subject) | Participant(name=subject) | Join(name=subject):
+            return subject
+        case KeyRevocation(spki_sha256=key):
+            return key.hex()
+        case _:
+            return ""
+
+
 def _root(fields: dict[str, Any]) -> Root:
-    take_integer(fields["version"], 1, 1)
-    if take_digest(fields["previous"]) != ZERO_DIGEST:
-        raise MalformedError("root is version 1, and none is before it")
+    if take_integer(fields["version"], 1, INTEGER_MAX) == 1 and take_digest(fields["previous"]) != ZERO_DIGEST:
+        raise MalformedError("no root is before version 1")
     log_host = take_text(fields["log_host"], 128)
     if not _LOG_HOST.fullmatch(log_host):
         raise MalformedError("a log host is 1 to 128 of a-z, 0-9, '.', ':' and '-'")
@@ -189,10 +208,13 @@ def _genesis(fields: dict[str, Any]) -> Genesis:
             raise MalformedError("the log's keys are Ed25519, then ML-DSA-44, under the origin")
     document = parse_document(ROOT_TYPE, envelope.statement)
     assert isinstance(document.content, Root), "the payload type says so"
+    if document.version != 1:
+        raise MalformedError("genesis carries version 1 of root")
     return Genesis(take_digest(fields["federation_id"]), origin, envelope, document.content, document.digest, log_keys)
 
 
 def _services(fields: dict[str, Any]) -> Services:
+    take_subset(fields["key_exchange"], 1, _KEY_EXCHANGE)
     return Services(
         _signatories(fields["services"], 1, _SERVICE_ROLES), _signatories(fields["auditors"], 0, frozenset({"auditor"}))
     )
@@ -217,20 +239,15 @@ def _rules(fields: dict[str, Any]) -> Rules:
 
 def _participant(fields: dict[str, Any]) -> Participant:
     key = take_public_key(fields)
-    if not _PRINTABLE.fullmatch(take_text(fields["reason"], 200)):
-        raise MalformedError("a reason is printable ASCII")
+    take_reason(fields["reason"])
     return Participant(
-        name=_name(fields["name"]),
+        name=take_name(fields["name"]),
         key=key,
         possession=take_hex(fields["possession"], sum(SIGNATURE_BYTES[key.suite])),
         clearance=take_integer(fields["clearance"], 0, CLEARANCE_MAX),
-        groups=frozenset(take_sorted(fields["groups"], 0, GROUPS_MAX, _name)),
+        groups=frozenset(take_sorted(fields["groups"], 0, GROUPS_MAX, take_name)),
         state=take_choice(fields["state"], frozenset({"active", "suspended", "revoked"})),
     )
-
-
-def _name(value: Any) -> str:
-    return parse_name(take_text(value, 64))
 
 
 def _base64(text: str) -> bytes:
@@ -252,12 +269,14 @@ class _Kind:
 
 _KINDS: dict[str, _Kind] = {
     ROOT_TYPE: _Kind(
-        "root", _COMMON - {"federation_id"} | {"trust_domain", "log_host", "operators", "thresholds"}, _root
+        "root", _COMMON | {"trust_domain", "log_host", "operators", "thresholds"}, _root
     ),
     GENESIS_TYPE: _Kind(
         "genesis", frozenset({"type", "federation_id", "origin", "root", "log_keys", "formats"}), _genesis
     ),
-    "application/vnd.sfrl.services.v1+json": _Kind("services", _COMMON | {"services", "auditors"}, _services),
+    "application/vnd.sfrl.services.v1+json": _Kind(
+        "services", _COMMON | {"services", "auditors", "key_exchange"}, _services
+    ),
     "application/vnd.sfrl.rules.v1+json": _Kind("rules", _COMMON | {"cedar"}, _rules),
     "application/vnd.sfrl.segment-terms.v1+json": _Kind("segment-terms", _COMMON | TERMS_KEYS, parse_terms),
     "application/vnd.sfrl.participant.v1+json": _Kind(
@@ -265,4 +284,9 @@ _KINDS: dict[str, _Kind] = {
         _COMMON | {"name", "suite", "public_key", "possession", "clearance", "groups", "state", "reason"},
         _participant,
     ),
+    "application/vnd.sfrl.join.v1+json": _Kind("join", _COMMON | JOIN_KEYS, parse_join),
+    "application/vnd.sfrl.key-revocation.v1+json": _Kind(
+        "key-revocation", _COMMON | KEY_REVOCATION_KEYS, parse_key_revocation
+    ),
+    "application/vnd.sfrl.order.v1+json": _Kind("order", _COMMON | ORDER_KEYS, parse_order),
 }

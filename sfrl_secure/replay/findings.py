@@ -22,6 +22,10 @@ FILES = "files"
 """Who is blamed where the log's files are not what the log signed: whoever keeps this copy."""
 OPERATORS = "operators"
 """Who is blamed for a document."""
+NEWCOMER = "newcomer"
+"""Who is blamed for a record by a join key: whoever holds the token."""
+GATEKEEPERS = "gatekeepers"
+"""Who is blamed together, where the log cannot tell which of them did not answer."""
 
 _ADMISSION_REASONS = {
     "participant_inactive": "the participant is suspended, revoked or expired, or has no record",
@@ -29,7 +33,8 @@ _ADMISSION_REASONS = {
     "replayed": "the update was admitted before, from its participant",
     "unknown_segment": "no terms name the segment",
     "not_granted": "no group of the participant is granted, or `submit` is no operation of the segment",
-    "round_not_open": "no round is open, or another one is",
+    "halted": "operators have halted the segment",
+    "round_not_open": "no round is open, or another one is, or an order has ended it",
     "wrong_prefix": "the update was signed for another history of the log",
     "wrong_base": "the update is relative to another model",
     "deadline": "the round's deadline had passed",
@@ -39,7 +44,11 @@ _ADMISSION_REASONS = {
     "format_not_allowed": "the terms do not allow the payload format",
     "payload_too_large": "the payload's length is beyond the terms",
     "too_dense": "the number of nonzeros is beyond the terms",
-    "weight_limit": "the weight is beyond the terms",
+    "too_few_coordinates": "the number of nonzeros is below the terms' least",
+    "weight_limit": "the weight is beyond the terms, or below their least",
+    "noise_too_small": "the noise that is claimed is below the terms' least",
+    "quota_updates": "the participant has had as many updates admitted as the terms' window allows",
+    "quota_bytes": "the participant has had as many bytes admitted as the terms' window allows",
 }
 
 CODES = MappingProxyType(
@@ -61,7 +70,7 @@ CODES = MappingProxyType(
         "malformed": "the signed bytes do not follow their format",
         "genesis": "index 0 is an effective genesis, and no other entry is one",
         "wrong_federation": "another federation's",
-        "bad_signature": "the quoted update is not signed by its participant's key in force",
+        "bad_signature": "what is quoted is not signed by the key in force of whom it names",
         "expired": "its time, or that of what it rests on, was over",
         "repeated": "the statement is already in the log",
         # Documents.
@@ -72,6 +81,15 @@ CODES = MappingProxyType(
         "revoked": "a revoked participant stays revoked",
         "model_changed": "later terms keep the segment's model",
         "key_reused": "a key serves one name",
+        "root_changed": "a later root keeps trust domain and log host",
+        "lasts_too_long": "it would last longer than its kind may",
+        "invitation_expired": "the invitation's time was over",
+        "invitation_spent": "an invitation is good for one record",
+        "record_differs": "the record is not what its invitation says",
+        "order_state": "the segment already is, or is not, what is ordered",
+        "order_target": "the order is about something that is not there, or not any more",
+        "nothing_left_out": "nothing is left out anew of the models that would be derived again",
+        "reveals": "the order does not name exactly those whose updates the difference of the models gives away",
         "possession": "the participant did not sign for its key",
         "trust_domain": "a service or auditor of another trust domain",
         "rules": "the rules are not Cedar that fits the schema, each with an @id of its own",
@@ -83,7 +101,15 @@ CODES = MappingProxyType(
         "stale_governance": "the writer had not read the last governance entry",
         "stale_segment": "the writer had not read the segment's last control entry",
         "identity_unknown": "no document in force names the SPIFFE ID",
-        "round_not_due": "a round is open or waits for its model",
+        "request": "the request is not by whom the identity is for, or not for this identity, or not of this hour",
+        "renews": "the identity that is renewed opens nothing, or there is none and there must be",
+        "key_revoked": "operators have revoked the TLS key",
+        "withdrawal": "no admission of the participant in the open round that it could take back",
+        "complaint": "the participant has complained in this round",
+        "censorship": "an update that was shown while its round was open was neither admitted nor refused",
+        "record_seq": "a participant's decisions are numbered upwards",
+        "model_unknown": "the model is none of the segment's",
+        "round_not_due": "a round is open or waits for its model, or models are to be derived again",
         "terms": "the round names other terms than those in force",
         "round_number": "rounds are numbered without gaps, up to the terms' last",
         "base_model": "another base than the segment's newest model",
@@ -92,14 +118,16 @@ CODES = MappingProxyType(
         "peer_unknown": "no identity was issued to the peer",
         "refusal_evidence": "evidence is claimed and none is there",
         "refusal_reason": "the evidence gives another reason, or none",
+        "refusal_rules": "other rules denied it",
         "refusal_facts": "the payload measures otherwise",
         "refusal_count": "more single refusals of a kind than are written",
         "close_early": "the round is neither full nor past its deadline",
-        "close_cause": "the cause is not the round's",
+        "close_cause": "the cause is not the round's: ended by order, full, or at its deadline",
         "close_dropped": "the dropped updates are not those that fall out",
         "close_counted": "the counted updates are not those that are left",
         "close_outcome": "the outcome does not follow from the count",
         "no_model_due": "no closed round waits for this model",
+        "supersedes": "no step is due that this model would take the place of",
         "rule": "another rule or arithmetic than the terms'",
         "aggregate": "the aggregate is not the rule's result",
         "model": "the model is not base and aggregate together",
@@ -119,9 +147,11 @@ class Finding:
     Attributes:
         code: of `CODES`.
         index: leaf index of the entry; None where it is about no entry.
-        writer: the SPIFFE ID that signed the entry, `operators`, `log`, `files` or `objects`.
+        writer: the SPIFFE ID that signed the entry, `operators`, `newcomer`, `gatekeepers`, `log`, `files` or
+            `objects`.
         expected, found: for people; only values that were parsed, never a stranger's bytes. One of them may be empty.
         subject: digest of an object, or path of a file, where it is about one.
+        is_acceptable: it is of a kind that operators may accept by an order.
     """
 
     code: str
@@ -130,6 +160,7 @@ class Finding:
     expected: str
     found: str
     subject: str = ""
+    is_acceptable: bool = False
 
     def __post_init__(self) -> None:
         assert self.code in CODES, "every code is in the table"

@@ -11,31 +11,23 @@ Trusts: the trust policy's origin and log keys; the objects' store for bytes, ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.ids import ZERO_DIGEST
-from sfrl_secure.replay import authority, closing, refusals, rounds, service
+from sfrl_secure.replay import authority, orders, rounds, service
 from sfrl_secure.replay.docket import Docket, Position
 from sfrl_secure.replay.documents import Document, parse_document
-from sfrl_secure.replay.findings import LOG, OPERATORS, Finding, Missing, Void
+from sfrl_secure.replay.effects import apply_statement
+from sfrl_secure.replay.enrolment import invitation
+from sfrl_secure.replay.findings import LOG, NEWCOMER, OPERATORS, Finding, Missing, Void
+from sfrl_secure.replay.interventions import Order
 from sfrl_secure.replay.objects import Objects
 from sfrl_secure.replay.reader import parse_entry, parse_statement
-from sfrl_secure.replay.state import Segment, State
-from sfrl_secure.replay.statements import (
-    STATEMENT_TYPE,
-    IdentityIssued,
-    ModelPublished,
-    ModelsFetched,
-    RefusalsCounted,
-    RoundClosed,
-    RoundOpened,
-    Statement,
-    TimeAnchored,
-    UpdateAdmitted,
-    UpdateRefused,
-)
+from sfrl_secure.replay.segments import Segment
+from sfrl_secure.replay.state import State
+from sfrl_secure.replay.statements import STATEMENT_TYPE, RoundClosed, Statement, TimeAnchored
 from sfrl_secure.replay.terms import Terms
 from sfrl_secure.translog.entries import LogEntry
 from sfrl_secure.translog.merkle import leaf_hash
@@ -95,6 +87,17 @@ class Replay:
         return self._taken
 
     @property
+    def accepted(self) -> dict[Finding, int]:
+        """Findings that operators accept, each with the order's index; complete after `finish`."""
+        named = self.state.accepted
+        found = [each for each in self.docket.findings if each.is_acceptable and each.index is not None]
+        return {
+            each: named[each.index, each.code]
+            for each in found
+            if each.index is not None and (each.index, each.code) in named
+        }
+
+    @property
     def missing(self) -> tuple[Missing, ...]:
         """Objects that are not there; complete after `finish`."""
         return self.docket.missing
@@ -129,7 +132,8 @@ class Replay:
             opened = segment.open_round
             if opened is not None and opened.overdue_index is not None:
                 at = Position(opened.overdue_index, ZERO_DIGEST, self._last_time_us, LOG)
-                self.docket.find("overdue", at, f"round {opened.number} closed after {opened.deadline_us}", "open")
+                expected = f"round {opened.number} closed after {opened.deadline_us}"
+                self.docket.find("overdue", at, expected, "open", is_acceptable=True)
         self.docket.settle(self._last_time_us)
         return self.docket.findings[before:]
 
@@ -149,20 +153,25 @@ class Replay:
                 content = parse_document(envelope.payload_type, envelope.statement)
         except MalformedError as error:
             # It names no stream that could be believed, and moves none.
-            self.docket.find("malformed", at, str(error))
+            self.docket.find("malformed", at, str(error), is_acceptable=True)
             self.is_ended = at.index == 0
             return
         stream = content.stream if isinstance(content, Statement) else "governance"
         self._taken = Taken(at.index, at.log_time_us, stream)
         self._check_stream(entry, stream, at)
-        writer = content.writer if isinstance(content, Statement) else OPERATORS
+        writer = self._writer_of(content, envelope)
         try:
-            self._apply(content, envelope, Position(at.index, at.leaf, at.log_time_us, writer))
+            self._apply(content, envelope, replace(at, writer=writer))
         except Void as void:
-            blamed = LOG if void.code in _UNSIGNED else writer
-            self.docket.find(void.code, Position(at.index, at.leaf, at.log_time_us, blamed), void.expected, void.found)
+            blamed = replace(at, writer=LOG if void.code in _UNSIGNED else writer)
+            self.docket.find(void.code, blamed, void.expected, void.found, is_acceptable=True)
             self.is_ended = at.index == 0
         self.state.statements.add(envelope.digest)
+
+    def _writer_of(self, content: Statement | Document, envelope: Envelope) -> str:
+        if isinstance(content, Statement):
+            return content.writer
+        return OPERATORS if invitation(self.state, content, envelope) is None else NEWCOMER
 
     def _check_stream(self, entry: LogEntry, stream: str, at: Position) -> None:
         position, last = self.state.streams.get(stream, (0, ZERO_DIGEST))
@@ -180,57 +189,26 @@ class Replay:
             if not isinstance(content, Document):
                 raise Void("genesis", "a genesis document at index 0", "a statement")
             authority.check_genesis(content, envelope, self._log)
-            authority.take_document(self.state, content, at.leaf)
+            authority.take_document(self.state, content, envelope, at)
         elif isinstance(content, Document):
             self._apply_document(content, envelope, at)
         else:
             segment = service.check_header(self.state, content, envelope, at.log_time_us)
             self._note_overdue(segment, content, at)
-            self._apply_body(content, segment, at)
+            apply_statement(self.state, self.docket, self._log.origin, content, segment, at)
+            if isinstance(content.body, TimeAnchored):
+                self._taken = Taken(at.index, at.log_time_us, content.stream, content.body, at.writer)
 
     def _apply_document(self, document: Document, envelope: Envelope, at: Position) -> None:
         authority.check_document(self.state, document, envelope, at.log_time_us)
-        authority.take_document(self.state, document, at.leaf)
-        terms = document.content
-        if isinstance(terms, Terms) and terms.segment not in self.state.segments:
-            self.state.segments[terms.segment] = rounds.begin_segment(self.docket, terms, at)
-
-    def _apply_body(self, statement: Statement, segment: Segment | None, at: Position) -> None:
-        state, docket = self.state, self.docket
-        body = statement.body
-        match body:
-            case IdentityIssued():
-                service.apply_identity(state, body, at)
-            case RefusalsCounted():
-                service.apply_counts(docket, body)
-            case TimeAnchored():
-                service.apply_anchor(state, self._log.origin, body, at)
-                self._taken = Taken(at.index, at.log_time_us, statement.stream, body, at.writer)
-            case UpdateRefused():
-                refusals.apply_refusal(state, docket, statement, body, at)
-            case _:
-                assert segment is not None, "every other kind has a segment's stream"
-                self._apply_round(body, segment, statement.stream.removeprefix("segment/"), at)
-
-    def _apply_round(
-        self,
-        body: RoundOpened | UpdateAdmitted | RoundClosed | ModelPublished | ModelsFetched,
-        segment: Segment,
-        name: str,
-        at: Position,
-    ) -> None:
-        state, docket = self.state, self.docket
-        match body:
-            case RoundOpened():
-                rounds.apply_opened(state, docket, segment, name, body, at)
-            case UpdateAdmitted():
-                rounds.apply_admitted(state, docket, name, body, at)
-            case RoundClosed():
-                closing.apply_closed(state, docket, segment, body, at)
-            case ModelPublished():
-                closing.apply_model(docket, segment, body, at)
-            case ModelsFetched():
-                service.apply_fetches(state, segment, body)
+        content = document.content
+        if isinstance(content, Order):
+            orders.check_order(self.state, content, at)
+        authority.take_document(self.state, document, envelope, at)
+        if isinstance(content, Order):
+            orders.obey_order(self.state, self.docket, content, at)
+        if isinstance(content, Terms) and content.segment not in self.state.segments:
+            self.state.segments[content.segment] = rounds.begin_segment(self.docket, content, at)
 
     def _note_overdue(self, segment: Segment | None, statement: Statement, at: Position) -> None:
         opened = None if segment is None else segment.open_round

@@ -14,11 +14,12 @@ from typing import Any
 
 from sfrl_secure.crypto.keys import PUBLIC_BYTES, PublicKey, parse_public_key
 from sfrl_secure.errors import MalformedError
-from sfrl_secure.ids import Digest, parse_hex_digest
+from sfrl_secure.ids import Digest, parse_hex_digest, parse_name
 
 INTEGER_MAX = 2**63 - 1
 
 _HEX = re.compile(r"([0-9a-f]{2})*")
+_PRINTABLE = re.compile(r"[ -~]*")
 
 
 def take_object(value: Any, keys: Set[str]) -> dict[str, Any]:
@@ -54,6 +55,19 @@ def take_text(value: Any, characters_max: int) -> str:
     if type(value) is not str or len(value) > characters_max:
         raise MalformedError(f"a string of at most {characters_max} characters")
     return value
+
+
+def take_name(value: Any) -> str:
+    """Take a name."""
+    return parse_name(take_text(value, 64))
+
+
+def take_reason(value: Any) -> str:
+    """Take what people give as a reason."""
+    text = take_text(value, 200)
+    if not _PRINTABLE.fullmatch(text):
+        raise MalformedError("a reason is printable ASCII")
+    return text
 
 
 def take_choice(value: Any, allowed: Set[str]) -> str:

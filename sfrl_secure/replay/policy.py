@@ -22,12 +22,13 @@ from cedarpy import Entities, PolicySet, Schema, is_authorized, policies_to_json
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.replay.cedar_text import cut_policies
 from sfrl_secure.replay.documents import Participant
-from sfrl_secure.replay.statements import Facts, Update
+from sfrl_secure.replay.statements import Facts
 from sfrl_secure.replay.terms import Terms
+from sfrl_secure.replay.words import Update
 
 _HEADER_FACTS: Final = """
     round: Long, weight: Long, nonzeros: Long, payload_bytes: Long, density_ppm: Long,
-    value_type: String, support_mode: String, suite: String"""
+    noise_std: Long, value_type: String, support_mode: String, suite: String"""
 
 SCHEMA: Final = f"""
 entity Participant = {{ clearance: Long, groups: Set<String> }};
@@ -39,6 +40,9 @@ action admit appliesTo {{ principal: [Participant], resource: [Segment], context
 }} }};
 """
 """The schema that the specification gives in words."""
+
+_DETERMINING_MAX = 32
+"""An entry holds 64 rule ids, of two decisions."""
 
 _RULE_ID = re.compile(r"[a-z0-9-]{1,64}")
 
@@ -81,6 +85,7 @@ class RuleSet:
             "nonzeros": update.nonzeros,
             "payload_bytes": update.payload_bytes,
             "density_ppm": update.nonzeros * 1_000_000 // terms.manifest.coordinates,
+            "noise_std": update.noise_std,
             "value_type": update.values,
             "support_mode": update.support,
             "suite": participant.key.suite,
@@ -106,6 +111,8 @@ class RuleSet:
         except ValueError:
             return Decision("policy_error", ())
         if answer.diagnostics.errors or not self._ids.keys() >= set(answer.diagnostics.reasons):
+            return Decision("policy_error", ())
+        if len(answer.diagnostics.reasons) > _DETERMINING_MAX:
             return Decision("policy_error", ())
         rule_ids = tuple(sorted(self._ids[reason] for reason in answer.diagnostics.reasons))
         return Decision("" if answer.allowed else "policy_denied", rule_ids)

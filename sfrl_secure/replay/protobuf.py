@@ -28,6 +28,7 @@ class Kind(Enum):
 
     UINT32 = "uint32"
     UINT64 = "uint64"
+    SINT64 = "sint64"
     ENUM = "enum"
     TEXT = "text"
     BYTES = "bytes"
@@ -35,9 +36,10 @@ class Kind(Enum):
     PACKED = "packed uint32"
 
 
-_NUMBER_END = {Kind.UINT32: 2**32, Kind.UINT64: 2**64}
+_NUMBER_END = {Kind.UINT32: 2**32, Kind.UINT64: 2**64, Kind.SINT64: 2**64}
 _DEFAULTS: dict[Kind, Any] = {
-    Kind.UINT32: 0, Kind.UINT64: 0, Kind.ENUM: 0, Kind.TEXT: "", Kind.BYTES: b"", Kind.MESSAGE: None, Kind.PACKED: (),
+    Kind.UINT32: 0, Kind.UINT64: 0, Kind.SINT64: 0, Kind.ENUM: 0,
+    Kind.TEXT: "", Kind.BYTES: b"", Kind.MESSAGE: None, Kind.PACKED: (),
 }  # fmt: skip
 
 
@@ -88,7 +90,7 @@ def parse_message(raw: bytes, table: Table) -> dict[str, Any]:
 
 
 def _value(raw: bytes, at: int, wire_type: int, this: Field) -> tuple[Any, int]:
-    if this.kind in (Kind.UINT32, Kind.UINT64, Kind.ENUM):
+    if this.kind in (Kind.UINT32, Kind.UINT64, Kind.SINT64, Kind.ENUM):
         if wire_type != _VARINT:
             raise MalformedError("a number is a varint")
         number, at = _varint(raw, at)
@@ -98,7 +100,8 @@ def _value(raw: bytes, at: int, wire_type: int, this: Field) -> tuple[Any, int]:
             raise MalformedError("an enum has only the numbers of its schema")
         if this.kind is not Kind.ENUM and number >= _NUMBER_END[this.kind]:
             raise MalformedError("a number fits into its field")
-        return number, at
+        # Zigzag: 0, -1, 1, -2, 2 ... are 0, 1, 2, 3, 4 ...
+        return (number >> 1) ^ -(number & 1) if this.kind is Kind.SINT64 else number, at
     if wire_type != _LENGTH:
         raise MalformedError("text, bytes, messages and packed numbers have a length")
     length, start = _varint(raw, at)

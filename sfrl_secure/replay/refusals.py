@@ -10,19 +10,30 @@ from __future__ import annotations
 
 from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.ids import SpiffeId
-from sfrl_secure.replay.admission import is_signed, log_reason, passed, payload_decision, submit_decision
+from sfrl_secure.replay.admission import (
+    PayloadDecision,
+    is_of,
+    is_signed,
+    log_reason,
+    passed,
+    payload_decision,
+    submit_decision,
+)
 from sfrl_secure.replay.docket import Docket, Position
 from sfrl_secure.replay.findings import Void
 from sfrl_secure.replay.state import State
-from sfrl_secure.replay.statements import LOG_EVIDENCE, NO_EVIDENCE, OBJECT_EVIDENCE, Statement, Update, UpdateRefused
+from sfrl_secure.replay.statements import LOG_EVIDENCE, NO_EVIDENCE, OBJECT_EVIDENCE, Statement, UpdateRefused
+from sfrl_secure.replay.words import Update
 
 _SINGLE_REFUSALS_MAX = 3
 _DAY_US = 86_400_000_000
+_DEADLINE_MARGIN_US = 2_000_000
+"""How long before a deadline the door closes, so that what it lets through is in the log in time."""
 
 
 def apply_refusal(state: State, docket: Docket, statement: Statement, body: UpdateRefused, at: Position) -> None:
     """update_refused: a recorded peer's request was refused, for the reason that the evidence gives."""
-    if body.peer not in state.peers:
+    if body.peer not in state.issued:
         raise Void("peer_unknown", "a peer to which an identity was issued", body.peer)
     if body.envelope is None or body.update is None:
         if body.evidence != NO_EVIDENCE:
@@ -31,15 +42,14 @@ def apply_refusal(state: State, docket: Docket, statement: Statement, body: Upda
         if not is_signed(state, body.envelope, body.update):
             raise Void("bad_signature", "a quoted update is signed by its participant's key in force", "it is not")
         if body.evidence != NO_EVIDENCE:
-            reason = _reason_in_log(state, body.peer, body.envelope, body.update, at.log_time_us)
-            expected = body.reason if body.evidence == LOG_EVIDENCE else ""
-            if reason != expected:
-                raise Void("refusal_reason", reason or "no reason before the payload", body.reason)
+            _check_reason(state, body, body.envelope, body.update, at.log_time_us)
     segment = None if statement.segment is None else state.segments[statement.segment]
     kind = (str(body.peer), statement.stream, body.reason, 0 if segment is None else segment.last_round)
-    if state.refusals.get(kind, 0) >= _SINGLE_REFUSALS_MAX:
+    if state.refusals[kind] >= _SINGLE_REFUSALS_MAX:
         raise Void("refusal_count", f"{_SINGLE_REFUSALS_MAX} single refusals of a kind", "one more")
-    state.refusals[kind] = state.refusals.get(kind, 0) + 1
+    state.refusals[kind] += 1
+    if body.envelope is not None and body.update is not None and is_of(body.peer, body.update):
+        state.refused_updates.add(body.envelope.digest)
     docket.refused[body.reason] += 1
     if body.evidence == NO_EVIDENCE:
         docket.refusals_on_word += 1
@@ -48,13 +58,35 @@ def apply_refusal(state: State, docket: Docket, statement: Statement, body: Upda
         _decide_payload(state, docket, body, body.update, at)
 
 
-def _reason_in_log(state: State, peer: SpiffeId, envelope: Envelope, update: Update, now_us: int) -> str:
+def _check_reason(state: State, body: UpdateRefused, envelope: Envelope, update: Update, now_us: int) -> None:
+    """What the log shows of the reason: with evidence LOG all of it, with OBJECT that nothing spoke against it yet."""
+    margin_us = _DEADLINE_MARGIN_US if body.reason == "deadline" else 0
+    found = _decision_in_log(state, body.peer, envelope, update, now_us, margin_us)
+    expected = body.reason if body.evidence == LOG_EVIDENCE else ""
+    if found.reason != expected:
+        raise Void("refusal_reason", found.reason or "no reason before the payload", body.reason)
+    if body.evidence == LOG_EVIDENCE and body.rule_ids != _denying(found):
+        raise Void("refusal_rules", _names(_denying(found)), _names(body.rule_ids))
+
+
+def _decision_in_log(
+    state: State, peer: SpiffeId, envelope: Envelope, update: Update, now_us: int, margin_us: int
+) -> PayloadDecision:
     """Steps 3 to 9."""
-    reason = log_reason(state, peer, envelope, update, now_us)
+    reason = log_reason(state, peer, envelope, update, now_us, margin_us=margin_us)
     if reason:
-        return reason
+        return PayloadDecision(reason)
     opened, participant = passed(state, update)
-    return submit_decision(state.rules(now_us), opened.terms, participant, update).reason
+    return submit_decision(state.rules(now_us), opened.terms, participant, update)
+
+
+def _denying(decision: PayloadDecision) -> tuple[str, ...]:
+    """The rules that a refusal names: of `policy_denied` those of the decision that denies, of all else none."""
+    return decision.rule_ids if decision.reason == "policy_denied" else ()
+
+
+def _names(rule_ids: tuple[str, ...]) -> str:
+    return ", ".join(rule_ids) or "no rules"
 
 
 def _decide_payload(state: State, docket: Docket, body: UpdateRefused, update: Update, at: Position) -> None:
@@ -67,6 +99,9 @@ def _decide_payload(state: State, docket: Docket, body: UpdateRefused, update: U
         return
     decision = payload_decision(state.rules(at.log_time_us), opened.terms, participant, update, payload)
     if decision.reason != body.reason:
-        docket.find("refusal_reason", at, decision.reason or "admission", body.reason)
+        docket.find("refusal_reason", at, decision.reason or "admission", body.reason, is_acceptable=True)
+    elif body.rule_ids != _denying(decision):
+        expected, found = _names(_denying(decision)), _names(body.rule_ids)
+        docket.find("refusal_rules", at, expected, found, is_acceptable=True)
     elif body.facts is not None and body.facts != decision.facts:
-        docket.find("refusal_facts", at, str(decision.facts), str(body.facts))
+        docket.find("refusal_facts", at, str(decision.facts), str(body.facts), is_acceptable=True)

@@ -14,7 +14,9 @@ from sfrl_secure.replay.arithmetic import RunningSum, model_bytes, parse_model
 from sfrl_secure.replay.docket import Docket, Position
 from sfrl_secure.replay.documents import Participant
 from sfrl_secure.replay.findings import Void
-from sfrl_secure.replay.state import Admission, Round, Segment, State, Verdict
+from sfrl_secure.replay.quota import Usage
+from sfrl_secure.replay.segments import Admission, Round, Segment, Verdict
+from sfrl_secure.replay.state import State
 from sfrl_secure.replay.statements import RoundOpened, UpdateAdmitted
 from sfrl_secure.replay.terms import Terms
 
@@ -30,7 +32,7 @@ def begin_segment(docket: Docket, terms: Terms, at: Position) -> Segment:
             values = parse_model(raw, terms.manifest, terms.grid_exponent)
         except MalformedError:
             docket.find("initial_model", at, "a model of these terms")
-    return Segment(model=terms.initial, values=values, models={terms.initial})
+    return Segment(initial=terms.initial, model=terms.initial, values=values, models={terms.initial})
 
 
 def apply_opened(state: State, docket: Docket, segment: Segment, name: str, body: RoundOpened, at: Position) -> None:
@@ -42,6 +44,10 @@ def apply_opened(state: State, docket: Docket, segment: Segment, name: str, body
         raise Void("expired", f"terms that have not expired at {at.log_time_us}", f"expired at {document.expires_us}")
     if body.terms_digest != document.digest:
         raise Void("terms", document.digest.hex(), body.terms_digest.hex())
+    if segment.is_halted:
+        raise Void("halted", "a segment that is not halted", "halted")
+    if segment.due:
+        raise Void("round_not_due", "a segment that derives nothing again", f"round {segment.due[0].round} is due")
     if segment.open_round is not None or (segment.round is not None and segment.round.awaits_model):
         raise Void("round_not_due", "no round that is open or waits for its model", f"round {segment.last_round}")
     if body.round != segment.last_round + 1 or body.round > terms.rounds_max:
@@ -80,7 +86,9 @@ def apply_admitted(state: State, docket: Docket, name: str, body: UpdateAdmitted
         assert decision.decoded is not None, "and decoded"
         opened.total.add(decision.decoded.indices, decision.decoded.values, update.weight)
     opened.admissions[update.participant] = Admission(at.index, body.envelope.digest, update, verdict)
-    state.admitted[body.envelope.digest] = update.participant
+    segment = state.segments[name]
+    segment.usage.setdefault(update.participant, Usage()).add(at.log_time_us, update.payload_bytes)
+    state.admitted[body.envelope.digest] = (name, update.participant)
     docket.admitted += 1
 
 
@@ -102,11 +110,12 @@ def _verdict(docket: Docket, body: UpdateAdmitted, decision: PayloadDecision | N
     if decision is None:
         return Verdict.UNKNOWN
     if decision.reason:
-        docket.find("defective", at, "an update that steps 9 to 14 admit", decision.reason)
+        docket.find("defective", at, "an update that steps 9 to 14 admit", decision.reason, is_acceptable=True)
     elif decision.facts != body.facts:
-        docket.find("defective", at, str(decision.facts), str(body.facts))
+        docket.find("defective", at, str(decision.facts), str(body.facts), is_acceptable=True)
     elif decision.rule_ids != body.rule_ids:
-        docket.find("defective", at, ", ".join(decision.rule_ids), ", ".join(body.rule_ids))
+        expected, found = ", ".join(decision.rule_ids), ", ".join(body.rule_ids)
+        docket.find("defective", at, expected, found, is_acceptable=True)
     else:
         return Verdict.SOUND
     return Verdict.DEFECTIVE

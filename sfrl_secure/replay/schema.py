@@ -2,7 +2,7 @@
 
 Number, name and kind of each field, copied from the schema by hand.
 
-Format: proto/sfrl/audit/v1/entry.proto, proto/sfrl/update/v1/update.proto.
+Format: proto/sfrl/audit/v1/entry.proto, proto/sfrl/update/v1/update.proto, proto/sfrl/identity/v1/identity.proto.
 
 Runs in: verifier.
 Trusts: nothing.
@@ -52,6 +52,8 @@ IDENTITY_ISSUED: Table = {
     2: Field("spki_sha256", Kind.BYTES),
     3: Field("serial", Kind.BYTES),
     4: Field("not_after_us", Kind.UINT64),
+    5: Field("request", Kind.BYTES),
+    6: Field("renews", Kind.BYTES),
 }
 
 ROUND_OPENED: Table = {
@@ -105,6 +107,7 @@ MODEL_PUBLISHED: Table = {
     5: Field("model", Kind.BYTES),
     6: Field("rule", Kind.TEXT),
     7: Field("arithmetic", Kind.UINT32),
+    8: Field("supersedes", Kind.BYTES),
 }
 
 MODEL_FETCH: Table = {1: Field("participant", Kind.TEXT), 2: Field("model", Kind.BYTES)}
@@ -116,6 +119,9 @@ MODELS_FETCHED: Table = {
 }
 
 TIME_ANCHORED: Table = {1: Field("checkpoint", Kind.BYTES)}
+
+QUOTED: Table = {1: Field("envelope", Kind.BYTES)}
+"""update_withdrawn, complaint_recorded and decision_recorded are what a participant signed, and nothing else."""
 
 STATEMENT: Table = {
     1: Field("federation_id", Kind.BYTES),
@@ -136,6 +142,9 @@ STATEMENT: Table = {
     22: _message("model_published", MODEL_PUBLISHED),
     23: _message("models_fetched", MODELS_FETCHED),
     24: _message("time_anchored", TIME_ANCHORED),
+    25: _message("update_withdrawn", QUOTED),
+    26: _message("complaint_recorded", QUOTED),
+    27: _message("decision_recorded", QUOTED),
 }
 
 PAYLOAD_FORMAT: Table = {1: Field("codec", Kind.UINT32), 2: _enum("support", 1), 3: _enum("values", 2)}
@@ -154,4 +163,41 @@ UPDATE_STATEMENT: Table = {
     11: _message("format", PAYLOAD_FORMAT),
     12: Field("weight", Kind.UINT64),
     13: Field("created_us", Kind.UINT64),
+    14: Field("noise_std", Kind.UINT64),
+}
+
+WITHDRAWAL_STATEMENT: Table = {
+    1: Field("federation_id", Kind.BYTES),
+    2: Field("segment", Kind.TEXT),
+    3: Field("participant", Kind.TEXT),
+    4: Field("key_id", Kind.BYTES),
+    5: Field("round", Kind.UINT64),
+    6: Field("round_opened", Kind.BYTES),
+    7: Field("update", Kind.BYTES),
+    8: Field("created_us", Kind.UINT64),
+}
+
+ATTRIBUTION: Table = {1: Field("feature", Kind.UINT32), 2: Field("share_ppm", Kind.SINT64)}
+
+DECISION_STATEMENT: Table = {
+    1: Field("federation_id", Kind.BYTES),
+    2: Field("segment", Kind.TEXT),
+    3: Field("participant", Kind.TEXT),
+    4: Field("key_id", Kind.BYTES),
+    5: Field("record_seq", Kind.UINT64),
+    6: Field("input_commitment", Kind.BYTES),
+    7: Field("model", Kind.BYTES),
+    8: Field("predicted_class", Kind.UINT32),
+    9: Field("confidence_ppm", Kind.UINT32),
+    10: Field("active_latents", Kind.PACKED),
+    11: _message("attributions", ATTRIBUTION, repeated=True),
+    12: Field("created_us", Kind.UINT64),
+}
+
+IDENTITY_REQUEST: Table = {
+    1: Field("federation_id", Kind.BYTES),
+    2: Field("spiffe_id", Kind.TEXT),
+    3: Field("key_id", Kind.BYTES),
+    4: Field("spki_sha256", Kind.BYTES),
+    5: Field("created_us", Kind.UINT64),
 }

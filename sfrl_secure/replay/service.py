@@ -1,4 +1,4 @@
-"""What every statement of a service must be, and the kinds that belong to no round.
+"""What every statement must be, and the kinds that belong to no round.
 
 Format: proto/README.md, "Statements".
 
@@ -13,9 +13,12 @@ from sfrl_secure.errors import SignatureError
 from sfrl_secure.ids import ZERO_DIGEST
 from sfrl_secure.replay.docket import Docket, Position
 from sfrl_secure.replay.findings import Void
-from sfrl_secure.replay.state import Segment, State
+from sfrl_secure.replay.segments import Segment
+from sfrl_secure.replay.state import State
 from sfrl_secure.replay.statements import (
     Body,
+    ComplaintRecorded,
+    DecisionRecorded,
     IdentityIssued,
     ModelPublished,
     ModelsFetched,
@@ -26,6 +29,7 @@ from sfrl_secure.replay.statements import (
     TimeAnchored,
     UpdateAdmitted,
     UpdateRefused,
+    UpdateWithdrawn,
 )
 
 _GATEKEEPER, _AGGREGATOR = frozenset({"gatekeeper"}), frozenset({"aggregator"})
@@ -39,6 +43,9 @@ _ROLES: dict[type[Body], frozenset[str]] = {
     ModelPublished: _AGGREGATOR,
     ModelsFetched: _GATEKEEPER,
     TimeAnchored: frozenset({"audit_log"}),
+    UpdateWithdrawn: _GATEKEEPER,
+    ComplaintRecorded: frozenset({"verifier", "auditor"}),
+    DecisionRecorded: _GATEKEEPER,
 }
 
 
@@ -63,7 +70,7 @@ def check_header(state: State, statement: Statement, envelope: Envelope, now_us:
 
 
 def check_writer(state: State, statement: Statement, envelope: Envelope, now_us: int) -> None:
-    """Check that a service in force wrote and signed it."""
+    """Check that a service in force wrote and signed it, or an auditor in force who complains for somebody."""
     found = state.services()
     if found is None:
         raise Void("writer", "a services document in force", "none")
@@ -71,6 +78,8 @@ def check_writer(state: State, statement: Statement, envelope: Envelope, now_us:
     if now_us >= expires_us:
         raise Void("expired", f"a services document that has not expired at {now_us}", f"expired at {expires_us}")
     key = services.services.get(statement.writer)
+    if isinstance(statement.body, ComplaintRecorded):
+        key = key or services.auditors.get(statement.writer)
     if key is None or key.key_id != statement.key_id:
         raise Void("writer", "a service of the services document, with its key", statement.writer)
     try:
@@ -101,33 +110,6 @@ def _check_stream(state: State, statement: Statement) -> Segment | None:
     if segment is None:
         raise Void("unknown_segment", "a segment with terms", statement.segment)
     return segment
-
-
-def apply_identity(state: State, body: IdentityIssued, at: Position) -> None:
-    """identity_issued: a TLS key may be used under a name."""
-    if not _is_named(state, body):
-        raise Void("identity_unknown", "a name of the documents in force", body.spiffe_id)
-    owner = state.identities.get(body.spki_sha256, body.spiffe_id)
-    if owner != body.spiffe_id:
-        raise Void("key_reused", owner, body.spiffe_id)
-    if at.log_time_us >= body.not_after_us:
-        raise Void("expired", f"log time below {body.not_after_us}", str(at.log_time_us))
-    state.identities[body.spki_sha256] = body.spiffe_id
-    state.peers.add(body.spiffe_id)
-
-
-def _is_named(state: State, body: IdentityIssued) -> bool:
-    spiffe_id = body.spiffe_id
-    assert state.root is not None, "an ineffective genesis ends the walk"
-    if spiffe_id.trust_domain != state.root.trust_domain:
-        return False
-    if spiffe_id.role == "operator":
-        return spiffe_id.name in state.root.operators
-    if spiffe_id.role == "participant":
-        record = state.participant(spiffe_id.name)
-        return record is not None and record.state != "revoked"
-    found = state.services()
-    return found is not None and spiffe_id in {**found[0].services, **found[0].auditors}
 
 
 def apply_fetches(state: State, segment: Segment, body: ModelsFetched) -> None:

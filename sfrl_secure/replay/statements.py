@@ -1,4 +1,4 @@
-"""Statements and updates, as the replay knows them: types of its own, small and without behaviour.
+"""Statements of services, as the replay knows them: types of its own, small and without behaviour.
 
 Format: proto/README.md, "Statements"; the schemas beside it.
 
@@ -13,34 +13,14 @@ from typing import Final
 
 from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.ids import Digest, SpiffeId
+from sfrl_secure.replay.words import Decision, IdentityRequest, Update, Withdrawal
 from sfrl_secure.translog.checkpoint import Checkpoint
 
 STATEMENT_TYPE: Final = "application/vnd.sfrl.statement.v1"
-UPDATE_TYPE: Final = "application/vnd.sfrl.update.v1"
 
 LOG_EVIDENCE, OBJECT_EVIDENCE, NO_EVIDENCE = 1, 2, 3
-FULL, DEADLINE = 1, 2
+FULL, DEADLINE, ORDER = 1, 2, 3
 CLOSED, ABORTED = 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What a participant signs for one round."""
-
-    federation_id: Digest
-    segment: str
-    participant: str
-    key_id: Digest
-    round: int
-    round_opened: Digest
-    base_model: Digest
-    payload_sha256: Digest
-    payload_bytes: int
-    nonzeros: int
-    codec: int
-    support: str
-    values: str
-    weight: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +36,19 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class IdentityIssued:
-    """A TLS key may be used under a SPIFFE ID."""
+    """A TLS key may be used under a SPIFFE ID.
+
+    Attributes:
+        envelope, request: of whom it names, who asks for it.
+        renews: SHA-256 of the public key over whose connection it asks; None for a first identity.
+    """
 
     spiffe_id: SpiffeId
     spki_sha256: Digest
     not_after_us: int
+    envelope: Envelope
+    request: IdentityRequest
+    renews: Digest | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +80,32 @@ class UpdateRefused:
     update: Update | None
     reason: str
     facts: Facts | None
+    rule_ids: tuple[str, ...]
     evidence: int
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateWithdrawn:
+    """An update is taken back."""
+
+    envelope: Envelope
+    withdrawal: Withdrawal
+
+
+@dataclass(frozen=True, slots=True)
+class ComplaintRecorded:
+    """An update was shown that no gatekeeper answered."""
+
+    envelope: Envelope
+    update: Update
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecorded:
+    """A participant decided something with a model."""
+
+    envelope: Envelope
+    decision: Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +138,7 @@ class RoundClosed:
 
 @dataclass(frozen=True, slots=True)
 class ModelPublished:
-    """A round's model."""
+    """A round's model; `supersedes` is the entry hash of the model_published whose place it takes, if of any."""
 
     round: int
     round_closed: Digest
@@ -134,6 +147,7 @@ class ModelPublished:
     model: Digest
     rule: str
     arithmetic: int
+    supersedes: Digest | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +175,9 @@ Body = (
     | ModelPublished
     | ModelsFetched
     | TimeAnchored
+    | UpdateWithdrawn
+    | ComplaintRecorded
+    | DecisionRecorded
 )
 
 

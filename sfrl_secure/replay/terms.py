@@ -13,7 +13,7 @@ from typing import Any
 
 from sfrl_secure.crypto.keys import PUBLIC_BYTES
 from sfrl_secure.errors import MalformedError
-from sfrl_secure.ids import Digest, parse_name, parse_segment
+from sfrl_secure.ids import Digest, parse_segment
 from sfrl_secure.limits import (
     CLEARANCE_MAX,
     COHORT_MAX,
@@ -33,17 +33,21 @@ from sfrl_secure.replay.json_fields import (
     take_digest,
     take_integer,
     take_list,
+    take_name,
     take_object,
     take_sorted,
     take_subset,
     take_text,
 )
+from sfrl_secure.replay.leakage import Leakage, parse_leakage
 from sfrl_secure.replay.manifest import Manifest, parse_manifest, parse_tensor_name
 
 TERMS_KEYS = frozenset({
     "segment", "sensitivity", "groups", "operations", "model", "tensors", "value_types", "support_modes", "suites",
-    "limits", "round", "rule", "privacy", "evidence_days", "retention_days",
+    "limits", "quota", "leakage", "round", "rule", "privacy", "evidence_days", "retention_days",
 })  # fmt: skip
+
+_QUOTA_US_MAX = 2_678_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class Terms:
     Attributes:
         model: the value of `model` as it stands; later terms keep it.
         tensors: positions in the manifest of the tensors that updates may touch.
+        quota_us, quota_updates, quota_bytes: what one participant may have admitted in a window of that length.
     """
 
     segment: str
@@ -72,6 +77,10 @@ class Terms:
     norm_max: int
     magnitude_max: int
     weight_max: int
+    quota_us: int
+    quota_updates: int
+    quota_bytes: int
+    leakage: Leakage
     duration_us: int
     cohort_min: int
     cohort_max: int
@@ -97,6 +106,8 @@ def parse_terms(fields: dict[str, Any]) -> Terms:
         fields["limits"], {"payload_bytes_max", "nonzeros_max", "norm_max", "magnitude_max", "weight_max"}
     )
     rounds = take_object(fields["round"], {"duration_us", "cohort_min", "cohort_max", "rounds_max"})
+    quota = take_object(fields["quota"], {"window_us", "updates_max", "bytes_max"})
+    nonzeros_max = take_integer(limits["nonzeros_max"], 1, manifest.coordinates)
     weight_max = take_integer(limits["weight_max"], 1, WEIGHT_SUM_MAX)
     cohort_max = take_integer(rounds["cohort_max"], 1, COHORT_MAX)
     if cohort_max * weight_max > WEIGHT_SUM_MAX:
@@ -105,8 +116,8 @@ def parse_terms(fields: dict[str, Any]) -> Terms:
     return Terms(
         segment=parse_segment(take_text(fields["segment"], 64)),
         sensitivity=take_integer(fields["sensitivity"], 0, CLEARANCE_MAX),
-        groups=frozenset(take_sorted(fields["groups"], 1, GROUPS_MAX, lambda item: parse_name(take_text(item, 64)))),
-        operations=take_subset(fields["operations"], 0, frozenset({"fetch", "submit"})),
+        groups=frozenset(take_sorted(fields["groups"], 1, GROUPS_MAX, take_name)),
+        operations=take_subset(fields["operations"], 0, frozenset({"fetch", "record", "submit"})),
         model=model,
         manifest=manifest,
         grid_exponent=take_integer(model["grid_exponent"], 0, GRID_EXPONENT_MAX),
@@ -116,10 +127,14 @@ def parse_terms(fields: dict[str, Any]) -> Terms:
         support_modes=take_subset(fields["support_modes"], 1, frozenset({"free"})),
         suites=take_subset(fields["suites"], 1, PUBLIC_BYTES.keys()),
         payload_bytes_max=take_integer(limits["payload_bytes_max"], 1, SUBMIT_BYTES_MAX),
-        nonzeros_max=take_integer(limits["nonzeros_max"], 1, manifest.coordinates),
+        nonzeros_max=nonzeros_max,
         norm_max=take_integer(limits["norm_max"], 1, 2**62),
         magnitude_max=take_integer(limits["magnitude_max"], 1, VALUE_MAX),
         weight_max=weight_max,
+        quota_us=take_integer(quota["window_us"], 1_000_000, _QUOTA_US_MAX),
+        quota_updates=take_integer(quota["updates_max"], 1, 10**6),
+        quota_bytes=take_integer(quota["bytes_max"], 1, 2**53),
+        leakage=parse_leakage(fields["leakage"], manifest, nonzeros_max=nonzeros_max, weight_max=weight_max),
         duration_us=take_integer(rounds["duration_us"], ROUND_US_MIN, ROUND_US_MAX),
         cohort_min=take_integer(rounds["cohort_min"], 1, cohort_max),
         cohort_max=cohort_max,

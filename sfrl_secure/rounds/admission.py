@@ -19,11 +19,15 @@ from sfrl_secure.governance.documents import ParticipantRecord, RulesDocument
 from sfrl_secure.governance.policy import AdmissionPolicy, HeaderFacts, PolicyDecision, Subject
 from sfrl_secure.governance.statements import UPDATE_TYPE, UpdateStatement
 from sfrl_secure.governance.terms import SegmentTerms
-from sfrl_secure.ids import SpiffeId
+from sfrl_secure.ids import Digest, SpiffeId
 from sfrl_secure.limits import DEADLINE_MARGIN_US
+from sfrl_secure.rounds.quota import check_quota
 from sfrl_secure.rounds.state import FederationState, RoundState
 
-_NOT_SIGNED = "the update is not signed by the key on record for its participant"
+NOT_RECEIVED = "not_received"
+"""A gatekeeper's word about an update that it never had; it stands in nobody's way later."""
+
+_NOT_SIGNED = "not signed by the key on record for its participant"
 
 
 class PolicyDenial(DeniedError):
@@ -34,21 +38,42 @@ class PolicyDenial(DeniedError):
         self.rule_ids = decision.rule_ids
 
 
+def check_signed(
+    state: FederationState, envelope: Envelope, payload_type: str, participant: str, key_id: Digest
+) -> ParticipantRecord:
+    """The participant that a statement names is recorded, and signed it, alone, with its key in force.
+
+    Raises:
+        DeniedError: `bad_signature`.
+    """
+    record = state.participant(participant)
+    if record is None or envelope.payload_type != payload_type or record.key.key_id != key_id:
+        raise DeniedError("bad_signature", _NOT_SIGNED)
+    try:
+        verify_single(envelope, record.key)
+    except SignatureError:
+        raise DeniedError("bad_signature", _NOT_SIGNED) from None
+    return record
+
+
+def check_active(state: FederationState, record: ParticipantRecord, now_us: int) -> None:
+    """The participant may take part now.
+
+    Raises:
+        DeniedError: `participant_inactive`.
+    """
+    if not state.is_active(record.name, now_us):
+        raise DeniedError("participant_inactive", "the participant is suspended, revoked or expired")
+
+
 def check_signer(state: FederationState, envelope: Envelope, update: UpdateStatement, now_us: int) -> ParticipantRecord:
     """Step 4: the participant that the update names is recorded, signed it with its key in force, and is active.
 
     Raises:
         DeniedError: `bad_signature`, `participant_inactive`.
     """
-    record = state.participant(update.participant)
-    if record is None or envelope.payload_type != UPDATE_TYPE or record.key.key_id != update.key_id:
-        raise DeniedError("bad_signature", _NOT_SIGNED)
-    try:
-        verify_single(envelope, record.key)
-    except SignatureError:
-        raise DeniedError("bad_signature", _NOT_SIGNED) from None
-    if not state.is_active(update.participant, now_us):
-        raise DeniedError("participant_inactive", "the participant is suspended, revoked or expired")
+    record = check_signed(state, envelope, UPDATE_TYPE, update.participant, update.key_id)
+    check_active(state, record, now_us)
     return record
 
 
@@ -75,7 +100,7 @@ def check_peer(peer: SpiffeId, update: UpdateStatement) -> None:
 def check_round(
     state: FederationState, record: ParticipantRecord, update: UpdateStatement, now_us: int, *, margin_us: int
 ) -> RoundState:
-    """Step 6: federation, segment, grant, round, prefix, base and deadline.
+    """Step 6: federation, segment, grant, halt, round, prefix, base and deadline.
 
     Args:
         margin_us: how long before the deadline updates are no longer taken: `DEADLINE_MARGIN_US` at the door, 0 in the
@@ -83,7 +108,7 @@ def check_round(
 
     Raises:
         DeniedError: `wrong_federation`, `unknown_segment`, `not_granted`.
-        RoundStateError: `round_not_open`, `wrong_prefix`, `wrong_base`, `deadline`.
+        RoundStateError: `halted`, `round_not_open`, `wrong_prefix`, `wrong_base`, `deadline`.
     """
     if update.federation_id != state.federation_id:
         raise DeniedError("wrong_federation", "the update was signed for another federation")
@@ -92,7 +117,9 @@ def check_round(
     terms = segment.terms if opened is None else opened.terms
     if "submit" not in terms.operations or not record.groups & terms.groups:
         raise DeniedError("not_granted", "no group of the participant is granted updates in this segment")
-    if opened is None or update.round != opened.number:
+    if segment.is_halted:
+        raise RoundStateError("halted", "operators have halted the segment")
+    if opened is None or opened.ended_by_order or update.round != opened.number:
         raise RoundStateError("round_not_open", "the round is not open")
     if update.round_opened != opened.opened:
         raise RoundStateError("wrong_prefix", "the update was signed for another history of the log")
@@ -116,12 +143,13 @@ def check_cohort(opened: RoundState, update: UpdateStatement) -> None:
 
 
 def check_header_limits(terms: SegmentTerms, record: ParticipantRecord, update: UpdateStatement) -> None:
-    """Step 8: suite, format, sizes and weight are within the round's terms.
+    """Step 8, what the header alone decides: suite, format, sizes, weight and noise are within the round's terms.
 
     Raises:
-        DeniedError: `suite_not_allowed`, `format_not_allowed`, `payload_too_large`, `too_dense`, `weight_limit`.
+        DeniedError: `suite_not_allowed`, `format_not_allowed`, `payload_too_large`, `too_dense`,
+            `too_few_coordinates`, `weight_limit`, `noise_too_small`.
     """
-    limits = terms.limits
+    limits, leakage = terms.limits, terms.leakage
     if record.key.suite not in terms.suites:
         raise DeniedError("suite_not_allowed", "the terms do not allow this signature suite")
     form = update.format
@@ -129,10 +157,14 @@ def check_header_limits(terms: SegmentTerms, record: ParticipantRecord, update: 
         raise DeniedError("format_not_allowed", "the terms do not allow this payload format")
     if not 1 <= update.payload_bytes <= limits.payload_bytes_max:
         raise DeniedError("payload_too_large", f"a payload has 1 to {limits.payload_bytes_max} bytes")
-    if not 1 <= update.nonzeros <= limits.nonzeros_max:
-        raise DeniedError("too_dense", f"an update has 1 to {limits.nonzeros_max} nonzeros")
-    if not 1 <= update.weight <= limits.weight_max:
-        raise DeniedError("weight_limit", f"a weight is 1 to {limits.weight_max}")
+    if update.nonzeros > limits.nonzeros_max:
+        raise DeniedError("too_dense", f"an update has at most {limits.nonzeros_max} nonzeros")
+    if update.nonzeros < leakage.nonzeros_min:
+        raise DeniedError("too_few_coordinates", f"an update has at least {leakage.nonzeros_min} nonzeros")
+    if not leakage.weight_min <= update.weight <= limits.weight_max:
+        raise DeniedError("weight_limit", f"a weight is {leakage.weight_min} to {limits.weight_max}")
+    if update.noise_std < leakage.noise_std_min:
+        raise DeniedError("noise_too_small", f"noise has a standard deviation of {leakage.noise_std_min} or more")
 
 
 def header_facts(terms: SegmentTerms, record: ParticipantRecord, update: UpdateStatement) -> HeaderFacts:
@@ -146,6 +178,7 @@ def header_facts(terms: SegmentTerms, record: ParticipantRecord, update: UpdateS
         value_type=update.format.values,
         support_mode=update.format.support,
         suite=record.key.suite,
+        noise_std=update.noise_std,
     )
 
 
@@ -212,16 +245,25 @@ def check_log_steps(
     opened = check_round(state, record, update, now_us, margin_us=margin_us)
     check_cohort(opened, update)
     check_header_limits(opened.terms, record, update)
+    check_quota(state.segment(update.segment), opened.terms.quota, update, now_us)
     return record, opened
 
 
 def denial_in_log(
-    state: FederationState, peer: SpiffeId, envelope: Envelope, update: UpdateStatement, now_us: int
-) -> str | None:
-    """The reason that steps 3 to 9 give at this point of the log, or None where they pass."""
+    state: FederationState,
+    peer: SpiffeId,
+    envelope: Envelope,
+    update: UpdateStatement,
+    now_us: int,
+    *,
+    margin_us: int = 0,
+) -> tuple[str, tuple[str, ...]] | None:
+    """The reason and rule ids that steps 3 to 9 give at this point of the log, or None where they pass."""
     try:
-        record, opened = check_log_steps(state, peer, envelope, update, now_us, margin_us=0)
+        record, opened = check_log_steps(state, peer, envelope, update, now_us, margin_us=margin_us)
         check_submit_policy(state.rules(now_us), opened.terms, record, update)
+    except PolicyDenial as denial:
+        return denial.reason, denial.rule_ids
     except DeniedError as denial:
-        return denial.reason
+        return denial.reason, ()
     return None

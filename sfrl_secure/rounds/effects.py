@@ -1,4 +1,4 @@
-"""Effects: what each kind of statement asks of its segment, and what it changes.
+"""Effects: what rounds, models and anchors ask of the state, and what they change.
 
 `check_*` raises and changes nothing; `take_*` changes and cannot fail, because its check came first.
 
@@ -10,30 +10,19 @@ Trusts: the fold, which verified writer, stream and reads.
 
 from __future__ import annotations
 
-from sfrl_secure.errors import ConflictError, DeniedError
+from sfrl_secure.errors import ConflictError, DeniedError, RoundStateError
 from sfrl_secure.governance.statements import (
-    IdentityIssued,
     ModelPublished,
     ModelsFetched,
-    RefusalsCounted,
     RoundClosed,
     RoundOpened,
-    Statement,
     TimeAnchored,
-    UpdateAdmitted,
-    UpdateRefused,
 )
 from sfrl_secure.governance.terms import SegmentTerms
 from sfrl_secure.ids import Digest
-from sfrl_secure.rounds.state import (
-    Admission,
-    FederationState,
-    RecordedIdentity,
-    RefusedUpdate,
-    RoundState,
-    SegmentState,
-)
-from sfrl_secure.translog.entries import LogEntry
+from sfrl_secure.rounds.closing import DEFECTIVE, close_round
+from sfrl_secure.rounds.reaggregation import due_base, due_step
+from sfrl_secure.rounds.state import FederationState, LineageStep, RoundState, SegmentState
 
 ARITHMETIC = 1
 """Version of the integer arithmetic (proto/README.md, "Aggregation")."""
@@ -43,12 +32,16 @@ def check_round_opened(segment: SegmentState, body: RoundOpened, log_time_us: in
     """Check that a round may open.
 
     Raises:
-        ConflictError: `round_open`, a round is open or waits for its model.
+        ConflictError: `round_open`, a round is open or waits for its model; `halted`; `due`, rounds are derived again.
         DeniedError: `terms`, `expired`, `round`, `base`.
     """
     terms = segment.terms
     if segment.open_round is not None or segment.awaits_model:
         raise ConflictError("a round is open or waits for its model", reason="round_open")
+    if segment.is_halted:
+        raise ConflictError("operators have halted the segment", reason="halted")
+    if segment.due:
+        raise ConflictError("rounds of the segment are to be derived again first", reason="due")
     if log_time_us >= terms.expires_us:
         raise DeniedError("expired", "expired terms open no round")
     if body.terms_digest != terms.digest:
@@ -59,19 +52,57 @@ def check_round_opened(segment: SegmentState, body: RoundOpened, log_time_us: in
         raise DeniedError("base", "the round begins from another model than the segment's newest")
 
 
-def check_model_published(segment: SegmentState, body: ModelPublished) -> None:
-    """Check that a model belongs to the last round; its digests are the verifier's to recompute.
+def check_round_closed(state: FederationState, segment: SegmentState, body: RoundClosed, log_time_us: int) -> None:
+    """Check that a closing says what the log says; which updates are defective, objects say.
 
     Raises:
-        ConflictError: `no_model_due`.
+        ConflictError: `round_not_open`; `close`, another closing is due.
+        DeniedError: `close`, `round_not_over`.
+    """
+    opened = segment.open_round
+    if opened is None or body.round != opened.number:
+        raise ConflictError("the round is not open", reason="round_not_open")
+    defective = {drop.participant for drop in body.dropped if drop.reason == DEFECTIVE}
+    if not defective <= opened.admissions.keys():
+        raise DeniedError("close", "an update that was not admitted cannot be dropped")
+    try:
+        due = close_round(
+            opened,
+            defective=defective,
+            is_active=lambda name: state.is_active(name, log_time_us),
+            now_us=log_time_us,
+        )
+    except RoundStateError as early:
+        raise DeniedError(early.reason, str(early)) from None
+    if body != due:
+        # Not denied for good: an admission may have come between the reading and the writing.
+        raise ConflictError("the closing does not say what the log says", reason="close")
+
+
+def check_model_published(segment: SegmentState, body: ModelPublished) -> None:
+    """Check that a model belongs to the last round, or to the next step that is due; its digests are the verifier's.
+
+    Raises:
+        ConflictError: `no_model_due`; `halted`.
         DeniedError: `model`.
     """
-    current = segment.current
-    if current is None or not segment.awaits_model or body.round != current.number:
-        raise ConflictError("no model is due for this round", reason="no_model_due")
+    if body.supersedes is None:
+        current = segment.current
+        if current is None or not segment.awaits_model or body.round != current.number:
+            raise ConflictError("no model is due for this round", reason="no_model_due")
+        if segment.is_halted:
+            raise ConflictError("operators have halted the segment", reason="halted")
+        base = current.base_model
+    else:
+        step = due_step(segment)
+        if step is None or body.round != step.round:
+            raise ConflictError("this round's model is not to be derived again next", reason="no_model_due")
+        if body.supersedes != step.published:
+            raise DeniedError("model", "the model takes another one's place than the one that is due")
+        current, base = segment.rounds[step.round], due_base(segment)
     if (
         body.round_closed != current.closed_hash
-        or body.base_model != current.base_model
+        or body.base_model != base
         or body.rule != current.terms.rule
         or body.arithmetic != ARITHMETIC
     ):
@@ -114,80 +145,51 @@ def take_terms(state: FederationState, terms: SegmentTerms, index: int) -> None:
         segment.terms, segment.terms_index = terms, index
 
 
-def take_statement(state: FederationState, index: int, leaf: Digest, entry: LogEntry, statement: Statement) -> None:
-    """Let an effective statement change the state."""
-    body = statement.body
-    match body:
-        case IdentityIssued():
-            state.identities[body.spki_sha256] = RecordedIdentity(
-                body.spiffe_id, body.spki_sha256, body.serial, body.not_after_us
-            )
-            state.issued[body.spki_sha256] = body.spiffe_id
-            state.recorded_peers.add(body.spiffe_id)
-        case UpdateRefused():
-            key = state.refusal_key(body.peer, statement.stream, body.reason)
-            state.single_refusals[key] = state.single_refusals.get(key, 0) + 1
-            if body.envelope is not None:
-                state.refused_updates.setdefault((body.envelope.digest, body.peer), RefusedUpdate(index, body.reason))
-        case RefusalsCounted():
-            pass  # A record for people; no decision rests on it.
-        case TimeAnchored():
-            state.last_anchor_size = body.checkpoint.size
-        case ModelsFetched():
-            segment = state.segments[statement.stream.removeprefix("segment/")]
-            segment.fetches.update((fetch.participant, fetch.model) for fetch in body.fetches)
-        case RoundOpened() | UpdateAdmitted() | RoundClosed() | ModelPublished():
-            segment = state.segments[statement.stream.removeprefix("segment/")]
-            _take_round_body(state, segment, index, leaf, entry, body)
-
-
-def _take_round_body(
-    state: FederationState,
-    segment: SegmentState,
-    index: int,
-    leaf: Digest,
-    entry: LogEntry,
-    body: RoundOpened | UpdateAdmitted | RoundClosed | ModelPublished,
+def take_round_opened(
+    segment: SegmentState, body: RoundOpened, index: int, leaf: Digest, log_time_us: int
 ) -> None:
-    if isinstance(body, RoundOpened):
-        terms = segment.terms
-        segment.last_round = body.round
-        segment.rounds[body.round] = RoundState(
-            number=body.round,
-            opened=leaf,
-            opened_index=index,
-            opened_us=entry.log_time_us,
-            deadline_us=entry.log_time_us + terms.round.duration_us,
-            terms=terms,
-            terms_index=segment.terms_index,
-            base_model=body.base_model,
-        )
-        return
-    current = segment.current
-    assert current is not None, "its check found the round"
-    match body:
-        case UpdateAdmitted():
-            record = state.participant(body.update.participant)
-            assert record is not None, "its check found the participant"
-            admission = Admission(
-                index=index,
-                statement_digest=body.envelope.digest,
-                update=body.update,
-                facts=body.facts,
-                rule_ids=body.rule_ids,
-                participant=record,
-                participant_index=state.index_of_document(record.series),
-                services_index=state.index_of_document(("services", "")),
-                rules=state.rules(entry.log_time_us),
-                retain_until_us=body.retain_until_us,
-            )
-            current.admissions[record.name] = admission
-            state.admitted_updates[admission.statement_digest] = admission
-        case RoundClosed():
-            current.closed, current.closed_hash, current.closed_index = body, leaf, index
-            current.closed_services_index = state.index_of_document(("services", ""))
-        case ModelPublished():
-            current.model, current.model_index = body.model, index
-            current.model_services_index = state.index_of_document(("services", ""))
-            segment.model, segment.model_index = body.model, index
-            segment.models.add(body.model)
+    """Open a round under the terms in force."""
+    terms = segment.terms
+    segment.last_round = body.round
+    segment.rounds[body.round] = RoundState(
+        number=body.round,
+        opened=leaf,
+        opened_index=index,
+        opened_us=log_time_us,
+        deadline_us=log_time_us + terms.round.duration_us,
+        terms=terms,
+        terms_index=segment.terms_index,
+        base_model=body.base_model,
+    )
+
+
+def take_round_closed(
+    state: FederationState, segment: SegmentState, body: RoundClosed, index: int, leaf: Digest
+) -> None:
+    """Close the open round."""
+    current = segment.rounds[body.round]
+    current.closed, current.closed_hash, current.closed_index = body, leaf, index
+    current.closed_services_index = state.index_of_document(("services", ""))
+
+
+def take_model_published(
+    state: FederationState, segment: SegmentState, body: ModelPublished, index: int, leaf: Digest
+) -> None:
+    """Make the model the segment's newest; or put it in the place of the step's that was due, and the newest with the
+    last of them."""
+    current = segment.rounds[body.round]
+    step = LineageStep(body.round, body.model, body.base_model, leaf, index)
+    current.model, current.model_index = body.model, index
+    current.model_services_index = state.index_of_document(("services", ""))
+    segment.models.add(body.model)
+    if body.supersedes is None:
+        segment.lineage.append(step)
+    else:
+        at = segment.step_of(body.round)
+        assert at is not None, "its check found the step"
+        segment.lineage[at] = step
+        current.left_out_derived = current.left_out
+        segment.due.pop(0)
+        if segment.due:
+            return
+    segment.model, segment.model_index = body.model, index

@@ -3,7 +3,7 @@
 Whether an entry has effect is a function of the log's prefix (PROTOCOL R1). `check` says what would happen to a
 statement if it were sequenced next; `apply` takes an entry in and says whether it had effect. The sequencer, the
 gatekeeper and the aggregator use this one definition. What needs an object's bytes is not decided here: see
-`rounds.payloads`.
+`rounds.payloads`. Here is what every entry passes; what its kind asks and changes stands in a module of its own.
 
 Format: proto/README.md, "When a document has effect", "Statements".
 
@@ -13,18 +13,18 @@ Trusts: the origin and the log's keys, from the trust policy. No writer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from sfrl_secure.crypto.envelope import Envelope, verify_single
 from sfrl_secure.crypto.keys import PublicKey
 from sfrl_secure.errors import ConflictError, DeniedError, RoundStateError, VerificationError
-from sfrl_secure.governance.authority import check_document_authority, check_succession, open_genesis
-from sfrl_secure.governance.documents import Document, GenesisDocument, ParticipantRecord, ServicesDocument
+from sfrl_secure.governance.documents import Document
+from sfrl_secure.governance.services import Signatory
 from sfrl_secure.governance.statements import (
     CONTROL_KINDS,
+    ComplaintRecorded,
+    DecisionRecorded,
     EntryKind,
-    Evidence,
     IdentityIssued,
     ModelPublished,
     ModelsFetched,
@@ -35,17 +35,15 @@ from sfrl_secure.governance.statements import (
     TimeAnchored,
     UpdateAdmitted,
     UpdateRefused,
+    UpdateWithdrawn,
 )
-from sfrl_secure.governance.terms import SegmentTerms
-from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId
-from sfrl_secure.limits import SINGLE_REFUSALS_MAX
-from sfrl_secure.rounds import effects
-from sfrl_secure.rounds.admission import check_log_steps, denial_in_log
-from sfrl_secure.rounds.closing import DEFECTIVE, close_round
+from sfrl_secure.ids import ZERO_DIGEST, Digest
+from sfrl_secure.rounds import effects, participants, verdicts
+from sfrl_secure.rounds.documents import check_document, take_document
+from sfrl_secure.rounds.identities import check_identity, take_identity
 from sfrl_secure.rounds.state import (
     FederationState,
     MemoryStatements,
-    Placed,
     SegmentState,
     StatementIndex,
     StreamState,
@@ -53,6 +51,18 @@ from sfrl_secure.rounds.state import (
 from sfrl_secure.translog.entries import LogEntry
 
 Content = Statement | Document
+
+_SegmentBody = (
+    RoundOpened
+    | UpdateAdmitted
+    | RoundClosed
+    | ModelPublished
+    | ModelsFetched
+    | UpdateWithdrawn
+    | ComplaintRecorded
+    | DecisionRecorded
+)
+"""What stands in a segment's stream, but for refusals."""
 
 _ROLES: dict[EntryKind, frozenset[str]] = {
     EntryKind.IDENTITY_ISSUED: frozenset({"gatekeeper"}),
@@ -64,6 +74,9 @@ _ROLES: dict[EntryKind, frozenset[str]] = {
     EntryKind.MODEL_PUBLISHED: frozenset({"aggregator"}),
     EntryKind.MODELS_FETCHED: frozenset({"gatekeeper"}),
     EntryKind.TIME_ANCHORED: frozenset({"audit_log"}),
+    EntryKind.UPDATE_WITHDRAWN: frozenset({"gatekeeper"}),
+    EntryKind.COMPLAINT_RECORDED: frozenset({"verifier", "auditor"}),
+    EntryKind.DECISION_RECORDED: frozenset({"gatekeeper"}),
 }
 
 _STREAMS = {
@@ -72,12 +85,6 @@ _STREAMS = {
     EntryKind.TIME_ANCHORED: "log",
 }
 """Kinds with a stream of their own; the others stand in a segment's."""
-
-_NAMED_ELSEWHERE = frozenset({"participant", "operator"})
-"""Roles that records and root name; all others stand in the services document."""
-
-_DAY_US = 86_400_000_000
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -146,7 +153,7 @@ class FederationFold:
         if isinstance(content, Statement):
             self._check_statement(log_time_us, envelope, content, verified_by)
         else:
-            self._check_document(log_time_us, envelope, content)
+            check_document(self.state, self.log_vkeys, log_time_us, envelope, content)
         self._checked = (envelope, log_time_us, self.state.size)
 
     def apply(self, index: int, leaf: Digest, entry: LogEntry, content: Content | None) -> str | None:
@@ -181,31 +188,6 @@ class FederationFold:
         state.last_time_us = entry.log_time_us
         return void
 
-    # Documents
-
-    def _check_document(self, log_time_us: int, envelope: Envelope, document: Document) -> None:
-        state = self.state
-        if isinstance(document, GenesisDocument):
-            if state.size != 0:
-                raise DeniedError("genesis", "a log has one genesis, at index 0")
-            try:
-                open_genesis(envelope, document, state.origin, self.log_vkeys)
-            except VerificationError as error:
-                raise DeniedError("genesis", str(error)) from None
-            state.owners.check(document.root)
-            return
-        root = state.root
-        if root is None:
-            raise DeniedError("genesis", "the log does not begin with an effective genesis")
-        if document.federation_id != state.federation_id:
-            raise DeniedError("wrong_federation", "the document belongs to another federation")
-        if log_time_us >= root.expires_us:
-            raise DeniedError("expired", "the root document has expired")
-        check_document_authority(document, envelope, root)
-        before = state.placed.get(document.series)
-        check_succession(document, None if before is None else before.document, log_time_us)
-        state.owners.check(document)
-
     # Statements
 
     def _check_statement(
@@ -232,7 +214,9 @@ class FederationFold:
         services = self.state.services()
         if services is None or log_time_us >= services.expires_us:
             raise DeniedError("writer", "no services document is in force")
-        signatory = services.service_by_key(statement.key_id)
+        signatory: Signatory | None = services.service_by_key(statement.key_id)
+        if signatory is None and statement.kind is EntryKind.COMPLAINT_RECORDED:
+            signatory = services.auditor_by_key(statement.key_id)
         if signatory is None or signatory.spiffe_id != statement.writer:
             raise DeniedError("writer", "the services document does not name this writer with this key")
         if statement.writer.role not in _ROLES[statement.kind]:
@@ -264,9 +248,9 @@ class FederationFold:
     def _check_body(self, log_time_us: int, statement: Statement, segment: SegmentState | None) -> None:
         match statement.body:
             case IdentityIssued() as body:
-                self._check_identity(log_time_us, body)
+                check_identity(self.state, body, log_time_us)
             case UpdateRefused() as body:
-                self._check_refused(log_time_us, statement.stream, body)
+                verdicts.check_refused(self.state, statement.stream, body, log_time_us)
             case RefusalsCounted():
                 pass  # Its form is all there is to check, and the parser did.
             case TimeAnchored() as body:
@@ -275,125 +259,80 @@ class FederationFold:
                 assert segment is not None, "_check_stream gives a segment for every kind of a segment's stream"
                 self._check_segment_body(log_time_us, segment, body)
 
-    def _check_segment_body(
-        self,
-        log_time_us: int,
-        segment: SegmentState,
-        body: RoundOpened | UpdateAdmitted | RoundClosed | ModelPublished | ModelsFetched,
-    ) -> None:
+    def _check_segment_body(self, log_time_us: int, segment: SegmentState, body: _SegmentBody) -> None:
+        state = self.state
         match body:
             case RoundOpened():
                 effects.check_round_opened(segment, body, log_time_us)
             case UpdateAdmitted():
-                self._check_admitted(log_time_us, segment, body)
+                verdicts.check_admitted(state, segment, body, log_time_us)
             case RoundClosed():
-                self._check_closed(log_time_us, segment, body)
+                effects.check_round_closed(state, segment, body, log_time_us)
             case ModelPublished():
                 effects.check_model_published(segment, body)
             case ModelsFetched():
-                effects.check_models_fetched(self.state, segment, body)
+                effects.check_models_fetched(state, segment, body)
+            case UpdateWithdrawn() | ComplaintRecorded() | DecisionRecorded():
+                self._check_participants_word(log_time_us, segment, body)
 
-    def _check_identity(self, log_time_us: int, body: IdentityIssued) -> None:
+    def _check_participants_word(
+        self, log_time_us: int, segment: SegmentState, body: UpdateWithdrawn | ComplaintRecorded | DecisionRecorded
+    ) -> None:
         state = self.state
-        assert state.root is not None
-        name, role = body.spiffe_id.name, body.spiffe_id.role
-        services = state.services()
-        record = state.participant(name)
-        known = body.spiffe_id.trust_domain == state.root.trust_domain and (
-            (role == "operator" and name in state.root.operators)
-            or (role == "participant" and record is not None and record.state != "revoked")
-            or (
-                services is not None
-                and any(s.spiffe_id == body.spiffe_id for s in (*services.services, *services.auditors))
-            )
-        )
-        if not known:
-            raise DeniedError("unknown_name", "no document in force names this SPIFFE ID")
-        if state.issued.get(body.spki_sha256, body.spiffe_id) != body.spiffe_id:
-            raise DeniedError("key_reused", "the public key was issued to another name")
-        if log_time_us >= body.not_after_us:
-            raise DeniedError("expired", "the identity has expired")
-
-    def _check_admitted(self, log_time_us: int, segment: SegmentState, body: UpdateAdmitted) -> None:
-        if body.update.segment != segment.terms.segment:
-            raise DeniedError("stream", "the update belongs to another segment's stream")
         try:
-            _, opened = check_log_steps(self.state, None, body.envelope, body.update, log_time_us, margin_us=0)
+            match body:
+                case UpdateWithdrawn():
+                    participants.check_withdrawn(state, segment, body)
+                case ComplaintRecorded():
+                    participants.check_complaint(state, segment, body, log_time_us)
+                case DecisionRecorded():
+                    participants.check_decision_recorded(state, segment, body, log_time_us)
         except RoundStateError as raced:
             raise ConflictError(str(raced), reason=raced.reason) from None
-        if body.retain_until_us < log_time_us + opened.terms.retention_days * _DAY_US:
-            raise DeniedError("retention", "the payload must be kept for the terms' retention days")
-
-    def _check_refused(self, log_time_us: int, stream: str, body: UpdateRefused) -> None:
-        state = self.state
-        if body.peer not in state.recorded_peers:
-            raise DeniedError("unknown_peer", "only a recorded peer's refusal is an entry")
-        if body.envelope is not None and body.update is not None:
-            record = state.participant(body.update.participant)
-            if record is None or record.key.key_id != body.update.key_id:
-                raise DeniedError("bad_signature", "the refused update is not its participant's")
-            try:
-                verify_single(body.envelope, record.key)
-            except VerificationError:
-                raise DeniedError("bad_signature", "the refused update is not its participant's") from None
-            due = denial_in_log(state, body.peer, body.envelope, body.update, log_time_us)
-            if body.evidence is not Evidence.NONE and due != (body.reason if body.evidence is Evidence.LOG else None):
-                raise ConflictError("the log gives another reason now", reason="refusal")
-        elif body.evidence is not Evidence.NONE:
-            raise DeniedError("evidence", "without an envelope there is no evidence")
-        key = state.refusal_key(body.peer, stream, body.reason)
-        if state.single_refusals.get(key, 0) >= SINGLE_REFUSALS_MAX:
-            raise ConflictError(f"a peer gets {SINGLE_REFUSALS_MAX} refusal entries of a kind", reason="counted")
-
-    def _check_closed(self, log_time_us: int, segment: SegmentState, body: RoundClosed) -> None:
-        opened = segment.open_round
-        if opened is None or body.round != opened.number:
-            raise ConflictError("the round is not open", reason="round_not_open")
-        defective = {drop.participant for drop in body.dropped if drop.reason == DEFECTIVE}
-        if not defective <= opened.admissions.keys():
-            raise DeniedError("close", "an update that was not admitted cannot be dropped")
-        try:
-            due = close_round(
-                opened, defective=defective, is_active=self._is_active_at(log_time_us), now_us=log_time_us
-            )
-        except RoundStateError as early:
-            raise DeniedError(early.reason, str(early)) from None
-        if body != due:
-            # Not denied for good: an admission may have come between the reading and the writing.
-            raise ConflictError("the closing does not say what the log says", reason="close")
-
-    def _is_active_at(self, now_us: int) -> Callable[[str], bool]:
-        return lambda name: self.state.is_active(name, now_us)
 
     # Effects
 
     def _take(self, index: int, leaf: Digest, entry: LogEntry, content: Content) -> None:
-        state = self.state
-        if isinstance(content, Statement):
-            effects.take_statement(state, index, leaf, entry, content)
-            if content.kind in CONTROL_KINDS:
-                state.segments[content.stream.removeprefix("segment/")].control_head = leaf
+        if not isinstance(content, Statement):
+            take_document(self.state, index, leaf, entry.envelope, content)
             return
-        document: Document = content
-        if isinstance(document, GenesisDocument):
-            state.root, state.federation_id = document.root, document.federation_id
-            state.placed[document.root.series] = Placed(document.root, index)
-            state.owners.claim(document.root)
-        else:
-            state.owners.claim(document)
-        state.placed[document.series] = Placed(document, index)
-        state.governance_head = leaf
-        if isinstance(document, SegmentTerms):
-            effects.take_terms(state, document, index)
-        if isinstance(document, ServicesDocument):
-            named = {signatory.spiffe_id for signatory in (*document.services, *document.auditors)}
-            self._forget_identities(lambda who: who.role not in _NAMED_ELSEWHERE and who not in named)
-        if isinstance(document, ParticipantRecord) and document.state == "revoked":
-            self._forget_identities(lambda who: who.role == "participant" and who.name == document.name)
+        self._take_statement(index, leaf, entry.log_time_us, content)
+        if content.kind in CONTROL_KINDS:
+            self.state.segments[content.stream.removeprefix("segment/")].control_head = leaf
 
-    def _forget_identities(self, is_gone: Callable[[SpiffeId], bool]) -> None:
-        """The TLS keys of whoever is revoked, or no longer named, open nothing any more."""
+    def _take_statement(self, index: int, leaf: Digest, log_time_us: int, statement: Statement) -> None:
         state = self.state
-        state.identities = {key: each for key, each in state.identities.items() if not is_gone(each.spiffe_id)}
+        match statement.body:
+            case IdentityIssued() as body:
+                take_identity(state, body)
+            case UpdateRefused() as body:
+                verdicts.take_refused(state, statement.stream, body, index)
+            case RefusalsCounted():
+                pass  # A record for people; no decision rests on it.
+            case TimeAnchored() as body:
+                state.last_anchor_size = body.checkpoint.size
+            case body:
+                segment = state.segments[statement.stream.removeprefix("segment/")]
+                self._take_segment_body(segment, index, leaf, log_time_us, body)
 
-
+    def _take_segment_body(
+        self, segment: SegmentState, index: int, leaf: Digest, log_time_us: int, body: _SegmentBody
+    ) -> None:
+        state = self.state
+        match body:
+            case RoundOpened():
+                effects.take_round_opened(segment, body, index, leaf, log_time_us)
+            case UpdateAdmitted():
+                verdicts.take_admitted(state, segment, body, index, log_time_us)
+            case RoundClosed():
+                effects.take_round_closed(state, segment, body, index, leaf)
+            case ModelPublished():
+                effects.take_model_published(state, segment, body, index, leaf)
+            case ModelsFetched():
+                segment.fetches.update((fetch.participant, fetch.model) for fetch in body.fetches)
+            case UpdateWithdrawn():
+                participants.take_withdrawn(segment, body, index)
+            case ComplaintRecorded():
+                participants.take_complaint(segment, body, index, log_time_us)
+            case DecisionRecorded():
+                participants.take_decision(state, segment, body, index)

@@ -30,6 +30,7 @@ from sfrl_secure.rounds.admission import (
     policy_of,
     subject_of,
 )
+from sfrl_secure.rounds.leakage import check_leakage
 from sfrl_secure.rounds.state import Admission
 from sfrl_secure.sparse.decode import decode_update
 from sfrl_secure.sparse.update import SparseUpdate
@@ -75,7 +76,8 @@ def check_payload(
     statement: UpdateStatement,
     payload: bytes,
 ) -> MeasuredUpdate:
-    """Steps 9 and 11 to 14: the rules, the digest, the canonical form, the limits on measured facts, the rules again.
+    """Steps 9 and 11 to 14: the rules, the digest, the canonical form, the limits on what was measured, what would
+    leak, the rules again.
 
     Raises:
         DeniedError: the first step that fails; `MeasuredDenial` once there were facts.
@@ -98,6 +100,7 @@ def check_payload(
     facts = measure(update, terms)
     try:
         check_measured(terms, facts)
+        check_leakage(terms, update, statement.noise_std)
         names = tuple(terms.model.manifest.tensors[tensor].name for tensor in facts.tensors)
         decision = policy_of(rules).decide_admit(
             subject_of(record),
@@ -112,7 +115,7 @@ def check_payload(
 
 
 def check_measured(terms: SegmentTerms, facts: MeasuredFacts) -> None:
-    """Step 13: norm, largest magnitude and tensors are within the terms.
+    """Step 13, its beginning: norm, largest magnitude and tensors are within the terms.
 
     Raises:
         DeniedError: `norm_limit`, `magnitude_limit`, `tensor_not_allowed`.

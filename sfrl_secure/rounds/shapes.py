@@ -239,6 +239,16 @@ def _set_of(made: type) -> Callable[[tuple[Any, ...]], Shape]:
     return shape
 
 
+def _list(arguments: tuple[Any, ...]) -> Shape:
+    each = shape_of(arguments[0])
+    _check_frozen(each)
+    return Shape(
+        lambda value, numbers: [each.write(item, numbers) for item in value],
+        lambda raw, seen: [each.read(item, seen) for item in _items(raw)],
+        list,
+    )
+
+
 def _dict_of(made: Callable[[dict[Any, Any]], Any]) -> Callable[[tuple[Any, ...]], Shape]:
     def shape(arguments: tuple[Any, ...]) -> Shape:
         keys, values = shape_of(arguments[0]), shape_of(arguments[1] if len(arguments) > 1 else int)
@@ -297,6 +307,7 @@ _CONTAINERS: dict[Any, Callable[[tuple[Any, ...]], Shape]] = {
     tuple: _tuple,
     set: _set_of(set),
     frozenset: _set_of(frozenset),
+    list: _list,
     dict: _dict_of(dict),
     Counter: _dict_of(Counter),
 }

@@ -16,7 +16,14 @@ from typing import Protocol
 
 from sfrl_secure.errors import DeniedError
 from sfrl_secure.governance.authority import KeyOwners
-from sfrl_secure.governance.documents import Document, ParticipantRecord, RootDocument, RulesDocument, ServicesDocument
+from sfrl_secure.governance.documents import (
+    Document,
+    JoinDocument,
+    ParticipantRecord,
+    RootDocument,
+    RulesDocument,
+    ServicesDocument,
+)
 from sfrl_secure.governance.statements import MeasuredFacts, RoundClosed, UpdateStatement
 from sfrl_secure.governance.terms import SegmentTerms
 from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId
@@ -72,6 +79,64 @@ class RefusedUpdate:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """An update that its participant took back.
+
+    Attributes:
+        index: leaf index of update_withdrawn.
+        statement_digest: of the WithdrawalStatement.
+    """
+
+    index: int
+    statement_digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """A participant's word, before a verifier or auditor, that no gatekeeper answered this update.
+
+    Attributes:
+        index: leaf index of complaint_recorded; `log_time_us` its time.
+    """
+
+    index: int
+    log_time_us: int
+    statement_digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedDecision:
+    """A decision on record.
+
+    Attributes:
+        index: leaf index of decision_recorded.
+        overridden: the class that an order put in the place of `decided_class`; None while none has.
+    """
+
+    index: int
+    segment: str
+    participant: str
+    decided_class: int
+    overridden: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LineageStep:
+    """One round that led to the newest model, as it was last derived.
+
+    Attributes:
+        model: the round's model; `base` the one it was derived from.
+        published: entry hash of its model_published; `index` its leaf index.
+    """
+
+    round: int
+    model: Digest
+    base: Digest
+    published: Digest
+    index: int
+
+
 @dataclass(slots=True)
 class RoundState:
     """A round from its opening on.
@@ -81,8 +146,14 @@ class RoundState:
         deadline_us: log time from which on no admission has effect.
         terms: frozen at the opening; `terms_index` is where they took effect.
         admissions: by participant's name.
+        withdrawn: by name of the participant who took its update back; `excluded`, whose update an order excluded.
+        complaints: by participant's name, one each.
+        ended_by_order: an order ended it while it was open; only its closing is left.
         closed: the effective round_closed, its entry hash and index, once there is one.
-        model: digest of the published model, its leaf index, once there is one.
+        is_abandoned: an order came before its model, which will never be.
+        model: digest of its model as last derived, that model's leaf index, once there is one.
+        left_out: counted participants without whom its model is derived: as the newest order has it where its step is
+            due, else as it was last derived. `left_out_derived` are those of the model as it is.
         closed_services_index: leaf index of the services document in force at the closing; `model_services_index`, at
             the model.
     """
@@ -96,11 +167,18 @@ class RoundState:
     terms_index: int
     base_model: Digest
     admissions: dict[str, Admission] = field(default_factory=dict)
+    withdrawn: dict[str, Withdrawal] = field(default_factory=dict)
+    excluded: set[str] = field(default_factory=set)
+    complaints: dict[str, Complaint] = field(default_factory=dict)
+    ended_by_order: bool = False
     closed: RoundClosed | None = None
     closed_hash: Digest = ZERO_DIGEST
     closed_index: int = -1
+    is_abandoned: bool = False
     model: Digest | None = None
     model_index: int = -1
+    left_out: frozenset[str] = frozenset()
+    left_out_derived: frozenset[str] = frozenset()
     closed_services_index: int = -1
     model_services_index: int = -1
 
@@ -123,6 +201,11 @@ class SegmentState:
         control_head: entry hash of the last control entry.
         model: newest model; `model_index` its model_published entry, -1 while it is the terms' initial model.
         models: every model that a participant may fetch; `fetches` counts who fetched which, how often.
+        is_halted: by order: no round opens, no update is admitted.
+        lineage: the steps that led to the newest model, by rising round.
+        due: rounds whose step an order has to be derived again and is not yet, by rising round.
+        quota_uses: effective admissions by participant: see `rounds.quota`.
+        decision_seqs: `record_seq` of each participant's last decision.
     """
 
     terms: SegmentTerms
@@ -134,6 +217,11 @@ class SegmentState:
     fetches: Counter[tuple[str, Digest]] = field(default_factory=Counter)
     rounds: dict[int, RoundState] = field(default_factory=dict)
     last_round: int = 0
+    is_halted: bool = False
+    lineage: list[LineageStep] = field(default_factory=list)
+    due: list[int] = field(default_factory=list)
+    quota_uses: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    decision_seqs: dict[str, int] = field(default_factory=dict)
 
     @property
     def current(self) -> RoundState | None:
@@ -155,7 +243,12 @@ class SegmentState:
             and current.closed is not None
             and current.closed.outcome.name == "CLOSED"
             and current.model is None
+            and not current.is_abandoned
         )
+
+    def step_of(self, round_number: int) -> int | None:
+        """Position in the lineage of the step of this round; None where it has none."""
+        return next((at for at, step in enumerate(self.lineage) if step.round == round_number), None)
 
 
 @dataclass(slots=True)
@@ -201,26 +294,42 @@ class FederationState:
     """Everything that a prefix of the log amounts to.
 
     Attributes:
+        root: the newest effective one; `root_indices` are the leaf indices of those after genesis, rising.
         placed: documents in force by series.
-        identities: TLS public keys that open the door; those of a revoked participant, and of a service or auditor that
-            the services document no longer names, are gone.
+        spent_joins: digests of the joins by which a record was made; `invited_by`, each join's leaf index by the digest
+            of the record.
+        identities: TLS public keys that open the door; those of a revoked participant, of an operator whom root, and of
+            a service or auditor whom the services document no longer names, and revoked keys are gone.
+        revoked_keys: TLS public keys that open nothing, whether or not they were issued.
         issued: every TLS public key that was ever issued, and to whom: a key serves one name, for ever.
+        sole_identity: by participant's name, the one TLS public key that was issued to it since its record in force
+            took effect; zeros where there were several.
+        only_key: by the SPIFFE ID of an operator, auditor or service, the one TLS public key that was ever issued to
+            it; zeros where there were several.
         recorded_peers: everybody to whom one was.
         statements: where each statement stands, and each document that had effect.
         admitted_updates: each effective admission by the statement digest of its update.
-        refused_updates: the first refusal of an update, by its statement digest and the peer.
+        refused_updates: the first refusal of an update, by its statement digest and the peer; not `not_received`.
         single_refusals: refusal entries so far by `refusal_key`.
+        decisions: decisions on record by their statement digest.
+        accepted: what orders accept: the index and code of a verifier's finding.
         last_anchor_size: size of the checkpoint in the last time_anchored entry; 0 before the first.
     """
 
     origin: str
     root: RootDocument | None = None
+    root_indices: list[int] = field(default_factory=list)
     federation_id: Digest = ZERO_DIGEST
     placed: dict[tuple[str, str], Placed] = field(default_factory=dict)
     owners: KeyOwners = field(default_factory=KeyOwners)
+    spent_joins: set[Digest] = field(default_factory=set)
+    invited_by: dict[Digest, int] = field(default_factory=dict)
     governance_head: Digest = ZERO_DIGEST
     identities: dict[Digest, RecordedIdentity] = field(default_factory=dict)
+    revoked_keys: set[Digest] = field(default_factory=set)
     issued: dict[Digest, SpiffeId] = field(default_factory=dict)
+    sole_identity: dict[str, Digest] = field(default_factory=dict)
+    only_key: dict[SpiffeId, Digest] = field(default_factory=dict)
     recorded_peers: set[SpiffeId] = field(default_factory=set)
     segments: dict[str, SegmentState] = field(default_factory=dict)
     streams: dict[str, StreamState] = field(default_factory=dict)
@@ -228,6 +337,8 @@ class FederationState:
     admitted_updates: dict[Digest, Admission] = field(default_factory=dict)
     refused_updates: dict[tuple[Digest, SpiffeId], RefusedUpdate] = field(default_factory=dict)
     single_refusals: dict[tuple[str, str, int, str], int] = field(default_factory=dict)
+    decisions: dict[Digest, RecordedDecision] = field(default_factory=dict)
+    accepted: list[tuple[int, str]] = field(default_factory=list)
     last_anchor_size: int = 0
     size: int = 0
     last_time_us: int = 0
@@ -253,6 +364,11 @@ class FederationState:
         """The record of a participant in force, active or not."""
         placed = self.placed.get(("participant", name))
         return placed.document if placed is not None and isinstance(placed.document, ParticipantRecord) else None
+
+    def join(self, name: str) -> JoinDocument | None:
+        """The invitation of this name in force, spent or not, expired or not."""
+        placed = self.placed.get(("join", name))
+        return placed.document if placed is not None and isinstance(placed.document, JoinDocument) else None
 
     def is_active(self, name: str, now_us: int) -> bool:
         """Whether the participant may take part now."""

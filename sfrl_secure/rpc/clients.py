@@ -2,16 +2,17 @@
 
 Nothing that comes back is verified here; proofs and signatures are checked by whoever acts on them.
 
-Format: proto/sfrl/audit/v1/audit_service.proto, proto/sfrl/gatekeeper/v1/gatekeeper_service.proto.
+Format: proto/sfrl/audit/v1/audit_service.proto, proto/sfrl/gatekeeper/v1/gatekeeper_service.proto,
+proto/sfrl/identity/v1/identity_service.proto.
 
-Runs in: gatekeeper, aggregator, verifier, participant, cli.
+Runs in: gatekeeper, aggregator, audit_log, verifier, participant, cli.
 Trusts: the channel, for who answers.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.errors import DigestError, MalformedError, SfrlError
@@ -20,13 +21,20 @@ from sfrl_secure.rpc.append_stream import AppendStream, appended_of
 from sfrl_secure.rpc.channel import RpcChannel, RpcStream, call_with_retry
 from sfrl_secure.translog.entries import LoggedEntry
 from sfrl_secure.translog.tiles import BUNDLE_BYTES_MAX, Bundle
-from sfrl_secure.wire import append_entries, audit_service, gatekeeper_service, log_reads
+from sfrl_secure.wire import append_entries, audit_service, gatekeeper_service, identity_service, log_reads
 from sfrl_secure.wire.audit_service import AppendedEntry, FollowBatch
 from sfrl_secure.wire.gatekeeper_service import ModelRequest, ReceiptRequest, RoundAnswer, RoundRequest
+from sfrl_secure.wire.identity_service import EnrolResponse, RenewResponse
 from sfrl_secure.wire.receipts import Receipt
 
 CALL_SECONDS = 20.0
 STREAM_SECONDS = 3600.0
+
+ISSUE_SECONDS = 60.0
+"""For an identity: the issuer appends two entries and follows the log until it has them."""
+
+ObjectSigner = Callable[[Digest], Envelope]
+"""Signs an ObjectRequest for the object of a digest, for one call."""
 
 
 class AuditLogClient:
@@ -183,17 +191,20 @@ class GatekeeperClient:
         finally:
             stream.cancel()
 
-    def fetch_object(self, digest: Digest, bytes_max: int, *, deadline_seconds: float = 600.0) -> bytes:
+    def fetch_object(
+        self, digest: Digest, bytes_max: int, *, sign: ObjectSigner, deadline_seconds: float = 600.0
+    ) -> bytes:
         """Fetch an object under its digest, for whoever audits. Not tried again.
 
         Raises:
+            DeniedError: the reader's key in the services document did not sign for it, or not lately.
             NotFoundError: it is not stored, or not any more.
             MalformedError: it is longer than `bytes_max`.
             DigestError: what came has another SHA-256.
         """
         stream = self._channel.stream(
             gatekeeper_service.FETCH_OBJECT,
-            gatekeeper_service.encode_object_request(digest),
+            gatekeeper_service.encode_object_request(digest, sign(digest)),
             deadline_seconds=deadline_seconds,
         )
         taken, hasher = bytearray(), hashlib.sha256()
@@ -221,6 +232,28 @@ class GatekeeperClient:
             self._call(gatekeeper_service.SUBMIT_UPDATE, request, deadline_seconds)
         )
 
+    def withdraw_update(self, envelope: Envelope, *, deadline_seconds: float = CALL_SECONDS) -> AppendedEntry:
+        """Take an update back, by the envelope over a WithdrawalStatement; return its entry.
+
+        Raises:
+            DeniedError: refused, with the reason.
+        """
+        request = gatekeeper_service.encode_withdraw_request(envelope)
+        return gatekeeper_service.parse_withdraw_response(
+            self._call(gatekeeper_service.WITHDRAW_UPDATE, request, deadline_seconds)
+        )
+
+    def record_decision(self, envelope: Envelope, *, deadline_seconds: float = CALL_SECONDS) -> AppendedEntry:
+        """Put a decision on record, by the envelope over a DecisionStatement; return its entry.
+
+        Raises:
+            DeniedError: refused, with the reason.
+        """
+        request = gatekeeper_service.encode_record_request(envelope)
+        return gatekeeper_service.parse_record_response(
+            self._call(gatekeeper_service.RECORD_DECISION, request, deadline_seconds)
+        )
+
     def get_receipt(self, request: ReceiptRequest, *, deadline_seconds: float = CALL_SECONDS) -> Receipt:
         """Ask for a receipt.
 
@@ -231,6 +264,49 @@ class GatekeeperClient:
             gatekeeper_service.GET_RECEIPT, gatekeeper_service.encode_receipt_request(request), deadline_seconds
         )
         return gatekeeper_service.parse_receipt_response(raw)
+
+    def _call(self, path: str, request: bytes, deadline_seconds: float) -> bytes:
+        return call_with_retry(
+            lambda left: self._channel.call(path, request, deadline_seconds=left), deadline_seconds=deadline_seconds
+        )
+
+
+class IdentityClient:
+    """A gatekeeper that issues identities: to newcomers at an address of its own, to everybody else at its usual one.
+
+    A newcomer's channel is one with `AnonymousTls`; it verifies the service CA and the gatekeeper's name.
+    """
+
+    def __init__(self, channel: RpcChannel) -> None:
+        self._channel = channel
+
+    def enrol(
+        self, record: Envelope | None, request: Envelope, csr: bytes, *, deadline_seconds: float = ISSUE_SECONDS
+    ) -> EnrolResponse:
+        """Record a participant by its join key, and ask for its first identity; others ask without a record.
+
+        Raises:
+            DeniedError: refused, with the reason.
+        """
+        return identity_service.parse_enrol_response(
+            self._call(
+                identity_service.ENROL,
+                identity_service.encode_enrol_request(record, request, csr),
+                deadline_seconds,
+            )
+        )
+
+    def renew(self, request: Envelope, csr: bytes, *, deadline_seconds: float = ISSUE_SECONDS) -> RenewResponse:
+        """Ask for the caller's next identity.
+
+        Raises:
+            DeniedError: refused, with the reason.
+        """
+        return identity_service.parse_renew_response(
+            self._call(
+                identity_service.RENEW_IDENTITY, identity_service.encode_renew_request(request, csr), deadline_seconds
+            )
+        )
 
     def _call(self, path: str, request: bytes, deadline_seconds: float) -> bytes:
         return call_with_retry(

@@ -62,6 +62,7 @@ class LogFollower:
         on_entry: OnEntry,
         on_witnessed: Callable[[int], None] = lambda size: None,
         on_covered: Callable[[], None] = lambda: None,
+        on_heard: Callable[[], None] = lambda: None,
         on_failed: Callable[[SfrlError], None] = lambda failure: None,
         start: FollowerStart | None = None,
         floor: CoveredTree | None = None,
@@ -73,6 +74,8 @@ class LogFollower:
             on_witnessed: told each size that comes under the quorum, after its entries were given out.
             on_covered: called when the log has signed for all that was given out, by the thread that gives it out; it
                 may take a `position`.
+            on_heard: called when the log says that it has nothing new, and all that it had was given out: at least once
+                a second, as long as the call lasts and we keep up.
             on_failed: told once what ended the following for good; the state behind `on_entry` is stale from then on.
             start: where to go on; from the first entry where there is none.
             floor: without `start`, what the log has signed before, verified: it must come to that again.
@@ -83,7 +86,7 @@ class LogFollower:
         """
         self._source = source
         self._on_witnessed, self._on_covered, self._on_failed = on_witnessed, on_covered, on_failed
-        self._on_restart = on_restart
+        self._on_heard, self._on_restart = on_heard, on_restart
         self._log = structlog.get_logger()
         # Of the follower's thread alone; what others see of it is below, under `_changed`.
         self._verified = VerifiedLog(origin, policy, on_entry, self._settled, start, floor)
@@ -93,6 +96,7 @@ class LogFollower:
         self._failure: SfrlError | None = None
         self._stopping = threading.Event()
         self._batches: FollowedBatches | None = None
+        self._calls_again = False
         self._thread = threading.Thread(target=self._run, name="log-follower", daemon=True)
 
     def start(self) -> None:
@@ -109,6 +113,14 @@ class LogFollower:
             batches.cancel()
         if self._thread.ident is not None:
             self._thread.join()
+
+    def call_again(self) -> None:
+        """Follow on with another call: under a renewed certificate, before the one of this call expires."""
+        with self._changed:
+            self._calls_again = True
+            batches = self._batches
+        if batches is not None:
+            batches.cancel()
 
     @property
     def size(self) -> int:
@@ -196,6 +208,8 @@ class LogFollower:
             try:
                 self._follow_once()
             except UnavailableError as away:
+                if self._is_calling_again():
+                    continue
                 self._log.warning("log_unavailable", error=type(away).__name__, log_size=self.size)
             except SfrlError as failure:
                 if not self._verified.may_begin_anew(failure):
@@ -209,6 +223,11 @@ class LogFollower:
             pause = FIRST_PAUSE_SECONDS if self.size > begun else min(pause * 2, LONGEST_PAUSE_SECONDS)
             self._stopping.wait(pause)
 
+    def _is_calling_again(self) -> bool:
+        with self._changed:
+            asked, self._calls_again = self._calls_again, False
+        return asked
+
     def _follow_once(self) -> None:
         batches = self._source.follow(self._verified.begin_call())
         with self._changed:
@@ -221,6 +240,8 @@ class LogFollower:
             with self._changed:
                 self._taken = self._verified.size
                 self._changed.notify_all()
+            if batch.is_heartbeat and self._verified.is_caught_up:
+                self._on_heard()
         batches.cancel()
 
     def _settled(self, opened: OpenedCheckpoint) -> None:

@@ -25,6 +25,7 @@ import grpc
 
 from sfrl_secure.crypto.svid import PeerCertificate, open_svid
 from sfrl_secure.errors import DeniedError
+from sfrl_secure.governance.services import ServicesDocument
 from sfrl_secure.governance.statements import PeerClass
 from sfrl_secure.ids import Digest, SpiffeId, parse_trust_domain
 
@@ -44,18 +45,46 @@ class RecordedIdentity:
 
     Attributes:
         spiffe_id: the ID that the public key may be used under.
+        serial: of its one certificate; None where a configuration names the key alone.
         not_after_us: end of its validity, microseconds since 1970.
     """
 
     spiffe_id: SpiffeId
+    serial: int | None
     not_after_us: int
 
 
+@dataclass(frozen=True, slots=True)
+class DoorTerms:
+    """What the services document in force says of connections.
+
+    Attributes:
+        key_exchange: names of the groups that are admitted. The hybrid one is what two current peers agree on; the
+            other serves peers with an older TLS library; a federation that wants none of those leaves it out.
+        expires_us: from then on operators alone are admitted.
+    """
+
+    key_exchange: frozenset[str]
+    expires_us: int
+
+
+NOBODY = DoorTerms(frozenset(), 0)
+"""The terms where no services document is in force: no connection is good enough."""
+
+
 class IdentityRegistry(Protocol):
-    """Knows the TLS identities that the log has recorded. Asked by several threads at once."""
+    """Knows whom the log admits. Asked by several threads at once.
+
+    Either method raises UnavailableError where what it knows may be out of date: then nobody is admitted, and nobody is
+    refused.
+    """
 
     def lookup(self, spki_sha256: Digest) -> RecordedIdentity | None:
         """Return what is recorded for a public key, or None; whoever is revoked is not recorded any more."""
+        ...
+
+    def door_terms(self) -> DoorTerms:
+        """Return what connections must be; `NOBODY` where no services document is in force."""
         ...
 
 
@@ -70,23 +99,21 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class TransportPolicy:
-    """What a connection must be.
-
-    Attributes:
-        trust_domain: of every SPIFFE ID.
-        groups: names of the key exchange groups that are allowed. The hybrid one is what two current peers agree on;
-            the other serves peers with an older TLS library; a federation that wants none of those leaves it out.
-    """
+    """What does not change: the trust domain of every SPIFFE ID."""
 
     trust_domain: str
-    groups: tuple[str, ...] = ("X25519MLKEM768", "X25519")
 
     def __post_init__(self) -> None:
         parse_trust_domain(self.trust_domain)
 
 
-def check_transport(auth: AuthContext, policy: TransportPolicy) -> None:
-    """Check that the connection is TLS 1.3, encrypted, in an allowed group.
+def door_terms_of(services: ServicesDocument | None) -> DoorTerms:
+    """Return the terms that a services document sets; those for nobody where there is none."""
+    return NOBODY if services is None else DoorTerms(services.key_exchange, services.expires_us)
+
+
+def check_transport(auth: AuthContext, terms: DoorTerms) -> None:
+    """Check that the connection is TLS 1.3, encrypted, in an admitted group.
 
     Raises:
         DeniedError: `transport_version`, `transport_group`.
@@ -97,8 +124,9 @@ def check_transport(auth: AuthContext, policy: TransportPolicy) -> None:
         raise DeniedError("transport_version", "the connection does not keep privacy and integrity")
     if _one(auth, "ssl_tls_version") != b"TLSv1.3":
         raise DeniedError("transport_version", "the connection is not TLS 1.3")
-    if (_one(auth, "ssl_negotiated_key_exchange_group") or b"").decode("latin-1") not in policy.groups:
-        raise DeniedError("transport_group", f"the key exchange group is not one of {', '.join(policy.groups)}")
+    if (_one(auth, "ssl_negotiated_key_exchange_group") or b"").decode("latin-1") not in terms.key_exchange:
+        groups = ", ".join(sorted(terms.key_exchange)) or "none: no services document is in force"
+        raise DeniedError("transport_group", f"the key exchange groups of the federation are {groups}")
 
 
 def open_certificate(auth: AuthContext, policy: TransportPolicy, now_us: int) -> PeerCertificate:
@@ -126,15 +154,27 @@ def check_valid_now(certificate: PeerCertificate, now_us: int) -> None:
 
 
 def check_recorded(certificate: PeerCertificate, recorded: RecordedIdentity | None, now_us: int) -> None:
-    """Check that the log has recorded this public key for this SPIFFE ID, and that it is in force.
+    """Check that the log has recorded this public key for this SPIFFE ID and certificate, and that it is in force.
 
     Raises:
         DeniedError: `unknown_identity`.
     """
     if recorded is None or recorded.spiffe_id != certificate.spiffe_id:
         raise DeniedError("unknown_identity", "the log has no entry for this identity and key")
+    if recorded.serial not in (None, certificate.serial):
+        raise DeniedError("unknown_identity", "the log has recorded another certificate for this key")
     if now_us >= recorded.not_after_us:
         raise DeniedError("unknown_identity", "the identity's entry has expired")
+
+
+def check_door_open(certificate: PeerCertificate, terms: DoorTerms, now_us: int) -> None:
+    """Check that the services document in force has not expired, or an operator calls, who can bring the next one.
+
+    Raises:
+        DeniedError: `unknown_identity`.
+    """
+    if now_us >= terms.expires_us and certificate.spiffe_id.role != "operator":
+        raise DeniedError("unknown_identity", "the services document has expired: operators alone are admitted")
 
 
 def check_role(certificate: PeerCertificate, roles: Collection[str] | None) -> None:

@@ -9,13 +9,11 @@ Trusts: what `identity` trusts.
 
 from __future__ import annotations
 
-import hashlib
-import ssl
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 import structlog
@@ -23,12 +21,22 @@ import structlog
 from sfrl_secure.clock import Clock
 from sfrl_secure.errors import DeniedError, UncertainStateError
 from sfrl_secure.governance.statements import PeerClass
-from sfrl_secure.ids import ZERO_DIGEST, Digest
+from sfrl_secure.ids import Digest
+from sfrl_secure.rpc.first_message import MessageWatch
+from sfrl_secure.rpc.handlers import (
+    Handler,
+    auth_of,
+    behaviour_of,
+    certificate_digest,
+    refuse_all,
+    taking_stream,
+    with_behaviour,
+)
 from sfrl_secure.rpc.identity import (
-    AuthContext,
     IdentityRegistry,
     Peer,
     TransportPolicy,
+    check_door_open,
     check_recorded,
     check_role,
     check_transport,
@@ -36,7 +44,6 @@ from sfrl_secure.rpc.identity import (
     open_certificate,
     peer_class_of,
     peer_of,
-    peer_pem,
     record_peer,
 )
 from sfrl_secure.rpc.logs import CALL
@@ -45,19 +52,22 @@ from sfrl_secure.rpc.status import abort_with, status_of
 OnRefused = Callable[[str, PeerClass, Digest], None]
 """Counts a refusal: reason, class of the peer, SHA-256 of its certificate (zeros where it showed none)."""
 
-# Any: gRPC's handlers are generic over messages; ours see bytes, the health service its own messages.
-_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Rejudge = Callable[[], None]
 """Raises DeniedError when the peer of a call that goes on is no longer whom the server would admit."""
 
 _Before = Callable[[grpc.ServicerContext], _Rejudge]
 
 
+LONG_CALL_SECONDS = 1.0
+"""A call that answers once and takes longer has its peer judged again before the answer goes out."""
+
+
 class IdentityInterceptor(grpc.ServerInterceptor):
     """Admits a call when the connection, the certificate, the log's record and the method's roles allow it.
 
-    A method that is not in `roles` is refused to everybody, whether it exists or not. Where requests are a stream, the
-    peer is judged again before each of them: a revocation ends the stream at the next.
+    A method that is not in `roles` is refused to everybody, whether it exists or not. The peer is judged before its
+    request is waited for, and again before each message of a stream, and before an answer that was long in coming: a
+    revocation ends the call at the next.
     """
 
     def __init__(
@@ -68,17 +78,19 @@ class IdentityInterceptor(grpc.ServerInterceptor):
         roles: Mapping[str, Collection[str]],
         clock: Clock,
         on_refused: OnRefused,
+        watch: MessageWatch,
     ) -> None:
         self._registry, self._policy, self._clock, self._on_refused = registry, policy, clock, on_refused
+        self._watch = watch
         self._roles = {method: frozenset(allowed) for method, allowed in roles.items()}
         # One for each method of ours, so bounded: a server's handlers do not change.
-        self._handlers: dict[str, _Handler] = {}
+        self._handlers: dict[str, Handler] = {}
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], _Handler | None],
+        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler:
+    ) -> Handler:
         """Return a handler that judges the peer before the real one runs."""
         method = handler_call_details.method
         made = self._handlers.get(method)
@@ -91,33 +103,36 @@ class IdentityInterceptor(grpc.ServerInterceptor):
             return self._admit(context, roles)
 
         if handler is None:
-            return _refuse_all(judge)
-        made = self._handlers[method] = _judged(handler, judge)
+            return refuse_all(judge)
+        made = self._handlers[method] = _judged(handler, judge, self._watch)
         return made
 
     def _admit(self, context: grpc.ServicerContext, roles: Collection[str] | None) -> _Rejudge:
         """Admit the call's peer; return what says later on whether it may still go on."""
-        # The values are lists of bytes, whatever the type stubs say.
-        auth: AuthContext = context.auth_context()  # type: ignore[assignment]
+        auth = auth_of(context)
         now_us = self._clock.now_us()
         try:
-            check_transport(auth, self._policy)
+            check_transport(auth, self._registry.door_terms())
             certificate = open_certificate(auth, self._policy, now_us)
         except DeniedError as refused:
-            self._on_refused(refused.reason, PeerClass.UNKNOWN, _certificate_digest(auth))
+            self._on_refused(refused.reason, PeerClass.UNKNOWN, certificate_digest(auth))
             raise
 
         def judge_now(now_us: int) -> None:
             peer_class = PeerClass.UNKNOWN
             try:
+                # The connection's group does not change; the groups that the federation admits do.
+                terms = self._registry.door_terms()
+                check_transport(auth, terms)
                 check_valid_now(certificate, now_us)
                 recorded = self._registry.lookup(certificate.spki_sha256)
                 if recorded is not None and recorded.spiffe_id == certificate.spiffe_id:
                     peer_class = peer_class_of(recorded.spiffe_id)
                 check_recorded(certificate, recorded, now_us)
+                check_door_open(certificate, terms, now_us)
                 check_role(certificate, roles)
             except DeniedError as refused:
-                self._on_refused(refused.reason, peer_class, _certificate_digest(auth))
+                self._on_refused(refused.reason, peer_class, certificate_digest(auth))
                 raise
 
         judge_now(now_us)
@@ -135,13 +150,13 @@ class CallInterceptor(grpc.ServerInterceptor):
         """Serve a server that has `methods`; their handlers are made once, and bounded in number by that."""
         self._on_uncertain = on_uncertain
         self._log = structlog.get_logger().bind()
-        self._handlers: dict[str, _Handler | None] = dict.fromkeys(methods)
+        self._handlers: dict[str, Handler | None] = dict.fromkeys(methods)
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], _Handler | None],
+        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler | None:
+    ) -> Handler | None:
         """Return a handler that never lets an exception through to gRPC."""
         method = handler_call_details.method
         made = self._handlers.get(method)
@@ -155,8 +170,8 @@ class CallInterceptor(grpc.ServerInterceptor):
             self._handlers[method] = made
         return made
 
-    def _ending(self, method: str, handler: _Handler) -> _Handler:
-        inner = _behaviour_of(handler)
+    def _ending(self, method: str, handler: Handler) -> Handler:
+        inner = behaviour_of(handler)
 
         def unary(request: Any, context: grpc.ServicerContext) -> Any:
             begun = time.monotonic()
@@ -175,7 +190,7 @@ class CallInterceptor(grpc.ServerInterceptor):
                 self._end(method, context, begun, error)
             self._write(method, context, begun, None)
 
-        return _with_behaviour(handler, stream if handler.response_streaming else unary)
+        return with_behaviour(handler, stream if handler.response_streaming else unary)
 
     def _end(self, method: str, context: grpc.ServicerContext, begun: float, error: Exception) -> None:
         self._write(method, context, begun, error)
@@ -204,56 +219,38 @@ class CallInterceptor(grpc.ServerInterceptor):
             self._log.info(CALL, **fields)
 
 
-def _certificate_digest(auth: AuthContext) -> Digest:
-    pem = peer_pem(auth)
-    if pem is None:
-        return ZERO_DIGEST
-    try:
-        return Digest(hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem.decode("ascii"))).digest())
-    except ValueError:
-        return Digest(hashlib.sha256(pem).digest())
+def _judged(handler: Handler, judge: _Before, watch: MessageWatch) -> Handler:
+    inner = behaviour_of(handler)
 
-
-def _behaviour_of(handler: _Handler) -> Callable[[Any, grpc.ServicerContext], Any]:
-    behaviour = (
-        (handler.stream_stream if handler.response_streaming else handler.stream_unary)
-        if handler.request_streaming
-        else (handler.unary_stream if handler.response_streaming else handler.unary_unary)
-    )
-    assert behaviour is not None
-    return behaviour
-
-
-def _with_behaviour(handler: _Handler, behaviour: Callable[[Any, grpc.ServicerContext], Any]) -> _Handler:
-    make: Callable[..., _Handler] = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[handler.request_streaming, handler.response_streaming]
-    return make(behaviour, handler.request_deserializer, handler.response_serializer)
-
-
-def _judged(handler: _Handler, judge: _Before) -> _Handler:
-    inner = _behaviour_of(handler)
-
-    def behaviour(request: Any, context: grpc.ServicerContext) -> Any:
+    def unary(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
         rejudge = judge(context)
-        return inner(_rejudged(request, rejudge) if handler.request_streaming else request, context)
+        request, begun = watch.take(requests, context), time.monotonic()
+        response = inner(request, context)
+        if time.monotonic() - begun > LONG_CALL_SECONDS:
+            rejudge()
+        return response
 
-    return _with_behaviour(handler, behaviour)
+    def streaming(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        rejudge = judge(context)
+        return _rejudged(inner(watch.take(requests, context), context), rejudge)
+
+    def exchange(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        # Answers belong to requests that were admitted: what is under way is answered.
+        rejudge = judge(context)
+        return inner(_rejudged(requests, rejudge), context)
+
+    if handler.request_streaming:
+        return with_behaviour(handler, exchange)
+    return taking_stream(handler, streaming if handler.response_streaming else unary)
 
 
-def _rejudged(requests: Iterator[Any], rejudge: _Rejudge) -> Iterator[Any]:
-    for request in requests:
-        rejudge()
-        yield request
-
-
-def _refuse_all(judge: _Before) -> _Handler:
-    # Nothing is known of the method, its messages included; streams both ways fit every caller and read nothing.
-    def behaviour(request: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
-        judge(context)
-        raise DeniedError("role", "there is no such method")
-
-    return grpc.stream_stream_rpc_method_handler(behaviour)
+def _rejudged(messages: Iterator[Any], rejudge: _Rejudge) -> Iterator[Any]:
+    try:
+        for message in messages:
+            rejudge()
+            yield message
+    finally:
+        # A handler's own stream lets go of what it holds at once; gRPC's requests have nothing to close.
+        close = getattr(messages, "close", None)
+        if close is not None:
+            close()

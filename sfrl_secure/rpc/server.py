@@ -1,5 +1,7 @@
 """A gRPC server over mutual TLS whose every method names the roles that may call it.
 
+Enrolment alone is served without client certificates, by a server that has nothing else: see `open_door`.
+
 Methods take and give bytes: `wire` parses them, so that a request which is not canonical is refused with its reason
 and its exact bytes can be hashed. A certificate can be renewed without dropping a connection; no connection outlives
 `connection_age_ms` plus its grace, so none outlives a revocation by more.
@@ -22,14 +24,25 @@ from sfrl_secure.clock import Clock
 from sfrl_secure.crypto.secret import SecretBytes
 from sfrl_secure.errors import UnavailableError, UncertainStateError
 from sfrl_secure.limits import MESSAGE_BYTES_MAX
+from sfrl_secure.rpc.first_message import MessageWatch
 from sfrl_secure.rpc.identity import ROLES, IdentityRegistry, TransportPolicy
 from sfrl_secure.rpc.interceptor import CallInterceptor, IdentityInterceptor, OnRefused
+from sfrl_secure.rpc.open_door import CALLS_OF_ADDRESS_MAX, OpenDoorInterceptor
 
 MESSAGE_ROOM_BYTES = 64 * 1024
 """gRPC takes this much more than our limit, so that the answer to a message over it is ours and says the limit."""
 
 WAITING_PER_THREAD = 4
 """Calls that are served or wait, for each thread; more are refused at once, as RESOURCE_EXHAUSTED."""
+
+OPEN_MESSAGE_BYTES_MAX = 256 * 1024
+"""A message to a server without client certificates: a record, a request and a CSR take half of it."""
+
+ANYBODY = frozenset({"anybody"})
+"""The roles of a method that a caller without a certificate may call; it is served where nobody has one."""
+
+MESSAGE_SECONDS, OPEN_MESSAGE_SECONDS = 60.0, 5.0
+"""A call that has not brought its message by then is cut: of somebody who was admitted, of a stranger."""
 
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 
@@ -46,7 +59,7 @@ class Method:
         path: `/package.Service/Method`, a constant of `wire`.
         behaviour: takes the request's bytes, or a stream of them; raises typed errors; gives the answer's bytes, or a
             stream of them.
-        roles: the roles that may call it.
+        roles: the roles that may call it; or `ANYBODY`, on a server without client certificates.
         is_stream: whether it answers with a stream. A stream keeps a thread for as long as it lasts.
         takes_stream: whether its requests are a stream too. The peer is judged before each of them.
     """
@@ -58,7 +71,7 @@ class Method:
     takes_stream: bool = False
 
     def __post_init__(self) -> None:
-        assert self.roles <= ROLES
+        assert self.roles == ANYBODY or self.roles <= ROLES
         assert self.is_stream or not self.takes_stream, "no method of ours takes a stream and answers once"
 
 
@@ -93,7 +106,7 @@ class ServerSettings:
 
 
 class RpcServer:
-    """Serves `methods` and the health check. `start`, then `stop` once.
+    """Serves `methods`, and to those it knows the health check. `start`, then `stop` once.
 
     `tls` is asked before each handshake; a new value takes effect with it.
     """
@@ -109,34 +122,57 @@ class RpcServer:
         clock: Clock,
         on_refused: OnRefused,
         on_uncertain: Callable[[UncertainStateError], None] = lambda error: None,
+        client_auth: bool = True,
     ) -> None:
         """Bind the port.
+
+        Args:
+            client_auth: whether callers show a certificate. Where not, every method is for `ANYBODY` and answers once,
+                and there is nothing else.
 
         Raises:
             UnavailableError: the port cannot be bound.
         """
         self._tls, self._tls_lock, self._in_use = tls, threading.Lock(), tls()
         self._executor = ThreadPoolExecutor(settings.threads, thread_name_prefix="rpc")
-        roles = {method.path: method.roles for method in methods} | {HEALTH_CHECK: ROLES}
-        self._interceptors = (
-            CallInterceptor(on_uncertain, methods=roles),
-            IdentityInterceptor(registry=registry, policy=policy, roles=roles, clock=clock, on_refused=on_refused),
-        )
+        roles = {method.path: method.roles for method in methods}
+        self._watch = MessageWatch(MESSAGE_SECONDS if client_auth else OPEN_MESSAGE_SECONDS)
+        door: grpc.ServerInterceptor
+        if client_auth:
+            assert ANYBODY not in roles.values(), "a method for strangers has a server of its own"
+            roles[HEALTH_CHECK] = ROLES
+            door = IdentityInterceptor(
+                registry=registry,
+                policy=policy,
+                roles=roles,
+                clock=clock,
+                on_refused=on_refused,
+                watch=self._watch,
+            )
+        else:
+            assert set(roles.values()) <= {ANYBODY}, "a server that knows nobody has nothing for those it knows"
+            assert not any(method.is_stream for method in methods), "a stranger keeps no thread"
+            assert settings.threads > CALLS_OF_ADDRESS_MAX, "one address must not keep all threads"
+            door = OpenDoorInterceptor(registry=registry, methods=roles, on_refused=on_refused, watch=self._watch)
+        self._interceptors = (CallInterceptor(on_uncertain, methods=roles), door)
         self._server = grpc.server(
             self._executor,
             interceptors=list(self._interceptors),
-            options=_options(settings),
+            options=_options(
+                settings, MESSAGE_BYTES_MAX + MESSAGE_ROOM_BYTES if client_auth else OPEN_MESSAGE_BYTES_MAX
+            ),
             maximum_concurrent_rpcs=settings.threads * WAITING_PER_THREAD,
         )
         for service, handlers in _handlers_of(methods).items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
         self._health = health.HealthServicer()
         self._health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if client_auth:
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         credentials = grpc.dynamic_ssl_server_credentials(
             _configuration(self._in_use),
             self._renewed,  # type: ignore[arg-type]  # gRPC takes None for "no change", its stubs do not say so
-            require_client_authentication=True,
+            require_client_authentication=client_auth,
         )
         try:
             self.port = self._server.add_secure_port(settings.listen, credentials)
@@ -145,6 +181,7 @@ class RpcServer:
 
     def start(self) -> None:
         """Begin to serve; the health check says SERVING from then on."""
+        self._watch.start()
         self._server.start()
         self._health.set("", health_pb2.HealthCheckResponse.SERVING)
 
@@ -153,6 +190,7 @@ class RpcServer:
         self._health.enter_graceful_shutdown()
         self._server.stop(grace_seconds).wait()
         self._executor.shutdown(wait=True)
+        self._watch.stop()
 
     def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
         # An error here is not fatal to anybody: gRPC goes on with the certificate in use.
@@ -182,9 +220,9 @@ def _handlers_of(methods: Sequence[Method]) -> dict[str, dict[str, grpc.RpcMetho
     return handlers
 
 
-def _options(settings: ServerSettings) -> tuple[tuple[str, int], ...]:
+def _options(settings: ServerSettings, message_bytes_max: int) -> tuple[tuple[str, int], ...]:
     return (
-        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX + MESSAGE_ROOM_BYTES),
+        ("grpc.max_receive_message_length", message_bytes_max),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX + MESSAGE_ROOM_BYTES),
         ("grpc.max_metadata_size", 8 * 1024),
         ("grpc.max_concurrent_streams", 128),

@@ -65,7 +65,15 @@ TABLE: dict[type[SfrlError], tuple[grpc.StatusCode, int]] = {
 REASONS: dict[str, grpc.StatusCode] = {
     # The door: who are you.
     **dict.fromkeys(
-        ("transport_version", "transport_group", "certificate", "unknown_identity", "bad_signature"),
+        (
+            "transport_version",
+            "transport_group",
+            "certificate",
+            "unknown_identity",
+            "bad_signature",
+            "request_stale",
+            "unknown_name",
+        ),
         _Code.UNAUTHENTICATED,
     ),
     # Known, and not allowed.
@@ -79,6 +87,8 @@ REASONS: dict[str, grpc.StatusCode] = {
             "policy_error",
             "tensor_not_allowed",
             "threshold",
+            "no_invitation",
+            "record_differs",
         ),
         _Code.PERMISSION_DENIED,
     ),
@@ -96,11 +106,19 @@ REASONS: dict[str, grpc.StatusCode] = {
             "expired",
             "model_changed",
             "revoked",
+            "halted",
+            "invitation_expired",
+            "not_issuing",
         ),
         _Code.FAILED_PRECONDITION,
     ),
     "unknown_segment": _Code.NOT_FOUND,
-    **dict.fromkeys(("replayed", "duplicate"), _Code.ALREADY_EXISTS),
+    **dict.fromkeys(
+        ("replayed", "duplicate", "invitation_spent", "not_renewed", "key_reused", "already_issued"),
+        _Code.ALREADY_EXISTS,
+    ),
+    # A participant's own quota; what a service has too much of for now is an ExhaustedError, without a reason.
+    **dict.fromkeys(("quota_updates", "quota_bytes"), _Code.RESOURCE_EXHAUSTED),
     # The request itself will never do.
     **dict.fromkeys(
         (
@@ -123,6 +141,12 @@ REASONS: dict[str, grpc.StatusCode] = {
             "magnitude",
             "norm_limit",
             "magnitude_limit",
+            "too_few_coordinates",
+            "noise_too_small",
+            "leak_rows",
+            "leak_labels",
+            "leak_noise",
+            "csr",
         ),
         _Code.INVALID_ARGUMENT,
     ),

@@ -107,6 +107,11 @@ class VerifiedLog:
         """Entries that were given out."""
         return self._roots.size
 
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether all that has arrived was given out, and the log has agreed with it."""
+        return self.is_agreed and not self._held
+
     def position(self) -> FollowerStart:
         """Where another may go on. Asked for when the log has agreed, and nothing was given out since."""
         return FollowerStart(self._roots.hashes, self._chain.copy(), self.signed, self.witnessed)

@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from sfrl_secure.crypto.keys import PUBLIC_BYTES
 from sfrl_secure.errors import MalformedError
-from sfrl_secure.ids import parse_name, parse_trust_domain
+from sfrl_secure.ids import parse_hex_digest, parse_name, parse_trust_domain
 from sfrl_secure.storage.files import read_bounded
 
 PROBLEMS_MAX = 8
@@ -70,6 +70,18 @@ def _check_peer_address(address: str) -> str:
     return address
 
 
+def parse_peer_address(address: str) -> str:
+    """Take the address of somebody who is called: host:port.
+
+    Raises:
+        MalformedError: any other form.
+    """
+    try:
+        return _check_peer_address(address)
+    except ValueError as error:
+        raise MalformedError(str(error)) from None
+
+
 def _check_suite(suite: str) -> str:
     if suite not in PUBLIC_BYTES:
         raise ValueError(f"a suite is one of {', '.join(sorted(PUBLIC_BYTES))}")
@@ -86,6 +98,7 @@ PeerAddress = Annotated[str, AfterValidator(_check_peer_address)]
 Name = Annotated[str, AfterValidator(checked_by(parse_name))]
 TrustDomain = Annotated[str, AfterValidator(checked_by(parse_trust_domain))]
 Suite = Annotated[str, AfterValidator(_check_suite)]
+HexDigest = Annotated[str, AfterValidator(checked_by(parse_hex_digest))]
 
 
 def read_settings(

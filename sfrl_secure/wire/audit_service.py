@@ -58,7 +58,7 @@ class AppendedEntry:
 
 @dataclass(frozen=True, slots=True)
 class FollowBatch:
-    """Some entries in order, a signed note, or both.
+    """Some entries in order, a signed note, or both; neither is a heartbeat.
 
     Attributes:
         first_index: leaf index of `entries[0]`; 0 where there are none.
@@ -69,6 +69,15 @@ class FollowBatch:
     first_index: int
     entries: tuple[bytes, ...]
     checkpoint: bytes
+
+    @property
+    def is_heartbeat(self) -> bool:
+        """Whether it says only that there is nothing new."""
+        return not self.entries and not self.checkpoint
+
+
+HEARTBEAT = FollowBatch(0, (), b"")
+"""All entries that the log had a moment ago were sent."""
 
 
 def encode_append_request(envelope: Envelope) -> bytes:

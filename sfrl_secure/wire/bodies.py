@@ -1,7 +1,7 @@
-"""The bodies of statements that quote no participant: identities, counted refusals, rounds, models, fetches, anchors.
+"""The bodies of statements that quote no update: identities, withdrawals, decisions, rounds, models, counts, anchors.
 
 One pair of functions a body: `parse_x(message)` checks every range of the schema, `x_message(body)` fills the
-message. The two bodies that carry a participant's envelope are in `statements`.
+message. The three bodies that quote an update are in `statements`.
 
 Format: proto/sfrl/audit/v1/entry.proto; proto/README.md, "Statements".
 
@@ -19,6 +19,7 @@ from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.statements import (
     CloseCause,
     CloseOutcome,
+    DecisionRecorded,
     DroppedUpdate,
     IdentityIssued,
     MeasuredFacts,
@@ -31,18 +32,24 @@ from sfrl_secure.governance.statements import (
     RoundClosed,
     RoundOpened,
     TimeAnchored,
+    UpdateWithdrawn,
 )
 from sfrl_secure.ids import parse_name, parse_spiffe_id
 from sfrl_secure.limits import COHORT_MAX, TENSORS_MAX
 from sfrl_secure.translog.anchor import parse_anchor
 from sfrl_secure.wire.canonical import check_ascending, take_digest, take_number, take_reason, take_text
 from sfrl_secure.wire.gen.sfrl.audit.v1 import entry_pb2
+from sfrl_secure.wire.participants import (
+    parse_decision_envelope,
+    parse_identity_request_envelope,
+    parse_withdrawal_envelope,
+)
 
 SERIAL_BYTES_MAX = 20
 COUNTS_MAX = 256
 FETCHES_MAX = 256
 RULE_CHARACTERS_MAX = 64
-DROPPED_REASONS = frozenset({"participant_inactive", "defective"})
+DROPPED_REASONS = frozenset({"withdrawn", "excluded", "participant_inactive", "defective"})
 
 E = TypeVar("E", bound=IntEnum)
 
@@ -69,11 +76,16 @@ def parse_identity_issued(message: entry_pb2.IdentityIssued) -> IdentityIssued:
     serial = message.serial
     if not 0 < len(serial) <= SERIAL_BYTES_MAX or serial[0] == 0:
         raise MalformedError(f"a serial number is 1 to {SERIAL_BYTES_MAX} bytes without leading zeros")
+    envelope, request = parse_identity_request_envelope(message.request)
     return IdentityIssued(
         spiffe_id=parse_spiffe_id(message.spiffe_id),
         spki_sha256=take_digest(message.spki_sha256, "spki_sha256"),
         serial=int.from_bytes(serial, "big"),
         not_after_us=take_number(message.not_after_us, "not_after_us"),
+        envelope_raw=message.request,
+        envelope=envelope,
+        request=request,
+        renews=take_digest(message.renews, "renews") if message.renews else None,
     )
 
 
@@ -86,7 +98,31 @@ def identity_issued_message(body: IdentityIssued) -> entry_pb2.IdentityIssued:
         spki_sha256=body.spki_sha256,
         serial=body.serial.to_bytes((body.serial.bit_length() + 7) // 8, "big"),
         not_after_us=body.not_after_us,
+        request=body.envelope_raw,
+        renews=body.renews or b"",
     )
+
+
+def parse_update_withdrawn(message: entry_pb2.UpdateWithdrawn) -> UpdateWithdrawn:
+    """Take the body of an update_withdrawn statement, with the withdrawal that it quotes."""
+    envelope, withdrawal = parse_withdrawal_envelope(message.envelope)
+    return UpdateWithdrawn(message.envelope, envelope, withdrawal)
+
+
+def update_withdrawn_message(body: UpdateWithdrawn) -> entry_pb2.UpdateWithdrawn:
+    """Fill the message of an update_withdrawn body."""
+    return entry_pb2.UpdateWithdrawn(envelope=body.envelope_raw)
+
+
+def parse_decision_recorded(message: entry_pb2.DecisionRecorded) -> DecisionRecorded:
+    """Take the body of a decision_recorded statement, with the decision that it quotes."""
+    envelope, decision = parse_decision_envelope(message.envelope)
+    return DecisionRecorded(message.envelope, envelope, decision)
+
+
+def decision_recorded_message(body: DecisionRecorded) -> entry_pb2.DecisionRecorded:
+    """Fill the message of a decision_recorded body."""
+    return entry_pb2.DecisionRecorded(envelope=body.envelope_raw)
 
 
 def parse_round_opened(message: entry_pb2.RoundOpened) -> RoundOpened:
@@ -181,7 +217,7 @@ def parse_round_closed(message: entry_pb2.RoundClosed) -> RoundClosed:
         for each in message.dropped
     )
     if any(each.reason not in DROPPED_REASONS for each in dropped):
-        raise MalformedError("an update is dropped as participant_inactive or defective")
+        raise MalformedError("an update is dropped as withdrawn, excluded, participant_inactive or defective")
     check_ascending([each.participant for each in dropped], "dropped updates")
     return RoundClosed(
         round=take_number(message.round, "round"),
@@ -220,6 +256,7 @@ def parse_model_published(message: entry_pb2.ModelPublished) -> ModelPublished:
         model=take_digest(message.model, "model"),
         rule=take_text(message.rule, "rule", RULE_CHARACTERS_MAX),
         arithmetic=take_number(message.arithmetic, "arithmetic"),
+        supersedes=take_digest(message.supersedes, "supersedes") if message.supersedes else None,
     )
 
 
@@ -233,6 +270,7 @@ def model_published_message(body: ModelPublished) -> entry_pb2.ModelPublished:
         model=body.model,
         rule=body.rule,
         arithmetic=body.arithmetic,
+        supersedes=body.supersedes or b"",
     )
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.errors import MalformedError
-from sfrl_secure.governance.statements import UpdateStatement
+from sfrl_secure.governance.statements import DecisionStatement, ObjectRequest, UpdateStatement, WithdrawalStatement
 from sfrl_secure.ids import Digest, parse_segment
 from sfrl_secure.limits import (
     CHUNK_BYTES_MAX,
@@ -40,7 +40,12 @@ from sfrl_secure.wire.entries import envelope_message, logged_entry_message, log
 from sfrl_secure.wire.gen.sfrl.audit.v1 import audit_service_pb2
 from sfrl_secure.wire.gen.sfrl.gatekeeper.v1 import gatekeeper_service_pb2 as messages
 from sfrl_secure.wire.gen.sfrl.receipt.v1 import receipt_pb2
-from sfrl_secure.wire.receipts import Receipt, ReceiptKind, parse_receipt, receipt_message, services_of
+from sfrl_secure.wire.participants import (
+    parse_decision_envelope,
+    parse_object_request_envelope,
+    parse_withdrawal_envelope,
+)
+from sfrl_secure.wire.receipts import Receipt, ReceiptKind, parse_receipt, receipt_message, roots_of, services_of
 from sfrl_secure.wire.statements import parse_update_envelope
 
 SERVICE = messages.DESCRIPTOR.services_by_name["GatekeeperService"].full_name
@@ -48,10 +53,13 @@ GET_ROUND = f"/{SERVICE}/GetRound"
 FETCH_MODEL = f"/{SERVICE}/FetchModel"
 SUBMIT_UPDATE = f"/{SERVICE}/SubmitUpdate"
 GET_RECEIPT = f"/{SERVICE}/GetReceipt"
+WITHDRAW_UPDATE = f"/{SERVICE}/WithdrawUpdate"
+RECORD_DECISION = f"/{SERVICE}/RecordDecision"
 FETCH_OBJECT = f"/{SERVICE}/FetchObject"
 
 WAIT_MS_MAX = 30_000
 _SMALL_REQUEST_BYTES_MAX = 1_024
+_ENVELOPE_REQUEST_BYTES_MAX = UPDATE_HEADER_BYTES_MAX + 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,7 @@ class RoundAnswer:
         round_opened: None only where `finished`.
         base_model: the model's entry; None where the terms name the base.
         finished: no further round will open under the terms in force.
+        roots: all root documents after genesis, 0 to 64, by rising index, and so by rising version.
     """
 
     checkpoint: bytes
@@ -81,6 +90,7 @@ class RoundAnswer:
     round_opened: LoggedEntry | None
     base_model: LoggedEntry | None
     finished: bool
+    roots: tuple[LoggedEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +115,48 @@ class SubmittedUpdate:
     envelope: Envelope
     update: UpdateStatement
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawRequest:
+    """A withdrawal as it arrived; its signature was not looked at.
+
+    Attributes:
+        envelope_raw: the envelope's canonical bytes, at most 16 KiB.
+        withdrawal: the statement in it.
+    """
+
+    envelope_raw: bytes
+    envelope: Envelope
+    withdrawal: WithdrawalStatement
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRequest:
+    """A decision as it arrived; its signature was not looked at.
+
+    Attributes:
+        envelope_raw: the envelope's canonical bytes, at most 16 KiB.
+        decision: the statement in it.
+    """
+
+    envelope_raw: bytes
+    envelope: Envelope
+    decision: DecisionStatement
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectAsk:
+    """Asks for an object; the signature was not looked at.
+
+    Attributes:
+        digest: which object; the signed request names the same.
+        request: the statement in the envelope.
+    """
+
+    digest: Digest
+    envelope: Envelope
+    request: ObjectRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +207,7 @@ def encode_round_response(answer: RoundAnswer) -> bytes:
                 round_opened=optional(answer.round_opened),
                 base_model=optional(answer.base_model),
                 finished=answer.finished,
+                roots=[logged_entry_message(each) for each in answer.roots],
             )
         )
     )
@@ -177,6 +230,7 @@ def parse_round_response(raw: bytes) -> RoundAnswer:
         round_opened=logged_entry_of(message.round_opened, "the round") if message.HasField("round_opened") else None,
         base_model=logged_entry_of(message.base_model, "the base") if message.HasField("base_model") else None,
         finished=message.finished,
+        roots=roots_of(message.roots),
     )
 
 
@@ -266,6 +320,86 @@ def parse_submit_response(raw: bytes) -> AppendedEntry:
     )
 
 
+def encode_withdraw_request(envelope: Envelope) -> bytes:
+    """Write a WithdrawUpdate request."""
+    return encode_canonical(messages.WithdrawUpdateRequest(envelope=envelope_message(envelope)))
+
+
+def parse_withdraw_request(raw: bytes) -> WithdrawRequest:
+    """Take a WithdrawUpdate request.
+
+    Raises:
+        MalformedError: over 16 KiB, or not a withdrawal in canonical form.
+    """
+    message = parse_canonical(messages.WithdrawUpdateRequest, raw, _ENVELOPE_REQUEST_BYTES_MAX)
+    envelope_raw = encode_canonical(message.envelope)
+    return WithdrawRequest(envelope_raw, *parse_withdrawal_envelope(envelope_raw))
+
+
+def encode_withdraw_response(withdrawn: AppendedEntry) -> bytes:
+    """Write a WithdrawUpdate answer."""
+    return encode_canonical(
+        build_message(
+            lambda: messages.WithdrawUpdateResponse(
+                withdrawn=logged_entry_message(withdrawn.logged), checkpoint=withdrawn.checkpoint
+            )
+        )
+    )
+
+
+def parse_withdraw_response(raw: bytes) -> AppendedEntry:
+    """Take a WithdrawUpdate answer; the caller verifies it.
+
+    Raises:
+        MalformedError: not an answer of that form.
+    """
+    message = parse_message(messages.WithdrawUpdateResponse, raw, MESSAGE_BYTES_MAX)
+    return AppendedEntry(
+        logged=logged_entry_of(message.withdrawn, "the withdrawal"),
+        checkpoint=take_bytes(message.checkpoint, "a checkpoint", NOTE_BYTES_MAX),
+    )
+
+
+def encode_record_request(envelope: Envelope) -> bytes:
+    """Write a RecordDecision request."""
+    return encode_canonical(messages.RecordDecisionRequest(envelope=envelope_message(envelope)))
+
+
+def parse_record_request(raw: bytes) -> RecordRequest:
+    """Take a RecordDecision request.
+
+    Raises:
+        MalformedError: over 16 KiB, or not a decision in canonical form.
+    """
+    message = parse_canonical(messages.RecordDecisionRequest, raw, _ENVELOPE_REQUEST_BYTES_MAX)
+    envelope_raw = encode_canonical(message.envelope)
+    return RecordRequest(envelope_raw, *parse_decision_envelope(envelope_raw))
+
+
+def encode_record_response(recorded: AppendedEntry) -> bytes:
+    """Write a RecordDecision answer."""
+    return encode_canonical(
+        build_message(
+            lambda: messages.RecordDecisionResponse(
+                recorded=logged_entry_message(recorded.logged), checkpoint=recorded.checkpoint
+            )
+        )
+    )
+
+
+def parse_record_response(raw: bytes) -> AppendedEntry:
+    """Take a RecordDecision answer; the caller verifies it.
+
+    Raises:
+        MalformedError: not an answer of that form.
+    """
+    message = parse_message(messages.RecordDecisionResponse, raw, MESSAGE_BYTES_MAX)
+    return AppendedEntry(
+        logged=logged_entry_of(message.recorded, "the decision"),
+        checkpoint=take_bytes(message.checkpoint, "a checkpoint", NOTE_BYTES_MAX),
+    )
+
+
 def encode_receipt_request(request: ReceiptRequest) -> bytes:
     """Write a GetReceipt request."""
     return encode_canonical(
@@ -308,19 +442,31 @@ def parse_receipt_response(raw: bytes) -> Receipt:
     return parse_receipt(encode_canonical(message.receipt))
 
 
-def encode_object_request(digest: Digest) -> bytes:
-    """Write a FetchObject request."""
-    return encode_canonical(messages.FetchObjectRequest(digest=digest))
-
-
-def parse_object_request(raw: bytes) -> Digest:
-    """Take the digest of a FetchObject request.
+def encode_object_request(digest: Digest, envelope: Envelope) -> bytes:
+    """Write a FetchObject request: the envelope is the reader's, over an ObjectRequest for the same digest.
 
     Raises:
-        MalformedError: not canonical, or not 32 bytes.
+        MalformedError: `parse_object_request` would refuse it.
     """
-    message = parse_canonical(messages.FetchObjectRequest, raw, _SMALL_REQUEST_BYTES_MAX)
-    return take_digest(message.digest, "digest")
+    raw = encode_canonical(
+        build_message(lambda: messages.FetchObjectRequest(digest=digest, request=envelope_message(envelope)))
+    )
+    parse_object_request(raw)
+    return raw
+
+
+def parse_object_request(raw: bytes) -> ObjectAsk:
+    """Take a FetchObject request.
+
+    Raises:
+        MalformedError: over 16 KiB, not canonical, or signed for another object.
+    """
+    message = parse_canonical(messages.FetchObjectRequest, raw, _ENVELOPE_REQUEST_BYTES_MAX)
+    digest = take_digest(message.digest, "digest")
+    envelope, request = parse_object_request_envelope(encode_canonical(message.request))
+    if request.digest != digest:
+        raise MalformedError("the signed request is for another object")
+    return ObjectAsk(digest, envelope, request)
 
 
 def encode_object_chunk(chunk: bytes) -> bytes:

@@ -17,7 +17,7 @@ from enum import IntEnum
 
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.ids import Digest
-from sfrl_secure.limits import NOTE_BYTES_MAX, RECEIPT_BYTES_MAX
+from sfrl_secure.limits import NOTE_BYTES_MAX, RECEIPT_BYTES_MAX, ROOTS_MAX
 from sfrl_secure.translog.entries import LoggedEntry
 from sfrl_secure.wire.bodies import take_enum
 from sfrl_secure.wire.canonical import (
@@ -71,6 +71,8 @@ class Receipt:
         participant: the record in force at the admission.
         admitted: the admission.
         counted: present exactly for COUNTED.
+        roots: the root documents after genesis, 0 to 64, by rising index, and so by rising version.
+        join: the invitation by whose key the record is signed; None where operators signed it.
     """
 
     kind: ReceiptKind
@@ -80,6 +82,8 @@ class Receipt:
     participant: LoggedEntry
     admitted: LoggedEntry
     counted: CountedProof | None = None
+    roots: tuple[LoggedEntry, ...] = ()
+    join: LoggedEntry | None = None
 
 
 def encode_receipt(receipt: Receipt) -> bytes:
@@ -113,6 +117,8 @@ def parse_receipt(raw: bytes) -> Receipt:
         participant=logged_entry_of(message.participant, "the participant record"),
         admitted=logged_entry_of(message.admitted, "the admission"),
         counted=_counted_of(message, kind),
+        roots=roots_of(message.roots),
+        join=logged_entry_of(message.join, "the invitation") if message.HasField("join") else None,
     )
 
 
@@ -129,6 +135,19 @@ def services_of(messages: Sequence[audit_service_pb2.LoggedEntry]) -> tuple[Logg
     return services
 
 
+def roots_of(messages: Sequence[audit_service_pb2.LoggedEntry]) -> tuple[LoggedEntry, ...]:
+    """Take the root documents after genesis that a proof carries, by rising index.
+
+    Raises:
+        MalformedError: more than 64, or out of order; or genesis among them.
+    """
+    if len(messages) > ROOTS_MAX:
+        raise MalformedError(f"a proof carries at most {ROOTS_MAX} root documents")
+    roots = tuple(logged_entry_of(each, "a root document") for each in messages)
+    check_ascending([0, *(each.index for each in roots)], "root documents after genesis")
+    return roots
+
+
 def receipt_message(receipt: Receipt) -> receipt_pb2.Receipt:
     """Return the message of a receipt, for an answer that carries it."""
 
@@ -140,7 +159,10 @@ def receipt_message(receipt: Receipt) -> receipt_pb2.Receipt:
             services=[logged_entry_message(each) for each in receipt.services],
             admitted=logged_entry_message(receipt.admitted),
             participant=logged_entry_message(receipt.participant),
+            roots=[logged_entry_message(each) for each in receipt.roots],
         )
+        if receipt.join is not None:
+            message.join.CopyFrom(logged_entry_message(receipt.join))
         if receipt.counted is not None:
             message.round_closed.CopyFrom(logged_entry_message(receipt.counted.round_closed))
             message.counted_index = receipt.counted.index

@@ -1,8 +1,8 @@
 """Statements as bytes: what services and participants sign.
 
 What is signed has one form, so a statement is written, read again and compared before anybody signs it: nothing
-leaves that `parse_statement` would refuse. An admission quotes the participant's envelope verbatim; when the quoted
-bytes are not an update in canonical form, the whole statement is malformed.
+leaves that `parse_statement` would refuse. What a statement quotes, such as a participant's envelope with its update,
+stands in it verbatim; when the quoted bytes are not in canonical form, the whole statement is malformed.
 
 Format: proto/README.md, "Statements" and "Canonical form"; proto/sfrl/audit/v1/entry.proto,
 proto/sfrl/update/v1/update.proto.
@@ -21,6 +21,8 @@ from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.statements import (
     UPDATE_TYPE,
     Body,
+    ComplaintRecorded,
+    DecisionRecorded,
     EntryKind,
     Evidence,
     IdentityIssued,
@@ -35,9 +37,10 @@ from sfrl_secure.governance.statements import (
     UpdateAdmitted,
     UpdateRefused,
     UpdateStatement,
+    UpdateWithdrawn,
 )
 from sfrl_secure.ids import parse_name, parse_segment, parse_spiffe_id
-from sfrl_secure.limits import ENTRY_BYTES_MAX, UPDATE_HEADER_BYTES_MAX
+from sfrl_secure.limits import ENTRY_BYTES_MAX, UPDATE_HEADER_BYTES_MAX, VALUE_MAX
 from sfrl_secure.wire import bodies
 from sfrl_secure.wire.canonical import (
     build_message,
@@ -142,6 +145,7 @@ def encode_update(update: UpdateStatement) -> bytes:
             ),
             weight=update.weight,
             created_us=update.created_us,
+            noise_std=update.noise_std,
         )
     )
     raw = encode_canonical(message)
@@ -163,6 +167,8 @@ def parse_update(raw: bytes) -> UpdateStatement:
     values = _VALUE_TYPES.get(message.format.values)
     if support is None or values is None:
         raise MalformedError("the format has a support mode and a value type")
+    if message.noise_std > VALUE_MAX:
+        raise MalformedError(f"noise is claimed up to {VALUE_MAX} grid units")
     return UpdateStatement(
         federation_id=take_digest(message.federation_id, "federation_id"),
         segment=parse_segment(message.segment),
@@ -177,6 +183,7 @@ def parse_update(raw: bytes) -> UpdateStatement:
         format=PayloadFormat(codec=take_number(message.format.codec, "codec"), support=support, values=values),
         weight=message.weight,
         created_us=message.created_us,
+        noise_std=message.noise_std,
     )
 
 
@@ -251,6 +258,15 @@ def _update_refused_message(body: UpdateRefused) -> entry_pb2.UpdateRefused:
     )
 
 
+def _parse_complaint_recorded(message: entry_pb2.ComplaintRecorded) -> ComplaintRecorded:
+    envelope, update = parse_update_envelope(message.envelope)
+    return ComplaintRecorded(message.envelope, envelope, update)
+
+
+def _complaint_recorded_message(body: ComplaintRecorded) -> entry_pb2.ComplaintRecorded:
+    return entry_pb2.ComplaintRecorded(envelope=body.envelope_raw)
+
+
 _KINDS: dict[str, EntryKind] = {
     "identity_issued": EntryKind.IDENTITY_ISSUED,
     "round_opened": EntryKind.ROUND_OPENED,
@@ -261,6 +277,9 @@ _KINDS: dict[str, EntryKind] = {
     "model_published": EntryKind.MODEL_PUBLISHED,
     "models_fetched": EntryKind.MODELS_FETCHED,
     "time_anchored": EntryKind.TIME_ANCHORED,
+    "update_withdrawn": EntryKind.UPDATE_WITHDRAWN,
+    "complaint_recorded": EntryKind.COMPLAINT_RECORDED,
+    "decision_recorded": EntryKind.DECISION_RECORDED,
 }
 # Any: each function takes the one message, or the one body, that its key names.
 _PARSERS: dict[str, Callable[[Any], Body]] = {
@@ -273,6 +292,9 @@ _PARSERS: dict[str, Callable[[Any], Body]] = {
     "model_published": bodies.parse_model_published,
     "models_fetched": bodies.parse_models_fetched,
     "time_anchored": bodies.parse_time_anchored,
+    "update_withdrawn": bodies.parse_update_withdrawn,
+    "complaint_recorded": _parse_complaint_recorded,
+    "decision_recorded": bodies.parse_decision_recorded,
 }
 _FILLERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     IdentityIssued: ("identity_issued", bodies.identity_issued_message),
@@ -284,4 +306,7 @@ _FILLERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     ModelPublished: ("model_published", bodies.model_published_message),
     ModelsFetched: ("models_fetched", bodies.models_fetched_message),
     TimeAnchored: ("time_anchored", bodies.time_anchored_message),
+    UpdateWithdrawn: ("update_withdrawn", bodies.update_withdrawn_message),
+    ComplaintRecorded: ("complaint_recorded", _complaint_recorded_message),
+    DecisionRecorded: ("decision_recorded", bodies.decision_recorded_message),
 }

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from simulator import Simulator, submission
 
-from sfrl_secure.crypto.envelope import sign_envelope
-from sfrl_secure.errors import DeniedError
 from sfrl_secure.rounds.fold import FederationFold
 from sfrl_secure.translog.merkle import leaf_hash
 from sfrl_secure.wire.content import parse_content
@@ -154,24 +151,3 @@ def test_too_few_signatures_today_do_not_bar_enough_tomorrow() -> None:
     log.governance_head = leaf_hash(log.entries[-1])
     log.count()
     assert void_codes(log) == ["threshold"]
-
-
-def test_an_older_document_does_not_come_back(sim: Simulator) -> None:
-    old = sim.log.envelope_at(2)
-    sim.publish_rules(cedar="")
-    assert sim.log.append(old).logged.index == 2
-    assert sim.state.placed["rules", ""].index == len(sim.log.raw) - 1
-    index = sim.log.force(sign_envelope(old.payload_type, old.statement, [sim.operators["bob"], sim.operators["eve"]]))
-    assert index in sim.log.voids
-
-
-def test_a_suspended_participant_is_refused_at_the_door(sim: Simulator) -> None:
-    sim.open_round()
-    signed = sim.update("rover-1")
-    sim.record("rover-1", state="suspended")
-    with pytest.raises(DeniedError) as denied:
-        sim.gatekeeper().admitter.submit(submission("rover-1", signed))
-    assert denied.value.reason == "participant_inactive"
-    sim.record("rover-1", state="active")
-    # Nothing was decided about the update itself: it is still good.
-    assert sim.gatekeeper().admitter.submit(submission("rover-1", signed))

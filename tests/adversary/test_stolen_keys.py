@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from simulator import SEGMENT, UNTIL_US, Simulator, participant_id, service_id
+from simulator import SEGMENT, Simulator, service_id
 
+from sfrl_secure.crypto.envelope import Envelope, sign_envelope
 from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.errors import DeniedError, VerificationError
-from sfrl_secure.governance.statements import IdentityIssued, RoundOpened
+from sfrl_secure.governance.statements import RoundOpened, UpdateAdmitted
 from sfrl_secure.ids import sha256
 from sfrl_secure.participant.receipts import open_receipt
 from sfrl_secure.wire.entries import encode_envelope
 from sfrl_secure.wire.receipts import Receipt, ReceiptKind, encode_receipt
+from sfrl_secure.wire.statements import encode_update
 
 from ..unit.replay.builder import Writer, codes
+from .arena import Arena
 
 G1, G2, A1 = service_id("gatekeeper", "g1"), service_id("gatekeeper", "g2"), service_id("aggregator", "a1")
 STREAM = f"segment/{SEGMENT}"
@@ -99,7 +102,7 @@ def test_an_admission_with_the_wrong_facts_does_not_reach_the_model() -> None:
 
 def test_a_service_that_is_no_longer_named_reads_and_writes_nothing(sim: Simulator) -> None:
     spki = sha256(b"the second gatekeeper's TLS key")
-    sim.write(G1, "identity", IdentityIssued(G2, spki, 7, UNTIL_US))
+    sim.issue(G2, spki=spki)
     assert sim.view().lookup(spki) is not None
     left = {name: key for name, key in sim.keys.items() if name != G2}
     sim.publish_services(services=left)
@@ -107,7 +110,7 @@ def test_a_service_that_is_no_longer_named_reads_and_writes_nothing(sim: Simulat
     assert sim.view().lookup(spki) is None
     assert sim.view().lookup(sha256(b"rover-1")) is not None
     with pytest.raises(DeniedError) as denied:
-        sim.write(G2, "identity", IdentityIssued(participant_id("rover-1"), sha256(b"x"), 7, UNTIL_US))
+        sim.write(G2, "identity", sim.identity("rover-1", spki=sha256(b"x")))
     assert denied.value.reason == "writer"
 
 
@@ -166,7 +169,7 @@ def test_a_revoked_participant_gets_no_identity_and_no_second_life(sim: Simulato
     sim.record("rover-1", state="revoked")
     with pytest.raises(DeniedError) as denied:
         sim.issue("rover-1", spki=sha256(b"new"))
-    assert denied.value.reason == "unknown_name"
+    assert denied.value.reason == "revoked"
     with pytest.raises(DeniedError) as denied:
         sim.record("rover-1", state="active")
     assert denied.value.reason == "revoked"
@@ -197,3 +200,68 @@ def test_a_participant_that_was_suspended_in_the_round_is_not_counted() -> None:
     replayed = log.replay()
     assert codes(replayed.docket.findings) == ["close_dropped"]
     assert replayed.docket.models == 1
+
+
+# A gatekeeper's key was stolen: no update is counted that its participant did not sign
+
+
+@pytest.fixture(scope="module")
+def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    with Arena(tmp_path_factory.mktemp("arena")) as made:
+        made.sim.open_round()
+        yield made
+
+
+def with_envelope(honest: UpdateAdmitted, envelope: Envelope) -> UpdateAdmitted:
+    return replace(honest, envelope_raw=encode_envelope(envelope), envelope=envelope)
+
+
+def by_the_thief(sim: Simulator) -> UpdateAdmitted:
+    honest = sim.admission("rover-1")
+    return with_envelope(honest, sign_envelope(honest.envelope.payload_type, honest.envelope.statement, [thief()]))
+
+
+def under_the_participants_key_id(sim: Simulator) -> UpdateAdmitted:
+    honest = sim.admission("rover-1")
+    forged = sign_envelope(honest.envelope.payload_type, honest.envelope.statement, [thief()]).signatures[0]
+    named = replace(forged, key_id=honest.update.key_id)
+    return with_envelope(honest, replace(honest.envelope, signatures=(named,)))
+
+
+def by_another_participant(sim: Simulator) -> UpdateAdmitted:
+    honest = sim.admission("rover-1")
+    by = sim.rovers["rover-2"]
+    return with_envelope(honest, sign_envelope(honest.envelope.payload_type, honest.envelope.statement, [by]))
+
+
+def with_another_weight(sim: Simulator) -> UpdateAdmitted:
+    """The participant did sign, but something else."""
+    honest = sim.admission("rover-1")
+    heavier = replace(honest.update, weight=honest.update.weight + 1)
+    envelope = replace(honest.envelope, statement=encode_update(heavier))
+    return replace(with_envelope(honest, envelope), update=heavier)
+
+
+def by_the_gatekeeper_too(sim: Simulator) -> UpdateAdmitted:
+    honest = sim.admission("rover-1")
+    keys = [sim.rovers["rover-1"], sim.keys[G1]]
+    return with_envelope(honest, sign_envelope(honest.envelope.payload_type, honest.envelope.statement, keys))
+
+
+def thief() -> SigningKey:
+    return SigningKey.generate("ed25519")
+
+
+FORGED = [
+    by_the_thief, under_the_participants_key_id, by_another_participant, with_another_weight, by_the_gatekeeper_too,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("forge", FORGED)
+def test_a_stolen_gatekeeper_makes_nobody_believe_an_update_that_its_participant_did_not_sign(
+    arena: Arena, forge: Callable[[Simulator], UpdateAdmitted]
+) -> None:
+    before = arena.admissions()
+    body = forge(arena.sim)
+    arena.denied("bad_signature", "bad_signature", arena.sim.sign(arena.sim.statement(G1, STREAM, body)))
+    assert arena.admissions() == before

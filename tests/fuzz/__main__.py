@@ -1,6 +1,6 @@
 """`python -m tests.fuzz`: many hostile cases, always the same for the same seed.
 
-    python -m tests.fuzz                              416,000 cases; exit code 1 where one was no refusal
+    python -m tests.fuzz                              736,000 cases; exit code 1 where one was no refusal
     python -m tests.fuzz --case note/1234             one case again, with its traceback
     python -m tests.fuzz --seed 7 --cases 2000000     other cases, and more
 """
@@ -15,7 +15,7 @@ from .harness import case_bytes, outcome_of, run
 from .targets import all_targets
 
 SEED = 20261121
-CASES = 416_000
+CASES = 736_000
 
 
 def main() -> int:

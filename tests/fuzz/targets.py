@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from sfrl_secure.crypto.envelope import envelope_to_json
 from sfrl_secure.ids import Digest
@@ -18,6 +19,7 @@ from sfrl_secure.wire.receipts import Receipt, ReceiptKind, encode_receipt
 from . import checks
 from .checks import ENTRIES
 from .harness import Target
+from .signed import signed_targets
 from .world import OLD_SIZE, SIZE, the_world
 
 _WORLD = the_world()
@@ -61,6 +63,7 @@ def all_targets() -> tuple[Target, ...]:
         "statement": (checks.check_statement, statements),
         "envelope_json": (checks.check_envelope_json, tuple(envelope_to_json(each) for each in envelopes)),
         "receipt": (checks.check_receipt, _receipts()),
+        **signed_targets(),
     }
     return tuple(Target(name, tuple(seeds), check) for name, (check, seeds) in found.items())
 
@@ -170,4 +173,6 @@ def _prove_requests() -> Iterator[bytes]:
 def _receipts() -> Iterator[bytes]:
     for kind in (ReceiptKind.ACKNOWLEDGED, ReceiptKind.WITNESSED):
         logged = {index: _WORLD.logged(index) for index in (0, 1, 2, 3, 4)}
-        yield encode_receipt(Receipt(kind, _WORLD.notes["newest"], logged[0], (logged[1],), logged[2], logged[3]))
+        whole = Receipt(kind, _WORLD.notes["newest"], logged[0], (logged[1],), logged[2], logged[3])
+        yield encode_receipt(whole)
+        yield encode_receipt(replace(whole, roots=(logged[2], logged[4])))

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.translog import opened as opened_module
-from tests.fuzz import checks
+from tests.fuzz import checks, signed
 from tests.fuzz.harness import ACCEPTED, Target, case_bytes, outcome_of, run
 from tests.fuzz.targets import all_targets
 from tests.fuzz.world import TIME
@@ -51,9 +51,9 @@ def test_some_seeds_are_accepted_and_none_is_malformed(name: str) -> None:
 
 
 def test_some_thousands_of_fresh_cases_are_refused_or_true() -> None:
-    tally = run(all_targets(), 5_200, seed=1)
+    tally = run(all_targets(), 9_200, seed=1)
     assert tally.findings == []
-    assert sum(tally.outcomes.values()) >= 5_200
+    assert sum(tally.outcomes.values()) >= 9_200
 
 
 def test_a_case_is_the_same_whenever_it_is_made() -> None:
@@ -89,6 +89,8 @@ def test_a_typed_error_is_a_refusal() -> None:
         ("entry", checks, "verify_single", lambda *_: None),
         ("note", opened_module, "verify_line", lambda *_: TIME + 1),
         ("append_answer", checks, "verify_inclusion", lambda *_: None),
+        ("withdraw_request", signed, "verify_single", lambda *_: None),
+        ("renew_request", signed, "verify_single", lambda *_: None),
     ],
 )
 def test_a_check_that_looks_away_is_found(

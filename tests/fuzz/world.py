@@ -24,12 +24,15 @@ from sfrl_secure.governance.services import Signatory
 from sfrl_secure.governance.statements import (
     STATEMENT_TYPE,
     Body,
+    ComplaintRecorded,
+    DecisionRecorded,
     IdentityIssued,
     PeerClass,
     RefusalCount,
     RefusalsCounted,
     RoundOpened,
     Statement,
+    UpdateWithdrawn,
 )
 from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId, parse_spiffe_id, sha256
 from sfrl_secure.translog.checkpoint import Checkpoint, format_checkpoint
@@ -48,8 +51,10 @@ from sfrl_secure.translog.note import (
 )
 from sfrl_secure.translog.policy import TrustedLog, TrustedWitness, TrustPolicy, WitnessGroup
 from sfrl_secure.translog.tree import MerkleTree
-from sfrl_secure.wire.entries import encode_entry
+from sfrl_secure.wire.entries import encode_entry, encode_envelope
 from sfrl_secure.wire.statements import encode_statement
+
+from . import quotes as quoted
 
 ORIGIN = "log.example/sfrl/00112233445566778899aabbccddeeff"
 TIME = 1_763_700_000
@@ -124,6 +129,8 @@ class World:
         fork: a second history of the same size, which the log has signed too.
         writers: signing keys of the entries' writers.
         envelopes: what they have signed, by statement digest.
+        rover: signing key of whoever signed the quotes.
+        quotes: what services quote, or what stands in requests, by the name in its payload type.
     """
 
     policy: TrustPolicy
@@ -136,6 +143,8 @@ class World:
     fork: bytes
     writers: dict[Digest, PublicKey]
     envelopes: dict[Digest, Envelope]
+    rover: PublicKey
+    quotes: dict[str, Envelope]
 
     def logged(self, index: int, size: int = SIZE) -> LoggedEntry:
         """An entry with its true path."""
@@ -159,7 +168,9 @@ def the_world() -> World:
         groups=(WitnessGroup("one", 2, ("w1", "w1-ml-dsa")), WitnessGroup("any", 1, ("one", "w2"))),
         quorum="any",
     )
-    writers, envelopes = _envelopes()
+    rover = SigningKey(ed25519_key("rover"), None)
+    quotes = quoted.quotes(rover, NOW_US)
+    writers, envelopes = _envelopes(rover.public_key.key_id, quotes)
     entries = _entries(envelopes)
     tree = MerkleTree(leaf_hash(entry) for entry in entries)
     checkpoints = {size: Checkpoint(ORIGIN, size, tree.root(size)) for size in (0, OLD_SIZE, SIZE)}
@@ -192,10 +203,14 @@ def the_world() -> World:
         note(fork, *new.lines(fork)),
         writers,
         envelopes,
+        rover.public_key,
+        quotes,
     )
 
 
-def _envelopes() -> tuple[dict[Digest, PublicKey], dict[Digest, Envelope]]:
+def _envelopes(
+    rover: Digest, quotes: dict[str, Envelope]
+) -> tuple[dict[Digest, PublicKey], dict[Digest, Envelope]]:
     """What two writers sign, one of them with a hybrid key, and a document of two operators."""
     plain, hybrid = SigningKey(ed25519_key("writer"), None), ed25519_key("hybrid writer")
     public, sign_ml_dsa = ml_dsa_key("hybrid writer")
@@ -208,10 +223,24 @@ def _envelopes() -> tuple[dict[Digest, PublicKey], dict[Digest, Envelope]]:
             (RefusalCount("bad_signature", PeerClass.PARTICIPANT, 3), RefusalCount("role", PeerClass.UNKNOWN, 1)),
             sha256(b"requests"),
         ),
-        IdentityIssued(WRITER, sha256(b"key"), 77, NOW_US + 1_000_000),
+        IdentityIssued(
+            quoted.ROVER,
+            sha256(b"key"),
+            77,
+            NOW_US + 1_000_000,
+            encode_envelope(quotes["identity-request"]),
+            quotes["identity-request"],
+            quoted.identity_request_of(rover, NOW_US),
+            renews=sha256(b"key before"),
+        ),
         RoundOpened(3, sha256(b"base"), sha256(b"terms")),
+        UpdateWithdrawn(
+            encode_envelope(quotes["withdrawal"]), quotes["withdrawal"], quoted.withdrawal_of(rover, NOW_US)
+        ),
+        ComplaintRecorded(encode_envelope(quotes["update"]), quotes["update"], quoted.update_of(rover, NOW_US)),
+        DecisionRecorded(encode_envelope(quotes["decision"]), quotes["decision"], quoted.decision_of(rover, NOW_US)),
     ]
-    streams = ["log", "identity", "segment/rocks"]
+    streams = ["log", "identity", *["segment/rocks"] * 4]
     found = []
     for number, (stream, body) in enumerate(zip(streams, bodies, strict=True)):
         raw = encode_statement(_statement(plain.public_key.key_id, WRITER, stream, body, number))

@@ -17,7 +17,8 @@ from sfrl_secure.clock import SystemClock
 from sfrl_secure.errors import SfrlError
 from sfrl_secure.participant.profile import Profile, read_profile
 from sfrl_secure.participant.rounds import OpenRound
-from sfrl_secure.participant.sdk import Participant, Submitted
+from sfrl_secure.participant.sdk import Participant
+from sfrl_secure.participant.submissions import Submitted
 from sfrl_secure.services.federation.create import Federation, create_federation
 from sfrl_secure.services.federation.folder import FederationFolder
 from sfrl_secure.services.federation.plan import FederationPlan, ParticipantPlan, SegmentPlan, TensorPlan
@@ -161,10 +162,12 @@ def open_number(participant: Participant, number: int, segment: str = SEGMENT) -
     return opened
 
 
-def submit(participant: Participant, number: int, segment: str = SEGMENT) -> Submitted:
-    """Send what the rover has learnt."""
+def submit(
+    participant: Participant, number: int, segment: str = SEGMENT, *, opened: OpenRound | None = None
+) -> Submitted:
+    """Send what the rover has learnt, to a round that it has opened before or opens now."""
     indices, values = changes_of(participant.name, number)
     return participant.submit(
-        open_number(participant, number, segment), indices, values, weight_of(participant.name),
+        opened or open_number(participant, number, segment), indices, values, weight_of(participant.name),
         rng=np.random.default_rng(number),
     )  # fmt: skip

@@ -13,10 +13,11 @@ from sfrl_secure.clock import SystemClock
 from sfrl_secure.crypto.envelope import Envelope, Signature
 from sfrl_secure.crypto.x509 import CertificateAuthority, generate_tls_key
 from sfrl_secure.errors import DeniedError, UnavailableError
+from sfrl_secure.governance.services import KEY_EXCHANGES
 from sfrl_secure.governance.statements import STATEMENT_TYPE, PeerClass, RefusalsCounted, Statement
 from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId, parse_spiffe_id
 from sfrl_secure.rpc.channel import ClientTls, RpcChannel, service_dns_name
-from sfrl_secure.rpc.identity import RecordedIdentity, TransportPolicy
+from sfrl_secure.rpc.identity import DoorTerms, RecordedIdentity, TransportPolicy
 from sfrl_secure.rpc.server import Method, RpcServer, ServerSettings, ServerTls
 from sfrl_secure.storage.secrets import read_secret
 from sfrl_secure.wire import audit_service, gatekeeper_service
@@ -121,6 +122,9 @@ def test_a_server_under_the_client_ca_is_not_spoken_to_whatever_names_it_has(
             asked.append(spki_sha256)
             return None
 
+        def door_terms(self) -> DoorTerms:
+            return DoorTerms(KEY_EXCHANGES, 2**62)
+
     server = RpcServer(
         ServerSettings("127.0.0.1:0", threads=4),
         tls=lambda: ServerTls(tls.key, tls.chain, roots),
@@ -185,7 +189,7 @@ def test_a_participant_asks_no_service_that_speaks_without_tls(site: Site) -> No
         with RpcChannel(
             f"127.0.0.1:{server.getsockname()[1]}", role="gatekeeper", trust_domain="sfrl.example", tls=tls
         ) as channel:
-            method = channel._channel.unary_unary(gatekeeper_service.GET_ROUND)
+            method = channel._take().channel.unary_unary(gatekeeper_service.GET_ROUND)
             asked = method.future(GET_ROUND, timeout=3)
             peer, _ = server.accept()
             with peer:

@@ -8,7 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from sfrl_secure.participant.sdk import Participant, Submitted
+from sfrl_secure.participant.sdk import Participant
+from sfrl_secure.participant.submissions import Submitted
 from sfrl_secure.wire.receipts import ReceiptKind
 
 from .conftest import ROVERS, SEGMENT, Site, Start, small_plan, submit

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import http.client
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sfrl_secure.audit.object_signing import ObjectSigning, federation_of_log
 from sfrl_secure.audit.profile import read_auditor_profile
 from sfrl_secure.audit.verify import verify_log
 from sfrl_secure.cli.mirror import copy_log, open_profile
+from sfrl_secure.clock import SystemClock
+from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.errors import DeniedError, NotFoundError
 from sfrl_secure.ids import sha256
 from sfrl_secure.rpc.channel import RpcChannel
@@ -44,6 +48,14 @@ def profile_of(site: Site, *, public: bool = True) -> Path:
     lines = [line for line in found.read_text().splitlines() if not line.startswith("public_log")]
     without.write_text("\n".join(lines))
     return without
+
+
+def signing(site: Site) -> ObjectSigning:
+    profile = read_auditor_profile(profile_of(site))
+    reading = site.reading()
+    federation_id = federation_of_log(site.folder.log_dir, reading.state.size, site.federation.origin)
+    assert federation_id == site.federation.federation_id
+    return ObjectSigning(federation_id, profile.spiffe_id, profile.open_signing_key(), SystemClock())
 
 
 def ask(site: Site, path: str) -> tuple[int, bytes]:
@@ -88,8 +100,22 @@ def test_a_participant_copies_nothing(site: Site) -> None:
     with RpcChannel(
         profile.gatekeepers[0], role="gatekeeper", trust_domain=profile.trust_domain, tls=tls
     ) as channel, pytest.raises(DeniedError) as refused:
-        GatekeeperClient(channel).fetch_object(sha256(b"model"), 10)
+        GatekeeperClient(channel).fetch_object(sha256(b"model"), 10, sign=signing(site).sign)
     assert refused.value.reason == "role"
+
+
+def test_an_auditors_tls_key_alone_reads_nothing(site: Site) -> None:
+    profile = read_auditor_profile(profile_of(site))
+    thief = replace(signing(site), key=SigningKey.generate("ed25519"))
+    model = site.reading().state.segments[SEGMENT].terms.model.initial
+    with RpcChannel(
+        profile.gatekeepers[0], role="gatekeeper", trust_domain=profile.trust_domain, tls=profile.open_tls()
+    ) as channel:
+        client = GatekeeperClient(channel)
+        with pytest.raises(DeniedError) as refused:
+            client.fetch_object(model, 10_000, sign=thief.sign)
+        assert refused.value.reason == "bad_signature"
+        assert sha256(client.fetch_object(model, 10_000, sign=signing(site).sign)) == model
 
 
 def test_an_auditor_asks_for_what_is_not_there(site: Site) -> None:
@@ -97,4 +123,4 @@ def test_an_auditor_asks_for_what_is_not_there(site: Site) -> None:
     with RpcChannel(
         profile.gatekeepers[0], role="gatekeeper", trust_domain=profile.trust_domain, tls=profile.open_tls()
     ) as channel, pytest.raises(NotFoundError):
-        GatekeeperClient(channel).fetch_object(sha256(b"never stored"), 10)
+        GatekeeperClient(channel).fetch_object(sha256(b"never stored"), 10, sign=signing(site).sign)

@@ -21,7 +21,8 @@ from sfrl_secure.aggregation.models import ModelSnapshot
 from sfrl_secure.errors import VerificationError
 from sfrl_secure.ids import Digest
 from sfrl_secure.participant.receipts import open_receipt
-from sfrl_secure.participant.sdk import Participant, Submitted
+from sfrl_secure.participant.sdk import Participant
+from sfrl_secure.participant.submissions import Submitted
 from sfrl_secure.translog.policy import parse_trust_policy
 from sfrl_secure.wire.receipts import ReceiptKind
 

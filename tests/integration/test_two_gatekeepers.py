@@ -11,7 +11,8 @@ import pytest
 
 from sfrl_secure.errors import DeniedError
 from sfrl_secure.governance.statements import Evidence, Statement, UpdateRefused
-from sfrl_secure.participant.sdk import Participant, Submitted
+from sfrl_secure.participant.sdk import Participant
+from sfrl_secure.participant.submissions import Submitted
 from sfrl_secure.wire.content import parse_content
 from sfrl_secure.wire.entries import parse_entry
 

@@ -158,7 +158,8 @@ def test_the_part_of_a_plan_in_the_services_readme_has_keys_that_there_are() -> 
     assert tomllib.loads(block).keys() <= FederationPlan.model_fields.keys()
 
 
-SECURITY_ROWS = [row for row in rows(SECURITY) if len(row) == 4]
+DETAILED = SECURITY.partition("## Threats, and what stands against each\n")[2]
+SECURITY_ROWS = [row for row in rows(DETAILED) if len(row) == 4]
 
 
 @pytest.mark.parametrize("row", SECURITY_ROWS, ids=lambda row: row[0][:40])
@@ -170,8 +171,33 @@ def test_code_and_test_of_a_threat_exist(row: list[str]) -> None:
         assert re.search(rf"^def {test}\(", (CHECKOUT / "tests" / path).read_text(encoding="utf-8"), re.MULTILINE)
 
 
-def test_the_table_of_threats_is_there() -> None:
+def test_the_tables_of_threats_are_there() -> None:
     assert len(SECURITY_ROWS) >= 40
+
+
+THREATS = rows(section(SECURITY, "The threat table"))
+
+
+def test_every_row_of_the_threat_table_has_its_file_and_every_file_its_row() -> None:
+    named = [row[-1].strip("`") for row in THREATS]
+    there = {path.name for path in (CHECKOUT / "tests" / "adversary").glob("test_*.py")}
+    assert sorted(named) == sorted(there)
+
+
+@pytest.mark.parametrize("row", THREATS, ids=lambda row: row[0])
+def test_a_row_of_the_threat_table_says_what_is_had_and_wanted_and_what_stands_against_it(row: list[str]) -> None:
+    assert len(row) == 5
+    assert all(row)
+
+
+def test_what_the_gate_refuses_for_is_what_security_says() -> None:
+    table = rows(section(SECURITY, "Leakage gate: what it can and cannot see"))
+    shown = {code for row in table for code in re.findall(r"`([a-z_]+)`", row[1])}
+    sources = ("rounds/leakage.py", "rounds/admission.py", "rounds/payloads.py")
+    code = "".join((CHECKOUT / "sfrl_secure" / each).read_text(encoding="utf-8") for each in sources)
+    assert shown >= {"weight_limit", "too_few_coordinates", "noise_too_small"}
+    assert shown >= set(re.findall(r'DeniedError\("(leak_\w+)"', code))
+    assert not {each for each in shown if f'DeniedError("{each}"' not in code}
 
 
 @pytest.mark.parametrize(
@@ -179,11 +205,12 @@ def test_the_table_of_threats_is_there() -> None:
     [
         ("Every service", config.ServiceConfig),
         ("Table `[tls]`", config.TlsFiles),
-        ("Table `[signing]`: gatekeeper, aggregator, audit_log", config.SigningFile),
+        ("Table `[signing]`", config.SigningFile),
         ("Audit log", config.AuditLogConfig),
         ("Table `[[witnesses]]`", config.WitnessUrls),
         ("Table `[batches]`", config.Batches),
         ("Gatekeeper", config.GatekeeperConfig),
+        ("Table `[issuing]`", config.Issuing),
         ("Aggregator", config.AggregatorConfig),
         ("Verifier", config.VerifierConfig),
         ("Table `[[callers]]`", config.KnownCaller),

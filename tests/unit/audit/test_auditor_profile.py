@@ -1,4 +1,4 @@
-"""An auditor's profile: every key known, every path relative to the file, and the certificate its own."""
+"""Profiles of auditors and operators: every key known, every path relative to the file, the certificate its own."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from sfrl_secure.audit.profile import GATEKEEPERS_MAX, read_auditor_profile
+from sfrl_secure.audit.profile import (
+    GATEKEEPERS_MAX,
+    ROLES,
+    read_auditor_profile,
+    read_operator_profile,
+    role_of_profile,
+)
 from sfrl_secure.clock import SystemClock
+from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.crypto.x509 import CertificateAuthority, generate_tls_key
 from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError
 from sfrl_secure.ids import parse_spiffe_id
@@ -23,6 +30,8 @@ public_log = "http://127.0.0.1:7003"
 certificate = "tls.crt"
 tls_key = "tls.key"
 service_ca = "../ca/service.crt"
+signing_key = "signing.key"
+suite = "ed25519"
 trust_policy = "../trust-policy.txt"
 """
 HOUR = 3_600_000_000
@@ -85,10 +94,14 @@ def test_anything_else_is_refused(tmp_path: Path, old: str, new: str) -> None:
         read_auditor_profile(written(tmp_path, WHOLE.replace(old, new)))
 
 
-def test_a_participants_profile_is_called_one(tmp_path: Path) -> None:
+def test_somebody_elses_profile_is_called_so(tmp_path: Path) -> None:
     path = written(tmp_path, WHOLE.replace("[auditor]", "[participant]"))
-    with pytest.raises(MalformedError, match="is a participant's profile; `sfrl audit mirror` takes an auditor's"):
+    with pytest.raises(MalformedError, match="is the profile of a participant, and an auditor's is needed"):
         read_auditor_profile(path)
+    with pytest.raises(MalformedError, match="is the profile of a participant, and an operator's is needed"):
+        read_operator_profile(path)
+    with pytest.raises(MalformedError, match="is the profile of an auditor, and an operator's is needed"):
+        read_operator_profile(written(tmp_path))
     with pytest.raises(MalformedError, match="nickname"):
         read_auditor_profile(written(tmp_path, WHOLE + 'nickname = "e"\n'))
 
@@ -96,6 +109,33 @@ def test_a_participants_profile_is_called_one(tmp_path: Path) -> None:
 def test_a_profile_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         read_auditor_profile(tmp_path / "profile.toml")
+
+
+def test_whose_a_profile_is_says_its_one_table(tmp_path: Path) -> None:
+    for role in ROLES:
+        assert role_of_profile(written(tmp_path, WHOLE.replace("[auditor]", f"[{role}]"))) == role
+    for text in ("", "[service]", "name = 'eve'", "[auditor]\n[operator]", "[", "\x00"):
+        with pytest.raises(MalformedError):
+            role_of_profile(written(tmp_path, text))
+
+
+def test_an_operator_may_keep_the_signing_key_elsewhere(tmp_path: Path) -> None:
+    text = WHOLE.replace("[auditor]", "[operator]")
+    profile = read_operator_profile(written(tmp_path, text))
+    assert profile.spiffe_id == "spiffe://sfrl.example/operator/eve"
+    key = SigningKey.generate("ed25519")
+    write_secret(tmp_path / "eve/signing.key", key.to_pem())
+    assert profile.open_signing_key().public_key == key.public_key
+    text = text.replace('signing_key = "signing.key"\nsuite = "ed25519"', "")
+    without = read_operator_profile(written(tmp_path, text))
+    with pytest.raises(NotFoundError, match="names no `signing_key`"):
+        without.open_signing_key()
+
+
+def test_an_operators_certificate_opens_an_operators_profile(tmp_path: Path) -> None:
+    path = with_certificate(tmp_path, "operator/eve")
+    written(tmp_path, WHOLE.replace("[auditor]", "[operator]"))
+    assert b"BEGIN CERTIFICATE" in read_operator_profile(path).open_tls().chain
 
 
 def test_the_auditors_own_certificate_opens(tmp_path: Path) -> None:

@@ -22,10 +22,11 @@ from sfrl_secure.audit.fraud_check import verify_fraud
 from sfrl_secure.audit.receipt_on_log import Comparison, Verdict, compare_with_log
 from sfrl_secure.audit.source import FolderLog
 from sfrl_secure.errors import ConflictError, DeniedError, MalformedError, MissingEvidenceError
-from sfrl_secure.governance.statements import CloseOutcome, DroppedUpdate
+from sfrl_secure.governance.statements import CloseCause, CloseOutcome, DroppedUpdate
 from sfrl_secure.ids import ZERO_DIGEST
 from sfrl_secure.participant.receipt_files import ProvenLogging, open_receipt_file
 from sfrl_secure.translog.policy import TrustPolicy
+from sfrl_secure.wire.bodies import DROPPED_REASONS
 from sfrl_secure.wire.entries import encode_envelope
 
 from .histories import G1, STREAM, History, Round, Stories, with_new_keys
@@ -284,8 +285,27 @@ def test_an_update_that_is_named_as_dropped_is_dropped(round_: Round, tmp_path: 
     round_.check(round_.close("rover-1", "rover-3", dropped=(drop,)))
     found = fate(round_, "rover-2", tmp_path)
     assert (found.verdict, found.counting.fate) == (CONSISTENT, Fate.DROPPED)
-    assert found.counting.sentence.endswith("defective")
+    assert found.counting.sentence.startswith("round 1 closed without it: defective, ")
     assert fate(round_, "rover-1", tmp_path).counting.fate is Fate.COUNTED
+
+
+@pytest.mark.parametrize("reason", sorted(DROPPED_REASONS))
+def test_every_reason_for_which_an_update_falls_out_is_said_in_words(
+    round_: Round, tmp_path: Path, reason: str
+) -> None:
+    round_.close("rover-1", "rover-3", dropped=(
+        DroppedUpdate("rover-2", round_.admitted("rover-2").envelope.digest, reason),
+    ))  # fmt: skip
+    found = fate(round_, "rover-2", tmp_path).counting
+    assert found.fate is Fate.DROPPED
+    assert found.sentence.startswith(f"round 1 closed without it: {reason}, ")
+
+
+def test_a_round_that_an_order_ended_says_so(round_: Round, tmp_path: Path) -> None:
+    names = ("rover-1", "rover-2", "rover-3")
+    round_.close(*names, cause=CloseCause.ORDER, outcome=CloseOutcome.ABORTED)
+    found = fate(round_, "rover-1", tmp_path).counting
+    assert (found.fate, "by an order" in found.sentence) == (Fate.ABORTED, True)
 
 
 def test_an_aborted_round_counts_and_has_no_model(round_: Round, tmp_path: Path) -> None:

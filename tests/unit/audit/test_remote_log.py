@@ -80,18 +80,27 @@ def test_with_an_address_the_log_is_not_followed(monkeypatch: pytest.MonkeyPatch
 def test_an_object_is_asked_for_again_while_nobody_answers_and_no_longer() -> None:
     class Gatekeeper:
         failures: list[Exception]
+        signed: list[bytes]
 
-        def fetch_object(self, digest: bytes, bytes_max: int) -> bytes:
+        def fetch_object(self, digest: bytes, bytes_max: int, *, sign: Any) -> bytes:
+            self.signed.append(sign(digest))
             if self.failures:
                 raise self.failures.pop(0)
             return b"object"
 
     client: Any = Gatekeeper()
-    client.failures = [UnavailableError("away"), UnavailableError("away")]
-    assert RemoteObjects(client, [ADDRESS, "b:2"]).fetch_object(sha256(b"object"), 9) == b"object"
+    client.failures, client.signed = [UnavailableError("away"), UnavailableError("away")], []
+    times = iter(range(9))
+
+    def sign(digest: bytes) -> bytes:
+        return b"%d " % next(times) + digest
+
+    assert RemoteObjects(client, [ADDRESS, "b:2"], sign).fetch_object(sha256(b"object"), 9) == b"object"
+    # A request is good for a minute: each attempt has its own.
+    assert client.signed == [b"%d " % at + sha256(b"object") for at in range(3)]
     client.failures = [DigestError("others"), UnavailableError("not reached")]
     with pytest.raises(DigestError):
-        RemoteObjects(client, [ADDRESS, "b:2"]).fetch_object(sha256(b"object"), 9)
+        RemoteObjects(client, [ADDRESS, "b:2"], sign).fetch_object(sha256(b"object"), 9)
     assert len(client.failures) == 1
 
 
@@ -100,7 +109,7 @@ def test_who_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         def read_bundle(self, index: int, width: int) -> bytes:
             raise UnavailableError("failed to connect")
 
-        def fetch_object(self, digest: bytes, bytes_max: int) -> bytes:
+        def fetch_object(self, digest: bytes, bytes_max: int, *, sign: Any) -> bytes:
             raise UnavailableError("failed to connect")
 
     monkeypatch.setattr(remote_log, "RETRY_SECONDS", 0.0)
@@ -108,4 +117,4 @@ def test_who_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnavailableError, match=r"^the audit log at log\.example:7000 does not answer$"):
         RemoteLog(client, ADDRESS).read_bundle(0, 1)
     with pytest.raises(UnavailableError, match=r"^no gatekeeper answers: log\.example:7000, b:2$"):
-        RemoteObjects(client, [ADDRESS, "b:2"]).fetch_object(sha256(b"object"), 9)
+        RemoteObjects(client, [ADDRESS, "b:2"], lambda digest: digest).fetch_object(sha256(b"object"), 9)

@@ -21,6 +21,8 @@ from sfrl_secure.translog.policy import format_trust_policy
 from sfrl_secure.translog.tiles import bundles_of, encode_bundle, tile_of_tree, tiles_of
 from sfrl_secure.wire.receipts import ReceiptKind
 
+from .governed import Governed, connected, write_files
+
 
 @dataclass(frozen=True)
 class Published:
@@ -133,3 +135,17 @@ def write(path: Path, data: bytes) -> None:
 def publish_to() -> Callable[[Simulator, Path], None]:
     """Write a simulated log's files into a folder."""
     return publish
+
+
+@pytest.fixture
+def governed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Governed]:
+    """A federation with the files of its operators, its clock everybody's; commands run in a folder of their own."""
+    sim = Simulator(tmp_path / "sim")
+    made = write_files(sim, tmp_path)
+    publish(sim, made.log)
+    monkeypatch.setattr("sfrl_secure.clock.SystemClock", lambda: sim.clock)
+    monkeypatch.setattr("sfrl_secure.operating.following.connect", lambda profile: connected(sim))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    yield made
+    sim.close()

@@ -26,6 +26,10 @@ from sfrl_secure.errors import (
 COMMANDS = [
     (), ("audit",), ("audit", "verify"), ("audit", "show"), ("audit", "compare"), ("receipt",), ("receipt", "verify"),
     ("receipt", "tlog-proof"), ("policy",), ("policy", "show"), ("round",), ("round", "list"), ("round", "show"),
+    ("policy", "draft"), ("policy", "check"), ("policy", "build"), ("policy", "diff"), ("policy", "sign"),
+    ("policy", "publish"), ("policy", "root"), ("policy", "key"), ("round", "reaggregate"), ("segment",),
+    ("segment", "list"), ("segment", "show"), ("order",), ("order", "halt"), ("order", "resume"), ("order", "exclude"),
+    ("order", "rollback"), ("order", "accept"), ("order", "override"), ("invite",), ("revoke",),
     ("log-keys",), ("log-keys", "rotate"), ("log-keys", "retire"),
     ("init",), ("up",), ("serve",), ("demo",), ("fetch",), ("submit",),
 ]  # fmt: skip
@@ -71,7 +75,7 @@ def test_each_error_is_one_line_and_its_exit_code(
     def fail(*_arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr("sfrl_secure.services.federation.supervise.Supervisor", fail)
+    monkeypatch.setattr("sfrl_secure.services.federation.reissue.expired_services", fail)
     ended = run("up", "anywhere")
     assert ended.code == code
     assert ended.out == ""
@@ -84,7 +88,7 @@ def test_an_interrupt_ends_quietly_with_130(run, monkeypatch: pytest.MonkeyPatch
     def interrupt(*_arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sfrl_secure.services.federation.supervise.Supervisor", interrupt)
+    monkeypatch.setattr("sfrl_secure.services.federation.reissue.expired_services", interrupt)
     ended = run("up", "anywhere")
     assert (ended.code, ended.out, ended.err) == (130, "", "")
 

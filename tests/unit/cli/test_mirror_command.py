@@ -114,7 +114,7 @@ def test_a_file_that_the_profile_names_is_named(run, tmp_path: Path) -> None:
     (tmp_path / "profile.toml").write_text(
         '[auditor]\nname = "eve"\ntrust_domain = "a.example"\naudit_log = "127.0.0.1:1"\n'
         'gatekeepers = ["127.0.0.1:1"]\ncertificate = "tls.crt"\ntls_key = "tls.key"\nservice_ca = "ca.crt"\n'
-        'trust_policy = "trust.txt"\n'
+        'signing_key = "signing.key"\nsuite = "ed25519"\ntrust_policy = "trust.txt"\n'
     )
     ended = run("audit", "mirror", tmp_path / "copy", "--profile", tmp_path / "profile.toml")
     assert ended.code == 2
@@ -141,7 +141,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(files, "make_folder", fails)
     monkeypatch.setattr(mirror, "LogMirror", lambda folder, policy: None)
-    named: Any = SimpleNamespace(open_trust_policy=lambda: None, open_tls=lambda: None)
+    named: Any = SimpleNamespace(open_trust_policy=lambda: None, open_tls=lambda: None, open_signing_key=lambda: None)
     with pytest.raises(MalformedError, match=f"{tmp_path / 'copy'} cannot be made"):
         command.copy_log(tmp_path / "copy", named, lambda *_: None)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from simulator import SEGMENT, Simulator, participant_id, service_id
+from simulator import SEGMENT, Simulator, service_id
 
-from sfrl_secure.governance.statements import IdentityIssued
+from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.ids import sha256
 
 
@@ -15,8 +15,11 @@ def test_policy_show_names_operators_services_participants_and_terms(run, made) 
     ended = run("policy", "show", "--log", made.log)
     assert ended.code == 0
     assert "not a proof" in ended.err
-    for said in ("v1: ann, bob, eve; governance takes 2", "gatekeeper/g1", "rover-4: active", "segment      rocks",
-                 "rule       weighted_mean/v1", "weight 1 to 100", "updates may touch a.weight, a.bias"):  # fmt: skip
+    for said in (
+        "v1: ann, bob, eve; root takes 2 of them, governance 2", "gatekeeper/g1", "rover-4: active",
+        "segment      rocks", "rule         weighted_mean/v1", "weight 1 to 100",
+        "updates may touch a.weight, a.bias",
+    ):  # fmt: skip
         assert said in ended.out
     assert "no effect" not in ended.out
     assert "permit" not in ended.out
@@ -84,12 +87,12 @@ def test_an_aborted_round_and_a_dropped_update_are_named(run, tmp_path: Path, pu
     assert "rover-1: entry " in shown.out
     assert "dropped: participant_inactive" in shown.out
     granted = run("policy", "show", "--log", tmp_path / "log", "--segment", SEGMENT)
-    assert "now rover-2, rover-3, rover-4;" in granted.out
+    assert "now granted  rover-2, rover-3, rover-4;" in granted.out
 
 
 def test_entries_without_effect_are_listed_with_their_reason(run, tmp_path: Path, publish_to) -> None:
     sim = Simulator(tmp_path / "sim")
-    stranger = IdentityIssued(participant_id("stranger"), sha256(b"x"), 1, sim.clock.now_us() + 1)
+    stranger = sim.identity("stranger", spki=sha256(b"x"), key=SigningKey.generate("ed25519"))
     index = sim.log.force(sim.sign(sim.statement(service_id("gatekeeper", "g1"), "identity", stranger)))
     publish_to(sim, tmp_path / "log")
     ended = run("policy", "show", "--log", tmp_path / "log")

@@ -105,14 +105,15 @@ def test_everybody_has_an_identity_in_the_log_that_is_its_certificates(federatio
 
 @pytest.mark.parametrize("role", ["gatekeeper", "verifier"])
 def test_a_service_does_not_start_as_another(federation, role: str) -> None:
-    """The aggregator's configuration, its certificate and key among them, makes no gatekeeper."""
+    """The aggregator's certificate and key make no gatekeeper."""
     services = {each["role"]: each["name"] for each in read_index(federation.folder)["services"]}
     path = federation.folder.service(role, services[role]) / "config.toml"
-    other = federation.folder.service("aggregator", services["aggregator"]) / "tls.crt"
+    other = federation.folder.service("aggregator", services["aggregator"])
     config = read_config(path, KINDS[role])
-    borrowed = config.model_copy(update={"tls": config.tls.model_copy(update={"certificate": other})})
+    pair = {"certificate": other / "tls.crt", "key": other / "tls.key"}
+    borrowed = config.model_copy(update={"tls": config.tls.model_copy(update=pair)})
     with pytest.raises(MalformedError, match=f"not that of spiffe://.*/service/{role}/{services[role]}"):
-        borrowed.read_certificate()
+        borrowed.read_tls()
 
 
 def test_every_service_configuration_is_read_by_its_service(federation) -> None:
@@ -126,12 +127,12 @@ def test_every_service_configuration_is_read_by_its_service(federation) -> None:
         )
         assert (config.name, config.listen, config.origin) == (each["name"], each["address"], federation.origin)
         assert config.open_trust_policy().log(federation.origin) is not None
-        assert b"BEGIN CERTIFICATE" in config.read_certificate()
+        assert b"BEGIN CERTIFICATE" in config.read_tls().chain
+        assert config.federation_id == federation.federation_id.hex()
         assert config.read_client_roots().count(b"BEGIN CERTIFICATE") == 2
         assert config.read_service_roots().count(b"BEGIN CERTIFICATE") == 1
-        config.read_tls_key()
-        if not isinstance(config, VerifierConfig):
-            config.signing.open()
+        assert config.signing is not None
+        config.signing.open()
 
 
 def test_every_participants_profile_is_read_by_the_sdk_and_names_all_gatekeepers(federation, plan) -> None:
@@ -224,8 +225,9 @@ def test_a_profile_opens_its_own_certificate_with_its_own_key(federation, plan) 
         for each in plan.participants[:2]
     )
     assert first.open_tls().chain != second.open_tls().chain
+    whole = {"certificate": second.certificate, "tls_key": second.tls_key}
     with pytest.raises(MalformedError, match=f"not that of spiffe://.*/participant/{first.name}"):
-        first.model_copy(update={"certificate": second.certificate}).open_tls()
+        first.model_copy(update=whole).open_tls()
     with pytest.raises(MalformedError, match="not that of the certificate"):
         first.model_copy(update={"tls_key": second.tls_key}).open_tls()
     with pytest.raises(MalformedError, match="not that of the certificate"):

@@ -18,6 +18,7 @@ from sfrl_secure.errors import (
     UnavailableError,
 )
 from sfrl_secure.ids import Digest
+from sfrl_secure.limits import PROVE_ENTRIES_MAX, ROOTS_MAX
 from sfrl_secure.services.gatekeeper import proofs as proofs_module
 from sfrl_secure.services.gatekeeper.proofs import ProofBuilder
 from sfrl_secure.translog.entries import LoggedEntry
@@ -159,3 +160,28 @@ def test_a_round_is_shown_under_the_checkpoint_that_covers_it(sim: Simulator, bu
 def test_an_entry_whose_checkpoint_has_not_come_is_not_acknowledged(sim: Simulator, builder: ProofBuilder) -> None:
     with pytest.raises(UnavailableError, match="has not arrived"):
         builder.acknowledged(len(sim.log.raw))
+
+
+def test_more_entries_than_one_call_proves_are_asked_for_in_several(
+    sim: Simulator, asked: AskedLog, builder: ProofBuilder
+) -> None:
+    sim.open_round()
+    for _ in range(ROOTS_MAX):
+        sim.rotate_root()
+    answer = builder.open_round(SEGMENT, 0, 0)
+    assert [logged.index for logged in answer.roots] == sim.state.root_indices
+    assert max(len(indices) for indices, _ in asked.asked) <= PROVE_ENTRIES_MAX
+    assert sum(len(indices) for indices, _ in asked.asked) > PROVE_ENTRIES_MAX
+    # A chain with a gap proves nothing, so a root beyond what an answer holds is no answer.
+    sim.rotate_root()
+    with pytest.raises(UnavailableError, match="64"):
+        builder.open_round(SEGMENT, 0, 0)
+
+
+def test_roots_that_no_checkpoint_covers_yet_are_left_out(sim: Simulator, builder: ProofBuilder) -> None:
+    sim.open_round()
+    sim.log.witnessing = False
+    sim.rotate_root()
+    assert builder.open_round(SEGMENT, 0, 0).roots == ()
+    sim.log.witness()
+    assert len(builder.open_round(SEGMENT, 0, 0).roots) == 1

@@ -142,21 +142,21 @@ def test_a_decision_on_an_older_log_is_made_again(sim: Simulator) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason", "quoted"),
+    ("changes", "reason"),
     [
-        ({"state": "suspended"}, "participant_inactive", False),
-        ({"groups": ["orbiters"]}, "not_granted", True),
-        ({"clearance": 2}, "policy_denied", True),
+        ({"state": "suspended"}, "participant_inactive"),
+        ({"groups": ["orbiters"]}, "not_granted"),
+        ({"clearance": 2}, "policy_denied"),
     ],
 )
-def test_what_changed_meanwhile_decides(sim: Simulator, changes: dict[str, Any], reason: str, quoted: bool) -> None:
+def test_what_changed_meanwhile_decides(sim: Simulator, changes: dict[str, Any], reason: str) -> None:
     sim.open_round()
     gatekeeper = sim.gatekeeper()
     gatekeeper.view.is_held = True
     sim.record("rover-1", **changes)
     assert refused(gatekeeper, own(sim)).reason == reason
     (body,) = bodies(sim, UpdateRefused)
-    assert (body.reason, body.envelope is not None) == (reason, quoted)
+    assert (body.reason, body.evidence) == (reason, Evidence.LOG)
     assert sim.segment.rounds[1].admissions == {}
 
 

@@ -23,7 +23,7 @@ from simulator import (
 from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.errors import DeniedError
 from sfrl_secure.governance.statements import Evidence, PayloadFormat, UpdateRefused
-from sfrl_secure.governance.terms import RoundTerms, UpdateLimits
+from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, QuotaTerms, RoundTerms, UpdateLimits
 from sfrl_secure.ids import sha256
 from sfrl_secure.services.gatekeeper.admit import Submission
 from sfrl_secure.sparse.encode import pack_update
@@ -99,6 +99,32 @@ def closed(sim: Simulator) -> None:
     sim.close_round()
 
 
+def ended_by_order(sim: Simulator) -> None:
+    """The round is still open: nobody has closed it yet."""
+    first = sim.segment.rounds[1]
+    for name in ("rover-2", "rover-3", "rover-4"):
+        sim.admit(name, {1: 1})
+    sim.close_round()
+    sim.publish_model()
+    sim.open_round()
+    sim.roll_back(first.base_model)
+
+
+def second_in_a_window(sim: Simulator) -> Submission:
+    """Rover 1's update of the second round, a day less a minute after its first."""
+    sim.admit("rover-1", {0: 6, 3: -7, 17: 100})
+    closed(sim)
+    sim.open_round()
+    sim.clock.advance(DURATION_US // 2)
+    return own()(sim)
+
+
+def guarded(**bounds: Any) -> dict[str, Any]:
+    """Terms with a leakage gate."""
+    gate = {"nonzeros_min": 1, "weight_min": 1, "noise_std_min": 0, "rows": (), "labels": (), **bounds}
+    return {"terms": {"leakage": LeakageTerms(**gate)}}
+
+
 def full(sim: Simulator) -> None:
     for name in ("rover-2", "rover-3", "rover-4"):
         sim.admit(name, {1: 1})
@@ -144,6 +170,7 @@ when { context.weight == 78 && context.norm * 9223372036854775807 > 0 };
 WITH_RULES = {"rules": FORBIDS}
 WITH_FP32 = {"terms": {"value_types": ["fp32"]}}
 BIG = 2**20
+SIZE = len(payload_of(VALUES))
 OTHER = payload_of({0: 6, 3: -7, 17: 100})
 
 CASES = [
@@ -151,17 +178,19 @@ CASES = [
     Case("bad_signature", NONE, own(key=SigningKey.generate("ed25519")), quoted=False),
     Case("bad_signature", NONE, own(key_id=sha256(b"another key")), quoted=False),
     Case("bad_signature", NONE, own(participant="nobody"), quoted=False),
-    Case("participant_inactive", NONE, after(lambda sim: sim.record("rover-1", state="suspended")), quoted=False),
+    Case("participant_inactive", LOG, after(lambda sim: sim.record("rover-1", state="suspended"))),
     Case("wrong_peer", LOG, lambda sim: submission("rover-2", sim.update("rover-1"))),
     Case("wrong_federation", LOG, own(federation_id=sha256(b"another"))),
     Case("unknown_segment", LOG, own(segment="sand"), stream="log"),
     Case("not_granted", LOG, after(lambda sim: sim.record("rover-1", groups=["orbiters"]))),
     Case("not_granted", LOG, own(), sim={"terms": {"operations": ["fetch"]}}),
+    Case("halted", LOG, after(lambda sim: sim.halt())),
     Case("round_not_open", LOG, after(closed)),
+    Case("round_not_open", LOG, after(ended_by_order)),
     Case("round_not_open", LOG, own(round=2)),
     Case("wrong_prefix", LOG, own(round_opened=sha256(b"another history"))),
     Case("wrong_base", LOG, own(base_model=sha256(b"another model"))),
-    Case("deadline", NONE, after(lambda sim: sim.clock.advance(DURATION_US - MARGIN_US))),
+    Case("deadline", LOG, after(lambda sim: sim.clock.advance(DURATION_US - MARGIN_US))),
     Case("duplicate", LOG, after(lambda sim: sim.admit("rover-1", {1: 1}))),
     Case("round_full", LOG, after(full)),
     Case("suite_not_allowed", LOG, own(), sim={"suites": {"rover-1": "ed25519+ml-dsa-44"}}),
@@ -170,9 +199,14 @@ CASES = [
     Case("payload_too_large", LOG, own(payload_bytes=4_097)),
     Case("payload_too_large", LOG, own(payload_bytes=0)),
     Case("too_dense", LOG, own(values=dict.fromkeys(range(9), 1))),
-    Case("too_dense", LOG, own(nonzeros=0)),
+    Case("too_few_coordinates", LOG, own(nonzeros=0)),
+    Case("too_few_coordinates", LOG, own(), sim=guarded(nonzeros_min=4)),
     Case("weight_limit", LOG, own(weight=101)),
     Case("weight_limit", LOG, own(weight=0)),
+    Case("weight_limit", LOG, own(weight=9), sim=guarded(weight_min=10)),
+    Case("noise_too_small", LOG, own(noise_std=1), sim=guarded(noise_std_min=2)),
+    Case("quota_updates", LOG, second_in_a_window, sim={"terms": {"quota": QuotaTerms(DAY_US, 1, 2**20)}}),
+    Case("quota_bytes", LOG, second_in_a_window, sim={"terms": {"quota": QuotaTerms(DAY_US, 9, 2 * SIZE - 1)}}),
     Case("policy_denied", LOG, after(lambda sim: sim.record("rover-1", clearance=2))),
     Case("policy_denied", LOG, own(weight=4), sim=WITH_RULES, rule_ids=("no-light", "no-small")),
     Case("policy_error", LOG, own(weight=77), sim=WITH_RULES),
@@ -191,6 +225,9 @@ CASES = [
     Case("norm_limit", OBJECT, own(values=dict.fromkeys(range(5), BIG))),
     Case("magnitude_limit", OBJECT, own(values={0: 2 * BIG})),
     Case("tensor_not_allowed", OBJECT, own(values={0: 1, 20: 1})),
+    Case("leak_rows", OBJECT, own(), sim=guarded(rows=(LeakageBound("a.weight", 1, 3),))),
+    Case("leak_labels", OBJECT, own(), sim=guarded(labels=(LeakageBound("a.weight", 0, 2),))),
+    Case("leak_noise", OBJECT, own(noise_std=117), sim=guarded()),
     Case("policy_denied", OBJECT, own(values={0: 256}), sim=WITH_RULES, rule_ids=("no-loud",)),
     Case("policy_error", OBJECT, own(weight=78), sim=WITH_RULES),
 ]  # fmt: skip

@@ -59,7 +59,7 @@ class Caller:
 
 def test_every_method_is_for_participants_but_the_one_for_auditors(sim: Simulator) -> None:
     methods = {method.path.rsplit("/", 1)[1]: method.roles for method in sim.gatekeeper().servicer.methods()}
-    for_participants = {"GetRound", "FetchModel", "SubmitUpdate", "GetReceipt"}
+    for_participants = {"GetRound", "FetchModel", "SubmitUpdate", "GetReceipt", "WithdrawUpdate", "RecordDecision"}
     assert methods.keys() == for_participants | {"FetchObject"}
     assert {methods[name] for name in for_participants} == {frozenset({"participant"})}
 
@@ -144,7 +144,7 @@ def test_only_so_many_wait(sim: Simulator) -> None:
     servicer = caller.servicer
     few = GatekeeperServicer(
         caller.gatekeeper.view, servicer._admitter, servicer._refuser, servicer._proofs, servicer._fetches,
-        sim.objects, sim.clock, waiters_max=1,
+        servicer._words, sim.objects, sim.clock, waiters_max=1,
     )  # fmt: skip
     caller.servicer = few
     answers: list[object] = []

@@ -14,6 +14,9 @@ from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.crypto.possession import prove_possession
 from sfrl_secure.governance.build import (
     build_genesis,
+    build_join,
+    build_key_revocation,
+    build_order,
     build_participant,
     build_root,
     build_rules,
@@ -22,9 +25,17 @@ from sfrl_secure.governance.build import (
 )
 from sfrl_secure.governance.documents import Document, RootDocument, Signatory, Thresholds, parse_document
 from sfrl_secure.governance.manifest import ModelManifest, TensorSpec
+from sfrl_secure.governance.orders import OrderAction, ReaggregateTarget
 from sfrl_secure.governance.origin import origin_of
 from sfrl_secure.governance.root import GenesisDocument, parse_root
-from sfrl_secure.governance.terms import ModelTerms, RoundTerms, UpdateLimits
+from sfrl_secure.governance.terms import (
+    LeakageBound,
+    LeakageTerms,
+    ModelTerms,
+    QuotaTerms,
+    RoundTerms,
+    UpdateLimits,
+)
 from sfrl_secure.ids import Digest, parse_spiffe_id, sha256
 from sfrl_secure.translog.note import ED25519, ML_DSA_44_COSIGNATURE, verifier_key
 
@@ -33,11 +44,15 @@ UNTIL_US = NOW_US + 86_400_000_000
 
 SHORT_TYPES = {
     "root": "application/vnd.sfrl.root.v1+json",
+    "next-root": "application/vnd.sfrl.root.v1+json",
     "genesis": "application/vnd.sfrl.genesis.v1+json",
     "services": "application/vnd.sfrl.services.v1+json",
     "rules": "application/vnd.sfrl.rules.v1+json",
     "segment-terms": "application/vnd.sfrl.segment-terms.v1+json",
     "participant": "application/vnd.sfrl.participant.v1+json",
+    "join": "application/vnd.sfrl.join.v1+json",
+    "key-revocation": "application/vnd.sfrl.key-revocation.v1+json",
+    "order": "application/vnd.sfrl.order.v1+json",
 }
 
 
@@ -49,6 +64,7 @@ class Federation:
     gatekeeper: SigningKey
     auditor: SigningKey
     rover: SigningKey
+    token: SigningKey
     thresholds: Thresholds = field(default_factory=lambda: Thresholds(root=3, governance=2, enrolment=2, revocation=1))
 
     now_us = NOW_US
@@ -72,11 +88,15 @@ class Federation:
         self.root_envelope = self.sign(RootDocument.payload_type, self.root_raw, *self.operators)
         self.raw: Mapping[str, bytes] = {
             "root": self.root_raw,
+            "next-root": self.next_root(),
             "genesis": build_genesis(root_envelope=self.root_envelope, log_keys=self.log_keys),
             "services": self.services(),
             "rules": self.rules(),
             "segment-terms": self.terms(),
             "participant": self.participant(),
+            "join": self.join(),
+            "key-revocation": self.key_revocation(),
+            "order": self.order(),
         }
         self.genesis = self.parse("genesis", self.raw["genesis"])
         assert isinstance(self.genesis, GenesisDocument)
@@ -88,6 +108,20 @@ class Federation:
     def parse(self, kind: str, raw: bytes) -> Document:
         """Parse by the short name of the kind."""
         return parse_document(SHORT_TYPES[kind], raw)
+
+    def next_root(self, **changes: Any) -> bytes:
+        """Build version 2 of root; as it is, another document with the same operators."""
+        given = {
+            "federation_id": self.id,
+            "version": 2,
+            "previous": self.root.digest,
+            "expires_us": UNTIL_US + 1,
+            "trust_domain": self.root.trust_domain,
+            "log_host": self.root.log_host,
+            "operators": self.root.operators,
+            "thresholds": self.thresholds,
+        }
+        return build_root(**(given | changes))
 
     def services(self, **changes: Any) -> bytes:
         """Build a services document."""
@@ -112,6 +146,14 @@ class Federation:
             "model": ModelTerms(MANIFEST, 16, sha256(b"initial")),
             "tensors": ["a.bias", "b.weight"],
             "limits": UpdateLimits(65_536, 20, 2**40, 2**30, 1_000),
+            "quota": QuotaTerms(3_600_000_000, 10, 600_000),
+            "leakage": LeakageTerms(
+                2,
+                8,
+                3,
+                rows=(LeakageBound("b.weight", 1, 2), LeakageBound("b.weight", 2, 1)),
+                labels=(LeakageBound("a.bias", 0, 2),),
+            ),
             "round_terms": RoundTerms(60_000_000, 2, 5, 100),
             "evidence_days": 30,
             "retention_days": 90,
@@ -132,6 +174,41 @@ class Federation:
         if "possession" not in given:
             given["possession"] = prove_possession(self.rover, self.id, given["name"])
         return build_participant(**given)
+
+    def join(self, **changes: Any) -> bytes:
+        """Build an invitation."""
+        given = {
+            "federation_id": self.id,
+            "expires_us": UNTIL_US,
+            "name": "rover-1",
+            "join_key": self.token.public_key,
+            "clearance": 5,
+            "groups": ["rovers"],
+            "record_expires_us": UNTIL_US,
+        }
+        return build_join(**(given | changes))
+
+    def key_revocation(self, **changes: Any) -> bytes:
+        """Build the revocation of a TLS key."""
+        given = {
+            "federation_id": self.id,
+            "expires_us": UNTIL_US,
+            "spiffe_id": parse_spiffe_id("spiffe://mars.example/participant/rover-1"),
+            "spki_sha256": sha256(b"spki"),
+            "reason": "lost with the arm",
+        }
+        return build_key_revocation(**(given | changes))
+
+    def order(self, **changes: Any) -> bytes:
+        """Build an order: of the actions, the one with the largest target."""
+        given = {
+            "federation_id": self.id,
+            "expires_us": UNTIL_US,
+            "segment": "rocks",
+            "action": OrderAction.REAGGREGATE,
+            "target": ReaggregateTarget(3, ("rover-1", "rover-2")),
+        }
+        return build_order(**(given | changes))
 
 
 MANIFEST = ModelManifest(
@@ -154,6 +231,7 @@ def federation() -> Federation:
         gatekeeper=SigningKey.generate(hybrid),
         auditor=SigningKey.generate(plain),
         rover=SigningKey.generate(plain),
+        token=SigningKey.generate(plain),
     )
 
 
@@ -183,5 +261,9 @@ def build(federation: Federation) -> Callable[..., Document]:
         "rules": federation.rules,
         "segment-terms": federation.terms,
         "participant": federation.participant,
+        "join": federation.join,
+        "key-revocation": federation.key_revocation,
+        "order": federation.order,
+        "next-root": federation.next_root,
     }
     return lambda kind, **changes: federation.parse(kind, builders[kind](**changes))

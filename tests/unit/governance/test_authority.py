@@ -20,12 +20,31 @@ from sfrl_secure.governance.authority import (
 from sfrl_secure.governance.build import build_root
 from sfrl_secure.governance.documents import Document, Signatory, Thresholds
 from sfrl_secure.governance.manifest import ModelManifest, TensorSpec
+from sfrl_secure.governance.orders import (
+    AcceptTarget,
+    ExcludeTarget,
+    NoTarget,
+    OrderAction,
+    OrderTarget,
+    OverrideTarget,
+    ReaggregateTarget,
+    RollbackTarget,
+)
 from sfrl_secure.governance.root import parse_root
 from sfrl_secure.governance.terms import ModelTerms
 from sfrl_secure.ids import parse_spiffe_id, sha256
 
-SERIES = ("services", "rules", "segment-terms", "participant")
+SERIES = ("services", "rules", "segment-terms", "participant", "join", "order")
 Build = Callable[..., Document]
+TARGETS: dict[OrderAction, OrderTarget] = {
+    OrderAction.HALT: NoTarget(),
+    OrderAction.RESUME: NoTarget(),
+    OrderAction.EXCLUDE: ExcludeTarget(sha256(b"update")),
+    OrderAction.ROLLBACK: RollbackTarget(sha256(b"model")),
+    OrderAction.REAGGREGATE: ReaggregateTarget(7, ()),
+    OrderAction.ACCEPT: AcceptTarget(41, "late"),
+    OrderAction.OVERRIDE: OverrideTarget(sha256(b"decision"), 2),
+}
 
 
 def reason_of(refused: pytest.ExceptionInfo[DeniedError]) -> str:
@@ -63,7 +82,11 @@ def test_each_type_has_its_own_threshold(build: Build) -> None:
         )
     )
     assert threshold_of(root, root) == 4
-    assert [threshold_of(build(kind), root) for kind in SERIES] == [3, 3, 3, 2]
+    assert [threshold_of(build(kind), root) for kind in SERIES] == [3, 3, 3, 2, 2, 3]
+    assert threshold_of(build("key-revocation"), root) == 1
+    for action in OrderAction:
+        order = build("order", action=action, target=TARGETS[action])
+        assert threshold_of(order, root) == (1 if action is OrderAction.HALT else 3), action
     assert threshold_of(build("participant", state="suspended"), root) == 2
     assert threshold_of(build("participant", state="revoked"), root) == 1
 
@@ -73,6 +96,15 @@ def test_one_operator_revokes_where_two_enrol(federation, build: Build) -> None:
     assert authority_of(federation, revoked, "bob") == ("bob",)
     with pytest.raises(DeniedError):
         authority_of(federation, build("participant", state="suspended"), "bob")
+
+
+def test_one_operator_halts_and_revokes_a_key_where_two_resume(federation, build: Build) -> None:
+    halt = build("order", action=OrderAction.HALT, target=NoTarget())
+    resume = build("order", action=OrderAction.RESUME, target=NoTarget())
+    assert authority_of(federation, halt, "bob") == ("bob",)
+    assert authority_of(federation, build("key-revocation"), "eve") == ("eve",)
+    with pytest.raises(DeniedError):
+        authority_of(federation, resume, "bob")
 
 
 def test_one_operator_does_not_count_twice(federation, build: Build) -> None:

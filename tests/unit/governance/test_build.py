@@ -9,7 +9,7 @@ from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.build import build_genesis, build_root
 from sfrl_secure.governance.documents import RootDocument, Thresholds
-from sfrl_secure.governance.terms import RoundTerms, SegmentTerms
+from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, QuotaTerms, RoundTerms, SegmentTerms
 
 
 def test_the_same_arguments_give_the_same_bytes(federation) -> None:
@@ -21,7 +21,7 @@ def test_the_same_arguments_give_the_same_bytes(federation) -> None:
 def test_documents_are_text_that_people_can_read(federation) -> None:
     for kind, raw in federation.raw.items():
         lines = raw.decode("ascii").splitlines()
-        assert lines[1] == f' "type": "{kind}",'
+        assert lines[1] == f' "type": "{kind.removeprefix("next-")}",'
         assert len(lines) > 5
 
 
@@ -47,6 +47,13 @@ def test_terms_allow_all_tensors_unless_they_name_some(federation) -> None:
         ("services", {"services": []}),
         ("rules", {"cedar": "permit (principal, action, resource);"}),
         ("rules", {"version": 0}),
+        ("terms", {"leakage": LeakageTerms(1, 1, 0, (LeakageBound("a.bias", 1, 1),), ())}),
+        ("terms", {"quota": QuotaTerms(1, 1, 1)}),
+        ("services", {"key_exchange": []}),
+        ("join", {"name": "Rover"}),
+        ("key_revocation", {"reason": "\n"}),
+        ("next_root", {"version": 1}),
+        ("next_root", {"federation_id": None}),
     ],
 )
 def test_what_could_have_no_effect_is_not_built(federation, kind: str, changes: dict[str, Any]) -> None:

@@ -13,16 +13,21 @@ from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.documents import (
     DOCUMENT_TYPES,
     GenesisDocument,
+    JoinDocument,
+    KeyRevocation,
+    Order,
     ParticipantRecord,
     RootDocument,
     RulesDocument,
     ServicesDocument,
     parse_document,
 )
-from sfrl_secure.governance.terms import SegmentTerms
-from sfrl_secure.ids import ZERO_DIGEST, sha256
+from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, QuotaTerms, SegmentTerms
+from sfrl_secure.ids import ZERO_DIGEST, parse_spiffe_id, sha256
 
-KINDS = ("root", "genesis", "services", "rules", "segment-terms", "participant")
+KINDS = (
+    "root", "genesis", "services", "rules", "segment-terms", "participant", "join", "key-revocation", "order",
+)  # fmt: skip
 Path = tuple[str | int, ...]
 Change = Callable[[bytes, Path, object], bytes]
 
@@ -59,7 +64,8 @@ def test_each_document_knows_its_series(federation) -> None:
     series = [federation.parse(kind, federation.raw[kind]).series for kind in KINDS]
     assert series == [
         ("root", ""), ("genesis", ""), ("services", ""), ("rules", ""),
-        ("segment-terms", "rocks"), ("participant", "rover-1"),
+        ("segment-terms", "rocks"), ("participant", "rover-1"), ("join", "rover-1"),
+        ("key-revocation", sha256(b"spki").hex()), ("order", "rocks"),
     ]  # fmt: skip
 
 
@@ -70,6 +76,14 @@ def test_documents_carry_what_was_built(federation) -> None:
     assert terms.operations == {"fetch", "submit"}
     assert terms.tensors == ("a.bias", "b.weight")
     assert terms.allowed_tensor_indices == {1, 2}
+    assert terms.quota == QuotaTerms(window_us=3_600_000_000, updates_max=10, bytes_max=600_000)
+    assert terms.leakage == LeakageTerms(
+        nonzeros_min=2,
+        weight_min=8,
+        noise_std_min=3,
+        rows=(LeakageBound("b.weight", axis=1, least=2), LeakageBound("b.weight", axis=2, least=1)),
+        labels=(LeakageBound("a.bias", axis=0, least=2),),
+    )
     assert (terms.model.grid_exponent, terms.model.manifest.constants["ln_centre"]) == (16, (1, -2, 3))
     assert (terms.limits.nonzeros_max, terms.round.cohort_max) == (20, 5)
     assert (terms.evidence_days, terms.retention_days) == (30, 90)
@@ -88,6 +102,18 @@ def test_documents_carry_what_was_built(federation) -> None:
     rules = federation.parse("rules", federation.raw["rules"])
     assert isinstance(rules, RulesDocument)
     assert rules.cedar == json.loads(federation.raw["rules"])["cedar"]
+    services = federation.parse("services", federation.services(key_exchange=["X25519MLKEM768"]))
+    assert isinstance(services, ServicesDocument)
+    assert services.key_exchange == {"X25519MLKEM768"}
+    join = federation.parse("join", federation.raw["join"])
+    assert isinstance(join, JoinDocument)
+    assert join.join_key == federation.token.public_key
+    assert (join.name, join.clearance, join.groups) == ("rover-1", 5, {"rovers"})
+    assert join.record_expires_us == federation.until_us
+    revocation = federation.parse("key-revocation", federation.raw["key-revocation"])
+    assert isinstance(revocation, KeyRevocation)
+    assert revocation.spki_sha256 == sha256(b"spki")
+    assert (revocation.spiffe_id.name, revocation.reason) == ("rover-1", "lost with the arm")
 
 
 def test_a_service_is_found_by_its_key_and_an_auditor_is_not(federation) -> None:
@@ -96,6 +122,17 @@ def test_a_service_is_found_by_its_key_and_an_auditor_is_not(federation) -> None
     found = services.service_by_key(federation.gatekeeper.public_key.key_id)
     assert found == services.services[0]
     assert services.service_by_key(federation.auditor.public_key.key_id) is None
+    assert services.auditor_by_key(federation.auditor.public_key.key_id) == services.auditors[0]
+    assert services.auditor_by_key(federation.gatekeeper.public_key.key_id) is None
+
+
+def test_a_signatory_is_found_by_its_whole_spiffe_id(federation) -> None:
+    services = federation.parse("services", federation.raw["services"])
+    assert isinstance(services, ServicesDocument)
+    for named in (services.services[0], services.auditors[0]):
+        assert services.signatory(named.spiffe_id) == named
+    assert services.signatory(parse_spiffe_id("spiffe://mars.example/service/aggregator/g1")) is None
+    assert services.signatory(parse_spiffe_id("spiffe://venus.example/auditor/ada")) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -263,6 +300,9 @@ def test_a_changed_value_parses_or_is_malformed(federation, change: Change, data
 
 
 def test_every_kind_has_its_payload_type() -> None:
-    kinds = (RootDocument, GenesisDocument, ServicesDocument, RulesDocument, SegmentTerms, ParticipantRecord)
+    kinds = (
+        RootDocument, GenesisDocument, ServicesDocument, RulesDocument, SegmentTerms, ParticipantRecord, JoinDocument,
+        KeyRevocation, Order,
+    )  # fmt: skip
     assert {kind.payload_type for kind in kinds} == DOCUMENT_TYPES
     assert len(DOCUMENT_TYPES) == len(KINDS)

@@ -1,4 +1,4 @@
-"""A key id never serves two names: operators, services, auditors and participants share one space."""
+"""A key id never serves two names: operators, services, auditors, participants and joins share one space."""
 
 from __future__ import annotations
 
@@ -86,8 +86,58 @@ def test_a_check_and_a_refused_claim_record_nothing(federation, build: Build) ->
     owners.check(build("participant", name="rover-3", key=fresh, possession=b""))
 
 
+def test_a_join_key_served_nothing_before(federation, build: Build) -> None:
+    owners = KeyOwners()
+    owners.claim(federation.genesis)
+    owners.claim(build("services"))
+    owners.claim(build("participant"))
+    owners.claim(build("join"))
+    used = {
+        "its own earlier join's": build("join", version=2),
+        "another join's": build("join", name="rover-2"),
+        "the invited participant's": build("join", join_key=federation.rover.public_key),
+        "an operator's": build("join", join_key=federation.operators["bob"].public_key),
+        "an auditor's": build("join", join_key=federation.auditor.public_key),
+    }
+    for whose, join in used.items():
+        with pytest.raises(DeniedError) as refused:
+            owners.check(join)
+        assert refused.value.reason == "key_reused", whose
+    owners.claim(build("join", version=2, join_key=SigningKey.generate("ed25519").public_key))
+
+
+def test_a_join_key_serves_nothing_else_later(federation, build: Build) -> None:
+    owners = KeyOwners()
+    owners.claim(build("join"))
+    token = federation.token.public_key
+    for document in (
+        build("participant", key=token, possession=b""),
+        build("services", auditors=[Signatory(parse_spiffe_id("spiffe://mars.example/auditor/rover-1"), token)]),
+        build("next-root", operators={**federation.root.operators, "bob": token}),
+    ):
+        with pytest.raises(DeniedError):
+            owners.check(document)
+
+
+def test_a_later_root_claims_its_operators_keys(federation, build: Build) -> None:
+    owners = KeyOwners()
+    owners.claim(federation.genesis)
+    new = SigningKey.generate("ed25519").public_key
+    operators = {"ann": federation.root.operators["ann"], "bob": new, "zoe": federation.auditor.public_key}
+    owners.claim(build("next-root", operators=operators))
+    with pytest.raises(DeniedError):
+        owners.check(build("participant", key=new, possession=b""))
+    # Who left keeps his key to himself, and nobody takes over another operator's.
+    left = federation.root.operators["eve"]
+    with pytest.raises(DeniedError):
+        owners.check(build("participant", key=left, possession=b""))
+    with pytest.raises(DeniedError):
+        owners.check(build("next-root", version=3, operators={**operators, "ann": left}))
+    owners.check(build("next-root", version=3, operators={**operators, "eve": left}))
+
+
 def test_documents_without_keys_claim_nothing(build: Build) -> None:
     owners = KeyOwners()
-    for kind in ("rules", "segment-terms"):
+    for kind in ("rules", "segment-terms", "order", "key-revocation"):
         owners.claim(build(kind))
     owners.claim(build("participant"))

@@ -23,13 +23,15 @@ from sfrl_secure.ids import sha256
 
 ROVER = Subject("rover-1", 5, frozenset({"rovers", "north"}))
 ROCKS = ("rocks", 3)
-FACTS = HeaderFacts(7, 2, 10, 900, 250_000, "int8", "free", "ed25519")
+FACTS = HeaderFacts(7, 2, 10, 900, 250_000, "int8", "free", "ed25519", 3)
 MEASURED = MeasuredPolicyFacts(1_000, 600, ("a.weight", "b.weight"))
 PERMIT = '@id("all") permit (principal, action, resource);\n'
 
 
 def policy_of(cedar: str) -> AdmissionPolicy:
-    return AdmissionPolicy(parse_rules(build_rules(federation_id=sha256(b"f"), expires_us=1, cedar=cedar)))
+    # Unreviewed: what a review would refuse has to deny where it is in force all the same.
+    raw = build_rules(federation_id=sha256(b"f"), expires_us=1, cedar=cedar, review=False)
+    return AdmissionPolicy(parse_rules(raw))
 
 
 def submit(cedar: str, subject: Subject = ROVER, facts: HeaderFacts = FACTS) -> PolicyDecision:

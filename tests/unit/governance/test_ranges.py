@@ -13,6 +13,16 @@ Range = tuple[list[object], list[object]]
 
 GROUPS_64 = [f"g{i:02}" for i in range(64)]
 GROUPS_65 = [f"g{i:02}" for i in range(65)]
+NAMES_500 = [f"p{i:03}" for i in range(500)]
+
+
+def bound(tensor: str, axis: int = 0, least: int = 1) -> dict[str, object]:
+    return {"tensor": tensor, "axis": axis, "min": least}
+
+
+def bounds(*places: str) -> list[dict[str, object]]:
+    return [bound(name, int(axis)) for name, axis in (place.split() for place in places)]
+
 
 HEADER: dict[str, Range] = {
     "type": ([], ["Rules", ""]),
@@ -25,7 +35,8 @@ HEADER: dict[str, Range] = {
 # Path of the field, its steps joined by blanks: (taken, refused).
 RANGES: dict[str, dict[str, Range]] = {
     "root": {
-        "version": ([1], [0, 2]),
+        # A later version names its federation, which this one does not: see next-root.
+        "version": ([1], [0, 2, True]),
         "previous": ([], ["00" * 31 + "01", "00" * 31]),
         "expires_us": ([1, 2**63 - 1], [0, 2**63]),
         "trust_domain": (["m", "a" * 128], ["", "Mars", "a" * 129, "-a", "a/b"]),
@@ -36,6 +47,12 @@ RANGES: dict[str, dict[str, Range]] = {
         "thresholds governance": ([1, 3], [0, 4]),
         "thresholds enrolment": ([1, 3], [0, 4]),
         "thresholds revocation": ([1, 3], [0, 4]),
+    },
+    "next-root": HEADER | {
+        "type": ([], ["roots", ""]),
+        # Version 1 has no federation id and none before it.
+        "version": ([2, 2**63 - 1], [0, 1, 2**63, True]),
+        "thresholds root": ([1, 3], [0, 4, -1]),
     },
     "genesis": {
         "type": ([], ["root"]),
@@ -51,6 +68,10 @@ RANGES: dict[str, dict[str, Range]] = {
     "services": HEADER | {
         "services": ([], [[]]),
         "auditors": ([[]], []),
+        "key_exchange": (
+            [["X25519"], ["X25519MLKEM768"], ["X25519", "X25519MLKEM768"]],
+            [[], ["X25519MLKEM768", "X25519"], ["X25519", "X25519"], ["x25519"], ["P-256"]],
+        ),
         "services 0 spiffe_id": (
             ["spiffe://mars.example/service/aggregator/g1", "spiffe://mars.example/service/verifier/v"],
             ["spiffe://mars.example/auditor/ada", "spiffe://mars.example/service/miner/g1", "https://mars.example/x/y/z"],
@@ -76,11 +97,39 @@ RANGES: dict[str, dict[str, Range]] = {
         "state": (["active", "suspended", "revoked"], ["ACTIVE", ""]),
         "reason": (["", "x" * 200, "a ~"], ["x" * 201, "a\nb", "é", "\x7f"]),
     },
+    "join": HEADER | {
+        "name": (["r", "r" * 64, "r.2-x"], ["", "r" * 65, "Rover", "-r", "r."]),
+        # As for any key: its length, its alphabet, and no point of small order.
+        "join_key": ([], ["", "00" * 31, "0" * 63, "zz" * 32, "00" * 33, "01" + "00" * 31]),
+        "clearance": ([0, 10**6], [-1, 10**6 + 1]),
+        "groups": ([[], ["a"], GROUPS_64], [["b", "a"], ["a", "a"], ["A"], GROUPS_65]),
+        "record_expires_us": ([1, 2**63 - 1], [0, -1, 2**63]),
+    },
+    "key-revocation": HEADER | {
+        "version": ([1], [0, 2, 2**63]),
+        "previous": ([], ["00" * 31 + "01", "ab" * 32]),
+        "spiffe_id": (
+            ["spiffe://mars.example/operator/ann", "spiffe://mars.example/service/verifier/v"],
+            ["", "https://mars.example/x/y/z", "spiffe://mars.example/miner/m", "spiffe://" + "a" * 250 + "/auditor/a"],
+        ),
+        "spki_sha256": (["00" * 32], ["", "ab" * 31, "AB" * 32]),
+        "reason": (["", "x" * 200, "a ~"], ["x" * 201, "a\nb", "é"]),
+    },
+    "order": HEADER | {
+        "segment": (["-" * 64, "a"], ["", "a_b", "a" * 65, "A"]),
+        "action": ([], ["", "HALT", "delete", "halt", "exclude", "rollback", "accept", "override"]),
+        "target from_round": ([1, 2**31], [0, -1, 2**31 + 1]),
+        "target reveals": ([[], NAMES_500], [["b", "a"], ["a", "a"], ["A"], [""], [*NAMES_500, "q"]]),
+        "reason": (["", "x" * 200, "a ~"], ["x" * 201, "a\nb", "é"]),
+    },
     "segment-terms": HEADER | {
         "segment": (["-" * 64, "a"], ["", "a_b", "a" * 65, "A"]),
         "sensitivity": ([0, 10**6], [-1, 10**6 + 1]),
         "groups": ([["a"], GROUPS_64], [[], ["b", "a"], ["a", "a"], ["a b"], GROUPS_65]),
-        "operations": ([[], ["fetch"], ["fetch", "submit"]], [["submit", "fetch"], ["fetch", "fetch"], ["delete"]]),
+        "operations": (
+            [[], ["fetch"], ["record"], ["fetch", "record", "submit"]],
+            [["submit", "fetch"], ["fetch", "fetch"], ["delete"]],
+        ),
         "model manifest tensors": ([], [[]]),
         "model manifest tensors 0 name": (["A" * 128, "a/b_c-d.e"], ["", "a b", "A" * 129, "a.bias", "a\n"]),
         "model manifest tensors 0 shape": (
@@ -98,11 +147,32 @@ RANGES: dict[str, dict[str, Range]] = {
         "support_modes": ([], [[], ["mask"], ["free", "free"]]),
         "suites": ([["ed25519"]], [[], ["rsa"], ["ed25519+ml-dsa-44", "ed25519"]]),
         "limits payload_bytes_max": ([1, 4_194_304], [0, 4_194_305]),
-        "limits nonzeros_max": ([1, 24], [0, 25]),
+        # Two is leakage.nonzeros_min, and weight_max has weight_min below it.
+        "limits nonzeros_max": ([2, 24], [0, 1, 25]),
         "limits norm_max": ([1, 2**62], [0, 2**62 + 1]),
         "limits magnitude_max": ([1, 2**40], [0, 2**40 + 1]),
         # The cohort is 5 at most, and 5 * 838,860 is the last multiple below 2**22.
-        "limits weight_max": ([1, 838_860], [0, 838_861]),
+        "limits weight_max": ([8, 838_860], [0, 7, 838_861]),
+        "quota window_us": ([10**6, 2_678_400_000_000], [10**6 - 1, 2_678_400_000_001]),
+        "quota updates_max": ([1, 10**6], [0, 10**6 + 1]),
+        "quota bytes_max": ([1, 2**53], [0, 2**53 + 1]),
+        "leakage nonzeros_min": ([1, 20], [0, 21]),
+        "leakage weight_min": ([1, 1_000], [0, 1_001]),
+        "leakage noise_std_min": ([0, 2**40], [-1, 2**40 + 1]),
+        "leakage rows": (
+            [[], bounds("a.bias 0", "b.weight 1", "b.weight 2")],
+            [
+                bounds("b.weight 2", "b.weight 1"), bounds("b.weight 1", "b.weight 1"),
+                bounds("b.weight 0", "a.bias 0"), bounds("b.bias 0"), [bound("a.bias")] * 17,
+            ],
+        ),
+        "leakage rows 0 axis": ([0, 1], [-1, 2]),
+        "leakage rows 1 axis": ([2], [3]),
+        "leakage rows 0 min": ([1, 2], [0, 3]),
+        "leakage labels": ([[], bounds("a.bias 0", "b.weight 2")], [bounds("b.weight 1", "b.weight 1")]),
+        "leakage labels 0 tensor": ([], ["a.weights", "", "x" * 129]),
+        "leakage labels 0 axis": ([0], [-1, 1]),
+        "leakage labels 0 min": ([1, 4], [0, 5]),
         "round duration_us": ([10**6, 10**15], [10**6 - 1, 10**15 + 1]),
         "round cohort_min": ([1, 5], [0, 6]),
         # The weight is 1,000 at most, and 1,000 * 4,194 is the last multiple below 2**22.
@@ -134,7 +204,8 @@ def test_a_field_takes_its_range_and_nothing_beyond(federation, change: Change, 
 
 
 def test_a_cohort_is_bounded_by_itself_too(federation, change: Change) -> None:
-    raw = change(federation.raw["segment-terms"], ("limits", "weight_max"), 1)
+    raw = change(federation.raw["segment-terms"], ("leakage", "weight_min"), 1)
+    raw = change(raw, ("limits", "weight_max"), 1)
     federation.parse("segment-terms", change(raw, ("round", "cohort_max"), 500))
     with pytest.raises(MalformedError):
         federation.parse("segment-terms", change(raw, ("round", "cohort_max"), 501))

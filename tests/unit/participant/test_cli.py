@@ -1,4 +1,4 @@
-"""`sfrl fetch` and `sfrl submit` by hand, over a gatekeeper in memory."""
+"""`sfrl fetch`, `submit`, `withdraw`, `complain` and `record` by hand, over a gatekeeper in memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ import typer
 from simulator import GRID, MANIFEST, SEGMENT, Simulator
 from typer.testing import CliRunner
 
+from sfrl_secure.cli import record
 from sfrl_secure.cli.participant import UPDATE_FILE_BYTES_MAX, read_update, register, write_model
-from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError, RoundStateError
+from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError, RoundStateError, UnavailableError
+from sfrl_secure.governance.statements import DecisionRecorded
+from sfrl_secure.governance.terms import LeakageBound, LeakageTerms
 from sfrl_secure.ids import sha256
 from sfrl_secure.participant.receipts import open_receipt
 from sfrl_secure.participant.sdk import Participant
+from sfrl_secure.participant.sent import parse_complaint
 from sfrl_secure.wire.receipts import ReceiptKind
 
 
@@ -26,11 +30,13 @@ def run(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run a command as rover-1; give its one JSON object."""
     app = typer.Typer()
     register(app)
+    app.add_typer(record.app, name="record")
     monkeypatch.setattr(Participant, "from_profile", lambda path: sim.participant("rover-1"))
 
-    def run_command(*arguments: str) -> Any:
+    def run_command(*arguments: str, wait: bool = True) -> Any:
+        waiting = ["--wait", "0"] if wait else []
         result = CliRunner().invoke(
-            app, [*arguments, "--profile", "p.toml", "--segment", SEGMENT, "--wait", "0", "--json"]
+            app, [*arguments, "--profile", "p.toml", "--segment", SEGMENT, *waiting, "--json"]
         )
         if result.exception is not None:
             raise result.exception
@@ -163,3 +169,105 @@ def test_integers_of_every_width_become_int64(tmp_path: Path) -> None:
 def test_a_model_goes_into_an_npz(sim: Simulator, tmp_path: Path) -> None:
     with pytest.raises(MalformedError, match=r"\.npz"):
         write_model(tmp_path / "model.bin", sim.initial)
+
+
+# Withdrawals, complaints, decisions
+
+
+def test_withdraw_takes_the_newest_back_and_says_the_same_again(sim: Simulator, run: Any, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no receipt"):
+        run("withdraw", wait=False)
+    sim.open_round()
+    sent = run("submit", "--update", str(update_file(tmp_path)), "--weight", "1", "--receipt", "none")
+    said = run("withdraw", wait=False)
+    assert (said["round"], said["update"], said["index"]) == (1, sent["statement_digest"], sent["index"] + 1)
+    assert run("withdraw", "--round", "1", wait=False) == said
+    with pytest.raises(NotFoundError):
+        run("withdraw", "--round", "2", wait=False)
+
+
+def test_complain_writes_the_signed_update_and_only_where_none_was_acknowledged(
+    sim: Simulator, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim.open_round()
+    out = tmp_path / "complaint.json"
+    with pytest.raises(NotFoundError, match="nothing to complain of"):
+        run("complain", "--out", str(out), wait=False)
+    with monkeypatch.context() as away:
+        away.setattr("sfrl_secure.rpc.clients.GatekeeperClient.submit", _unavailable)
+        with pytest.raises(UnavailableError):
+            run("submit", "--update", str(update_file(tmp_path)), "--weight", "1")
+    said = run("complain", "--out", str(out), wait=False)
+    _, envelope, update = parse_complaint(out.read_bytes())
+    assert (said["round"], said["update"], said["out"]) == (update.round, envelope.digest.hex(), str(out))
+    run("submit", "--update", str(update_file(tmp_path)), "--weight", "1", "--receipt", "none")
+    with pytest.raises(NotFoundError, match="nothing to complain of"):
+        run("complain", "--out", str(out), wait=False)
+
+
+def _unavailable(*_arguments: object, **_options: object) -> None:
+    raise UnavailableError("away")
+
+
+def test_submit_refuses_here_what_would_betray_examples(sim: Simulator, run: Any, tmp_path: Path) -> None:
+    gate = LeakageTerms(1, 1, 0, (), (LeakageBound("a.weight", 0, 2),))
+    sim.publish_terms(leakage=gate)
+    sim.open_round()
+    size = len(sim.log.raw)
+    with pytest.raises(DeniedError) as denied:
+        run("submit", "--update", str(update_file(tmp_path)), "--weight", "1")
+    assert (denied.value.reason, len(sim.log.raw)) == ("leak_labels", size)
+    both = update_file(tmp_path, values=np.array([0.5, 0.25]))
+    with pytest.raises(DeniedError) as denied:
+        run("submit", "--update", str(both), "--weight", "1", "--noise-std", "1.5")
+    assert (denied.value.reason, len(sim.log.raw)) == ("leak_noise", size)
+    run("submit", "--update", str(both), "--weight", "1", "--noise-std", "0.25", "--receipt", "none")
+    assert sim.segment.rounds[1].admissions["rover-1"].update.noise_std == 2**14
+
+
+def decide(run: Any, folder: Path, *arguments: str, model: str, **options: Any) -> Any:
+    (folder / "input.bin").write_bytes(b"a rock")
+    given = ("--input", str(folder / "input.bin"), "--model", model, "--class", "4", "--confidence", "0.5")
+    return run("record", "decision", *given, *arguments, **options)
+
+
+def test_record_decision_and_its_opening(sim: Simulator, run: Any, tmp_path: Path) -> None:
+    sim.open_round()
+    more = ("--latents", "9,2", "--attribution", "7=0.25", "--attribution", "3=-1.5")
+    said = decide(run, tmp_path, *more, model=sim.segment.model.hex())
+    body = sim.log.statement_at(said["index"]).body
+    assert isinstance(body, DecisionRecorded)
+    assert (body.decision.active_latents, body.decision.predicted_class) == ((2, 9), 4)
+    assert [(each.feature, each.share_ppm) for each in body.decision.attributions] == [(3, -1_500_000), (7, 250_000)]
+    assert said["statement_digest"] == body.envelope.digest.hex()
+    app = typer.Typer()
+    app.add_typer(record.app, name="record")
+    (tmp_path / "other.bin").write_bytes(b"a stone")
+    for name, is_it in (("input.bin", True), ("other.bin", False)):
+        arguments = ["record", "opening", said["opening"], "--input", str(tmp_path / name), "--json"]
+        ended = CliRunner().invoke(app, arguments)
+        told = json.loads(ended.stdout)
+        assert (ended.exit_code, told["is_this_input"]) == (0 if is_it else 1, is_it)
+        assert told["input_commitment"] == body.decision.input_commitment.hex()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--latents", "1,x"),
+        ("--latents", "1,1"),
+        ("--attribution", "7"),
+        ("--attribution", "x=1"),
+        ("--attribution", "7=nan"),
+        ("--attribution", "7=much"),
+        ("--attribution", "7=0.1", "--attribution", "7=0.2"),
+    ],
+)
+def test_a_decision_in_another_form_is_refused(
+    sim: Simulator, run: Any, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    sim.open_round()
+    size = len(sim.log.raw)
+    with pytest.raises(MalformedError):
+        decide(run, tmp_path, *arguments, model=sim.segment.model.hex())
+    assert len(sim.log.raw) == size

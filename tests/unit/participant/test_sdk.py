@@ -25,9 +25,11 @@ from sfrl_secure.errors import (
     VerificationError,
 )
 from sfrl_secure.ids import sha256
+from sfrl_secure.participant.exchange import UNDECIDED_MAX
 from sfrl_secure.participant.receipts import open_receipt
 from sfrl_secure.participant.rounds import FinishedSegment, OpenRound
-from sfrl_secure.participant.sdk import UNDECIDED_MAX, Participant, Submitted
+from sfrl_secure.participant.sdk import Participant
+from sfrl_secure.participant.submissions import Submitted
 from sfrl_secure.translog.entries import LoggedEntry
 from sfrl_secure.wire import gatekeeper_service as wire
 from sfrl_secure.wire.audit_service import AppendedEntry

@@ -136,6 +136,20 @@ class Admitted:
 
 
 @dataclass
+class StepNow:
+    """A round whose model is published."""
+
+    round: int
+    closed: bytes
+    base: bytes
+    base_values: list[int]
+    model: bytes
+    values: list[int]
+    published: bytes
+    counted: list[Admitted]
+
+
+@dataclass
 class RoundNow:
     number: int
     opened: bytes
@@ -158,13 +172,16 @@ class Writer:
         self.operators = {name: SigningKey.generate("ed25519") for name in ("ann", "bob", "cyd")}
         self.services = {
             f"spiffe://rover.example/service/{role}/{role.replace('_', '-')}-1": SigningKey.generate("ed25519")
-            for role in ("gatekeeper", "aggregator", "audit_log")
+            for role in ("gatekeeper", "aggregator", "audit_log", "verifier")
         }
-        self.gatekeeper, self.aggregator, self.audit_log = self.services
+        self.gatekeeper, self.aggregator, self.audit_log, self.verifier = self.services
         self.auditors = {"spiffe://rover.example/auditor/eve": SigningKey.generate("ed25519")}
+        (self.auditor,) = self.auditors
         self.participants = {name: SigningKey.generate(suite) for name in ("r1", "r2", "r3", "r4")}
+        self.log_host = log_host
         self.root = self._root(log_host)
         self.federation_id = sha(self.root)
+        self.versions["root", ""] = (1, self.federation_id)
         self.origin = f"{log_host}/sfrl/{self.federation_id.hex()[:32]}"
         self._log_keys()
         self.model = [0] * COORDINATES
@@ -173,6 +190,8 @@ class Writer:
         self.round: RoundNow | None = None
         self.closed_hash = ZEROS
         self.last_round = 0
+        self.steps: list[StepNow] = []
+        self.tls: dict[str, bytes] = {}
         # With this on, an anchor comes every 30 s and before the time jumps, as an honest log writes them.
         self.anchoring = False
         self.anchored_us = START
@@ -318,6 +337,7 @@ class Writer:
         listed = {
             "services": [{"spiffe_id": name} | self.key_of(key) for name, key in self.services.items()],
             "auditors": [{"spiffe_id": name} | self.key_of(key) for name, key in self.auditors.items()],
+            "key_exchange": ["X25519", "X25519MLKEM768"],
         }
         return self.document("services", listed, **other)
 
@@ -326,7 +346,8 @@ class Writer:
 
     def terms(self, **other: Any) -> dict[str, Any]:
         return {
-            "segment": SEGMENT, "sensitivity": 5, "groups": ["rovers"], "operations": ["fetch", "submit"],
+            "segment": SEGMENT, "sensitivity": 5, "groups": ["rovers"],
+            "operations": ["fetch", "record", "submit"],
             "model": {
                 "manifest": {"tensors": TENSORS, "constants_exponent": 0, "constants": {"mean": [1, -2]}},
                 "grid_exponent": GRID, "initial": self.put_model([0] * COORDINATES).hex(),
@@ -335,6 +356,8 @@ class Writer:
             "suites": ["ed25519", "ed25519+ml-dsa-44"],
             "limits": {"payload_bytes_max": 4096, "nonzeros_max": 10, "norm_max": 10_000, "magnitude_max": 9_000,
                        "weight_max": 100},
+            "quota": {"window_us": 30 * DAY, "updates_max": 1000, "bytes_max": 2**40},
+            "leakage": {"nonzeros_min": 1, "weight_min": 1, "noise_std_min": 0, "rows": [], "labels": []},
             "round": {"duration_us": 600 * SECOND, "cohort_min": 2, "cohort_max": 3, "rounds_max": 100},
             "rule": "weighted_mean/v1", "privacy": "open", "evidence_days": 1, "retention_days": 30,
         } | other  # fmt: skip
@@ -358,6 +381,69 @@ class Writer:
             "participant", record | self.key_of(key) | (body or {}), subject=name, signers=signers, **other
         )
 
+    # Who comes in, and what operators order
+
+    def root_body(self, **other: Any) -> dict[str, Any]:
+        """A later root, as this writer's operators stand."""
+        return {
+            "trust_domain": "rover.example", "log_host": self.log_host,
+            "operators": {name: self.key_of(key) for name, key in self.operators.items()},
+            "thresholds": {"root": 3, "governance": 2, "enrolment": 1, "revocation": 1},
+        } | other  # fmt: skip
+
+    def rotate_root(self, keys: Sequence[SigningKey], *, body: dict[str, Any] | None = None, void: bool = False,
+                    stream: str | None = "governance", **other: Any) -> bytes:  # fmt: skip
+        """Publish the next root under these keys."""
+        version, previous = self.versions["root", ""]
+        raw = self.json_of({
+            "type": "root", "federation_id": self.federation_id.hex(), "version": version + 1,
+            "previous": previous.hex(), "expires_us": NEVER,
+        } | self.root_body() | (body or {}) | other)  # fmt: skip
+        leaf = self.append(sign_envelope("application/vnd.sfrl.root.v1+json", raw, keys), stream)
+        if not void:
+            self.governance_head = leaf
+            self.versions["root", ""] = (version + 1, sha(raw))
+        return raw
+
+    def invite(self, name: str, key: SigningKey, **other: Any) -> bytes:
+        """Publish an invitation."""
+        common = {"expires_us": self.now + 30 * DAY, "signers": ("ann",)} | other
+        body = {
+            "name": name, "join_key": key.public_key.raw.hex(), "clearance": 7, "groups": ["rovers"],
+            "record_expires_us": NEVER,
+        }  # fmt: skip
+        return self.document("join", body, subject=name, **common)
+
+    def record_by(self, token: SigningKey, name: str, key: SigningKey, *, sign: Sequence[SigningKey] | None = None,
+                  void: bool = False, body: dict[str, Any] | None = None, **other: Any) -> bytes:  # fmt: skip
+        """Record a participant under a join key."""
+        version, previous = self.versions.get(("participant", name), (0, ZEROS))
+        raw = self.json_of({
+            "type": "participant", "federation_id": self.federation_id.hex(), "version": version + 1,
+            "previous": previous.hex(), "expires_us": NEVER, "name": name,
+            "possession": prove_possession(key, self.federation_id, name).hex(), "clearance": 7, "groups": ["rovers"],
+            "state": "active", "reason": "",
+        } | self.key_of(key) | (body or {}) | other)  # fmt: skip
+        envelope = sign_envelope("application/vnd.sfrl.participant.v1+json", raw, sign or [token])
+        leaf = self.append(envelope, "governance")
+        if not void:
+            self.participants[name] = key
+            self.governance_head = leaf
+            self.versions["participant", name] = (version + 1, sha(raw))
+        return leaf
+
+    def revoke_key(self, spiffe_id: str, spki: bytes, **other: Any) -> bytes:
+        body = {"spiffe_id": spiffe_id, "spki_sha256": spki.hex(), "reason": "lost"}
+        return self.document("key-revocation", body, subject=spki.hex(), **({"signers": ("ann",)} | other))
+
+    def order(self, action: str, target: dict[str, Any] | None = None, **other: Any) -> bytes:
+        """Give an order; digests in its target as bytes."""
+        common = {"expires_us": self.now + DAY} | other
+        segment = common.pop("segment", SEGMENT)
+        aim = {key: value.hex() if isinstance(value, bytes) else value for key, value in (target or {}).items()}
+        body = {"segment": segment, "action": action, "target": aim, "reason": "because"}
+        return self.document("order", body, subject=segment, **common)
+
     # Statements
 
     def statement(self, kind: int, body: bytes, stream: str, writer: str, *, void: bool = False, control: bool = False,
@@ -366,8 +452,8 @@ class Writer:
                   **other: Any) -> bytes:  # fmt: skip
         """Write a statement; gives its entry hash. `other`: fields of the statement to write instead."""
         self.requests += not keep_id
-        key = key or self.services[writer]
-        numbers = {4: 16, 5: 17, 6: 18, 7: 19, 8: 20, 11: 21, 12: 22, 15: 23, 14: 24}
+        key = key or {**self.services, **self.auditors}[writer]
+        numbers = {4: 16, 5: 17, 6: 18, 7: 19, 8: 20, 11: 21, 12: 22, 15: 23, 14: 24, 9: 25, 10: 26, 16: 27}
         head = self.control_heads.get(stream, ZEROS) if stream.startswith("segment/") else ZEROS
         raw = pb(
             (1, other.get("federation_id", self.federation_id)),
@@ -387,8 +473,38 @@ class Writer:
             self.control_heads[stream] = leaf
         return leaf
 
-    def issue(self, spiffe_id: str, spki: bytes | None = None, *, not_after_us: int = NEVER, **other: Any) -> bytes:
-        body = pb((1, spiffe_id), (2, spki or sha(spiffe_id.encode())), (3, b"\x01"), (4, not_after_us))
+    def signing_key(self, spiffe_id: str) -> SigningKey:
+        """The key that governance knows of a name; a stranger's where it knows none."""
+        role, name = spiffe_id.rsplit("/", 2)[1:]
+        known = {"participant": self.participants, "operator": self.operators}.get(role, {})
+        found = known.get(name) or {**self.services, **self.auditors}.get(spiffe_id)
+        return found or SigningKey.generate("ed25519")
+
+    def identity_request(self, spiffe_id: str, spki: bytes, keys: Sequence[SigningKey] | None = None,
+                         other: Mapping[str, Any] = {}) -> bytes:  # fmt: skip
+        """The envelope of a request for an identity; `other`: fields to write instead."""
+        key = self.signing_key(spiffe_id)
+        named = {
+            "federation_id": self.federation_id, "spiffe_id": spiffe_id, "key_id": key.public_key.key_id, "spki": spki,
+            "created_us": self.now + SECOND,
+        } | other  # fmt: skip
+        raw = pb(*enumerate(named.values(), 1))
+        return self.enveloped("identity-request", raw, keys or [key])[0]
+
+    @staticmethod
+    def enveloped(kind: str, raw: bytes, keys: Sequence[SigningKey]) -> tuple[bytes, bytes]:
+        """An envelope's bytes and its statement digest."""
+        envelope = sign_envelope(f"application/vnd.sfrl.{kind}.v1", raw, keys)
+        return pb(*envelope_fields(envelope, 1)), statement_digest(envelope.payload_type, raw)
+
+    def issue(self, spiffe_id: str, spki: bytes | None = None, *, not_after_us: int | None = None,
+              request: dict[str, Any] | None = None, renews: bytes = b"", keys: Sequence[SigningKey] | None = None,
+              **other: Any) -> bytes:  # fmt: skip
+        """Issue an identity; `request`: fields of the request to write instead."""
+        spki = spki or sha(spiffe_id.encode())
+        end = self.now + 300 * DAY if not_after_us is None else not_after_us
+        asked = self.identity_request(spiffe_id, spki, keys, request or {})
+        body = pb((1, spiffe_id), (2, spki), (3, b"\x01"), (4, end), (5, asked), (6, renews))
         return self.statement(4, body, "identity", other.pop("writer", self.gatekeeper), **other)
 
     def open_round(self, *, body: dict[str, Any] | None = None, **other: Any) -> bytes:
@@ -407,6 +523,7 @@ class Writer:
             "key_id": self.participants[name].public_key.key_id, "round": opened.number, "round_opened": opened.opened,
             "base_model": opened.base, "payload_sha256": sha(payload), "payload_bytes": len(payload),
             "nonzeros": len(update), "codec": 1, "support": 1, "values": 1, "weight": weight, "created_us": 1,
+            "noise_std": 0,
         }  # fmt: skip
 
     def sign_update(self, fields: dict[str, Any], keys: Sequence[SigningKey]) -> tuple[bytes, bytes]:
@@ -416,10 +533,9 @@ class Writer:
                  "payload_sha256", "payload_bytes", "nonzeros"]  # fmt: skip
         raw = pb(
             *((number, fields[name]) for number, name in enumerate(names, 1)),
-            (11, Present(form)), (12, fields["weight"]), (13, fields["created_us"]),
+            (11, Present(form)), (12, fields["weight"]), (13, fields["created_us"]), (14, fields["noise_std"]),
         )  # fmt: skip
-        envelope = sign_envelope("application/vnd.sfrl.update.v1", raw, keys)
-        return pb(*envelope_fields(envelope, 1)), statement_digest(envelope.payload_type, raw)
+        return self.enveloped("update", raw, keys)
 
     @staticmethod
     def facts(update: dict[int, int], **other: Any) -> bytes:
@@ -460,7 +576,8 @@ class Writer:
     def refuse(self, name: str, reason: str, *, evidence: int = 1, peer: str | None = None,
                payload: bytes | None = None, update: dict[int, int] | None = None, weight: int = 10,
                fields: dict[str, Any] | None = None, keys: Sequence[SigningKey] | None = None, quoted: bool = True,
-               facts: bytes | None = None, stream: str = STREAM, keep: bool = True, **other: Any) -> bytes:  # fmt: skip
+               facts: bytes | None = None, stream: str = STREAM, keep: bool = True, rule_ids: Sequence[str] = (),
+               **other: Any) -> bytes:  # fmt: skip
         """Refuse an update; gives its entry hash."""
         update = update or {1: 5}
         payload = encode_payload(update, COORDINATES, "int8", GRID) if payload is None else payload
@@ -474,6 +591,7 @@ class Writer:
             (3, sha(b"request")),
             (4, reason),
             (5, None if facts is None else Present(facts)),
+            (6, list(rule_ids)),
             (7, evidence),
         )
         return self.statement(7, body, stream, other.pop("writer", self.gatekeeper), **other)
@@ -530,6 +648,7 @@ class Writer:
         after = [
             min(max(b + a, least), most) for b, a, least, most in zip(self.model, mean, low, high, strict=True)
         ] if model is None else model  # fmt: skip
+        base_values, counted = self.model, self.round.admitted
         fields = {
             "round": self.round.number, "closed": self.closed_hash, "base": self.round.base,
             "aggregate": self.objects.put(self.object_of(b"SFRLAGG1", mean)), "model": self.put_model(after),
@@ -539,6 +658,35 @@ class Writer:
         leaf = self.statement(12, raw, STREAM, other.pop("writer", self.aggregator), control=True, **other)
         if not other.get("void"):
             self.model, self.model_digest = after, fields["model"]
+            self.steps.append(StepNow(self.round.number, self.closed_hash, self.round.base, base_values,
+                                      self.model_digest, after, leaf, counted))  # fmt: skip
+        return leaf
+
+    def publish_again(self, number: int, left_out: Iterable[str] = (), *, base: StepNow | None = None,
+                      body: dict[str, Any] | None = None, cohort_min: int = 2, **other: Any) -> bytes:  # fmt: skip
+        """Publish a round's model again, without some participants' updates.
+
+        `base`: the step before; without it, the step's own base.
+        """
+        step = next(each for each in self.steps if each.round == number)
+        rest = [each for each in step.counted if each.name not in left_out]
+        mean = [0] * COORDINATES
+        if len(rest) >= cohort_min:
+            mean = weighted_mean([(each.update, each.weight) for each in rest], COORDINATES)
+        before, values = (base.model, base.values) if base else (step.base, step.base_values)
+        after = [b + a for b, a in zip(values, mean, strict=True)]
+        fields = {
+            "round": number, "closed": step.closed, "base": before,
+            "aggregate": self.objects.put(self.object_of(b"SFRLAGG1", mean)), "model": self.put_model(after),
+            "rule": "weighted_mean/v1", "arithmetic": 1, "supersedes": step.published,
+        } | (body or {})  # fmt: skip
+        raw = pb(*((number, fields[key]) for number, key in enumerate(fields, 1)))
+        leaf = self.statement(12, raw, STREAM, other.pop("writer", self.aggregator), control=True, **other)
+        if not other.get("void"):
+            step.base, step.base_values, step.model, step.values = before, values, fields["model"], after
+            step.published = leaf
+            if step is self.steps[-1]:
+                self.model, self.model_digest = after, step.model
         return leaf
 
     def fetch(self, fetches: Sequence[tuple[str, bytes]], *, span: tuple[int, int] = (1, 2), **other: Any) -> bytes:
@@ -549,6 +697,44 @@ class Writer:
         """Put a checkpoint on record; without a note, that of everything so far."""
         body = pb((1, self.anchor_note() if note is None else note))
         return self.statement(14, body, other.pop("stream", "log"), other.pop("writer", self.audit_log), **other)
+
+    # What participants sign beside updates
+
+    def word(self, name: str, fields: dict[str, Any]) -> dict[str, Any]:
+        key = self.participants[name].public_key.key_id
+        return {"federation_id": self.federation_id, "segment": SEGMENT, "participant": name, "key_id": key} | fields
+
+    def withdraw(self, name: str, *, fields: dict[str, Any] | None = None, keys: Sequence[SigningKey] | None = None,
+                 **other: Any) -> bytes:  # fmt: skip
+        """Take an update of the open round back."""
+        opened = self.round or RoundNow(1, ZEROS, ZEROS)
+        own = next((each.digest for each in opened.admitted if each.name == name), ZEROS)
+        named = self.word(name, {"round": opened.number, "opened": opened.opened, "update": own, "created_us": 1})
+        raw = pb(*enumerate((named | (fields or {})).values(), 1))
+        envelope, _ = self.enveloped("withdrawal", raw, keys or [self.participants[name]])
+        return self.statement(9, pb((1, envelope)), STREAM, other.pop("writer", self.gatekeeper), **other)
+
+    def complain(self, name: str, update: dict[int, int] | None = None, *, fields: dict[str, Any] | None = None,
+                 keys: Sequence[SigningKey] | None = None, **other: Any) -> bytes:  # fmt: skip
+        """Put an update on record that nobody answered: the one that `refuse` and `admit` would be given."""
+        update = update or {1: 5}
+        payload = encode_payload(update, COORDINATES, "int8", GRID)
+        named = self.update_fields(name, payload, update, 10) | (fields or {})
+        envelope, _ = self.sign_update(named, keys or [self.participants[name]])
+        return self.statement(10, pb((1, envelope)), STREAM, other.pop("writer", self.auditor), **other)
+
+    def decide(self, name: str, number: int = 1, *, fields: dict[str, Any] | None = None,
+               keys: Sequence[SigningKey] | None = None, **other: Any) -> bytes:  # fmt: skip
+        """Record a decision; gives its statement digest."""
+        shares = [pb((1, 0), (2, 3)), pb((1, 4), (2, 2 * 10**9))]
+        named = self.word(name, {
+            "record_seq": number, "input_commitment": sha(b"input"), "model": self.model_digest, "predicted_class": 3,
+            "confidence_ppm": 900_000, "active_latents": [0, 7], "attributions": shares, "created_us": 1,
+        }) | (fields or {})  # fmt: skip
+        raw = pb(*enumerate(named.values(), 1))
+        envelope, digest = self.enveloped("decision", raw, keys or [self.participants[name]])
+        self.statement(16, pb((1, envelope)), STREAM, other.pop("writer", self.gatekeeper), **other)
+        return digest
 
     def pass_time(self, microseconds: int) -> None:
         """Nothing happens for a while."""

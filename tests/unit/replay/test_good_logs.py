@@ -127,9 +127,10 @@ def test_refusals_with_evidence_are_decided_again() -> None:
     writer.refuse("r1", "wrong_base", fields={"base_model": b"x" * 32})
     writer.refuse("r1", "format_not_allowed", fields={"codec": 2})
     writer.refuse("r1", "payload_too_large", fields={"payload_bytes": 4097})
-    writer.refuse("r1", "too_dense", fields={"nonzeros": 0})
+    writer.refuse("r1", "too_few_coordinates", fields={"nonzeros": 0})
+    writer.refuse("r1", "too_dense", fields={"nonzeros": 11})
     writer.refuse("r1", "weight_limit", fields={"weight": 0})
-    writer.refuse("r1", "policy_denied", fields={"weight": 51})
+    writer.refuse("r1", "policy_denied", fields={"weight": 51}, rule_ids=["heavy"])
     writer.refuse("r1", "malformed", evidence=3, quoted=False)
     writer.refuse("r2", "bad_signature", evidence=3, quoted=False)
     writer.refuse("r2", "deadline", evidence=3)
@@ -150,7 +151,8 @@ def test_refusals_for_their_payload_are_decided_from_the_object() -> None:
     writer.refuse("r1", "payload_length", evidence=2, payload=good[:-1])
     writer.refuse("r1", "payload_format", evidence=2, payload=b"SFRV" + good[4:])
     writer.refuse("r1", "payload_declared", evidence=2, payload=good, fields={"nonzeros": 2})
-    writer.refuse("r1", "policy_denied", evidence=2, update={1: 127 * 64}, facts=writer.facts({1: 127 * 64}))
+    writer.refuse("r1", "policy_denied", evidence=2, update={1: 127 * 64}, facts=writer.facts({1: 127 * 64}),
+                  rule_ids=["large"])  # fmt: skip
     writer.refuse("r1", "magnitude_limit", evidence=2, update={1: 9001 // 128 * 128 + 128}, fields={})
     writer.refuse("r1", "norm_limit", evidence=2, update=dict.fromkeys(range(2), 64 * 126))
     assert_clean(writer)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from sfrl_secure.errors import MalformedError
-from sfrl_secure.replay.reader import parse_entry, parse_statement, parse_update_envelope
-from sfrl_secure.replay.statements import UPDATE_TYPE
+from sfrl_secure.replay.reader import parse_entry, parse_statement
+from sfrl_secure.replay.words import UPDATE_TYPE
+from sfrl_secure.replay.words_reader import parse_update_envelope
 from sfrl_secure.wire import entries as wire_entries
 from sfrl_secure.wire import statements as wire_statements
 
@@ -20,18 +21,33 @@ GATEKEEPER, AGGREGATOR = WRITER.gatekeeper, WRITER.aggregator
 ENVELOPE = WRITER.sign_update(WRITER.update_fields("r1", b"p", {1: 5}, 10), [WRITER.participants["r1"]])[0]
 FACTS = WRITER.facts({1: 5})
 PEER = "spiffe://rover.example/participant/r1"
+KEYS = [WRITER.participants["r1"]]
+REQUEST = WRITER.identity_request(PEER, ZEROS)
+WITHDRAWAL = {1: ZEROS, 2: "rocks", 3: "r1", 4: ZEROS, 5: 1, 6: ZEROS, 7: ZEROS, 8: 1}
+DECISION: dict[int, Any] = {
+    1: ZEROS, 2: "rocks", 3: "r1", 4: ZEROS, 5: 1, 6: ZEROS, 7: ZEROS, 8: 1, 9: 1, 10: [0, 1],
+    11: [pb((2, 1)), pb((1, 1), (2, 2))], 12: 1,
+}  # fmt: skip
+
+
+def enveloped(kind: str, fields: dict[int, Any]) -> bytes:
+    return WRITER.enveloped(kind, pb(*fields.items()), KEYS)[0]
+
 
 HEADER = {
     1: ZEROS, 2: "log", 3: 8, 4: GATEKEEPER, 5: ZEROS, 6: ZEROS, 7: ZEROS, 8: NEVER, 9: bytes(16),
 }  # fmt: skip
 BODIES: dict[int, tuple[int, str, dict[int, Any]]] = {
-    4: (16, "identity", {1: PEER, 2: ZEROS, 3: b"\x01", 4: 1}),
+    4: (16, "identity", {1: PEER, 2: ZEROS, 3: b"\x01", 4: 1, 5: REQUEST, 6: ZEROS}),
     5: (17, STREAM, {1: 1, 2: ZEROS, 3: ZEROS}),
     6: (18, STREAM, {1: ENVELOPE, 2: Present(FACTS), 3: ["a", "a"], 4: 1}),
     7: (19, STREAM, {1: PEER, 2: ENVELOPE, 3: ZEROS, 4: "duplicate", 5: Present(FACTS), 6: ["a", "b"], 7: 1}),
     8: (20, "log", {1: 1, 2: 1, 3: [pb((1, "role"), (2, 1), (3, 1))], 4: ZEROS}),
+    9: (25, STREAM, {1: enveloped("withdrawal", WITHDRAWAL)}),
+    10: (26, STREAM, {1: ENVELOPE}),
+    16: (27, STREAM, {1: enveloped("decision", DECISION)}),
     11: (21, STREAM, {1: 1, 2: 1, 3: 1, 4: 0, 5: ZEROS, 6: [pb((1, "r1"), (2, ZEROS), (3, "defective"))]}),
-    12: (22, STREAM, {1: 1, 2: ZEROS, 3: ZEROS, 4: ZEROS, 5: ZEROS, 6: "weighted_mean/v1", 7: 1}),
+    12: (22, STREAM, {1: 1, 2: ZEROS, 3: ZEROS, 4: ZEROS, 5: ZEROS, 6: "weighted_mean/v1", 7: 1, 8: ZEROS}),
     15: (23, STREAM, {1: 1, 2: 1, 3: [pb((1, "r1"), (2, ZEROS))]}),
 }
 
@@ -71,7 +87,7 @@ def test_every_field_that_is_required_is_required(kind: int) -> None:
     for number in HEADER:
         refuses(parse_statement, wire_statements.parse_statement, statement(kind, header={number: None}))
     # Evidence may be quoted or not, rule ids and lists may be empty, a count may be zero.
-    optional = {6: {3}, 7: {2, 5, 6}, 8: {3}, 11: {4, 6}}.get(kind, set())
+    optional = {4: {6}, 6: {3}, 7: {2, 5, 6}, 8: {3}, 11: {4, 6}, 12: {8}}.get(kind, set())
     for number in BODIES[kind][2]:
         raw = statement(kind, body={number: None})
         if number in optional:
@@ -93,6 +109,8 @@ def test_a_header_out_of_form_is_malformed(header: dict[int, Any]) -> None:
 
 
 BAD_BODIES: list[tuple[int, dict[int, Any]]] = [
+    (4, {5: REQUEST[:-1]}), (4, {5: ENVELOPE}), (4, {6: bytes(31)}), (12, {8: bytes(31)}),
+    (9, {1: ENVELOPE}), (10, {1: REQUEST}), (16, {1: ENVELOPE}),
     (4, {1: "r1"}), (4, {2: bytes(31)}), (4, {3: b"\0\1"}), (4, {3: bytes([1]) * 21}),
     (5, {2: bytes(31)}), (5, {3: bytes(33)}),
     (6, {1: ENVELOPE[:-1]}), (6, {1: pb((1, UPDATE_TYPE), (2, b"x"))}), (6, {2: facts(tensors=[2, 1])}),
@@ -104,7 +122,7 @@ BAD_BODIES: list[tuple[int, dict[int, Any]]] = [
     (8, {3: [count("Role")]}), (8, {3: [count(), count()]}), (8, {3: [count(peer_class=2), count()]}),
     (8, {3: [count("b"), count("a")]}), (8, {3: [count("a" * (i // 5 + 1), i % 5 + 1) for i in range(257)]}),
     (8, {1: 2, 2: 1}), (8, {4: bytes(31)}),
-    (11, {2: 3}), (11, {3: 3}), (11, {5: bytes(31)}), (11, {6: [dropped("r1", "late")]}), (11, {6: [dropped("R1")]}),
+    (11, {2: 4}), (11, {3: 3}), (11, {5: bytes(31)}), (11, {6: [dropped("r1", "late")]}), (11, {6: [dropped("R1")]}),
     (11, {6: [dropped("r1", digest=bytes(31))]}), (11, {6: [dropped("r2"), dropped("r1")]}),
     (11, {6: [dropped("r1"), dropped("r1")]}), (11, {6: [dropped(f"r{i:03}") for i in range(501)]}),
     (12, {2: bytes(31)}), (12, {3: bytes(31)}), (12, {4: bytes(31)}), (12, {5: bytes(31)}), (12, {6: "a" * 65}),
@@ -132,7 +150,7 @@ UPDATES: list[dict[str, Any]] = [
     {"federation_id": bytes(31)}, {"segment": "Rocks"}, {"segment": ""}, {"participant": "R1"}, {"participant": ""},
     {"key_id": bytes(31)}, {"round": 0}, {"round_opened": bytes(31)}, {"base_model": bytes(33)},
     {"payload_sha256": bytes(31)}, {"codec": 0}, {"support": 0}, {"support": 2}, {"values": 0}, {"values": 3},
-    {"codec": 2**32}, {"weight": 2**64},
+    {"codec": 2**32}, {"weight": 2**64}, {"noise_std": 2**40 + 1},
 ]  # fmt: skip
 
 
@@ -146,10 +164,42 @@ def test_an_update_out_of_form_is_malformed(changes: dict[str, Any]) -> None:
     refuses(parse_update_envelope, wire_statements.parse_update_envelope, signed(changes))
 
 
-@pytest.mark.parametrize("name", ["payload_bytes", "nonzeros", "weight", "created_us"])
+@pytest.mark.parametrize("name", ["payload_bytes", "nonzeros", "weight", "created_us", "noise_std"])
 def test_numbers_that_may_be_zero_may_be_zero(name: str) -> None:
     parse_update_envelope(signed({name: 0}))
     wire_statements.parse_update_envelope(signed({name: 0}))
+
+
+BAD_WORDS: list[tuple[int, dict[int, Any]]] = [
+    *((9, {number: None}) for number in range(1, 8)), (9, {5: 2**64}), (9, {2: "Rocks"}), (9, {3: "R1"}),
+    (9, {7: bytes(31)}),
+    *((16, {number: None}) for number in range(1, 8)), (16, {5: 2**63}), (16, {8: 2**31}), (16, {9: 1_000_001}),
+    (16, {10: [1, 1]}), (16, {10: [2, 1]}), (16, {10: [2**31]}), (16, {10: list(range(257))}),
+    (16, {11: [pb((1, 1)), pb((1, 1))]}), (16, {11: [pb((1, 2)), pb((1, 1))]}), (16, {11: [pb((1, 2**31))]}),
+    (16, {11: [pb((2, 2 * 10**9 + 2))]}), (16, {11: [pb((2, 2 * 10**9 + 1))]}),
+    (16, {11: [pb((1, n)) for n in range(65)]}),
+    (4, {1: bytes(31)}), (4, {2: "r1"}), (4, {3: bytes(31)}), (4, {4: bytes(31)}),
+]  # fmt: skip
+QUOTED = {9: ("withdrawal", WITHDRAWAL, 1), 16: ("decision", DECISION, 1),
+          4: ("identity-request", {1: ZEROS, 2: PEER, 3: ZEROS, 4: ZEROS, 5: 1}, 5)}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "changes"), BAD_WORDS)
+def test_what_participants_sign_out_of_form_is_malformed(kind: int, changes: dict[int, Any]) -> None:
+    name, fields, number = QUOTED[kind]
+    raw = statement(kind, body={number: enveloped(name, fields | changes)})
+    refuses(parse_statement, wire_statements.parse_statement, raw)
+
+
+@pytest.mark.parametrize("changes", [
+    {8: 0}, {9: 0}, {9: 1_000_000}, {10: []}, {10: list(range(256))}, {10: [2**31 - 1]}, {11: []}, {11: [b""]},
+    {11: [pb((2, 2 * 10**9))]}, {11: [pb((2, 2 * 10**9 - 1))]}, {11: [pb((1, 2**31 - 1))]}, {12: 0}, {5: 2**63 - 1},
+    {11: [pb((1, n)) for n in range(64)]},
+], ids=str)  # fmt: skip
+def test_a_decision_may_reach_every_bound(changes: dict[int, Any]) -> None:
+    raw = statement(16, body={1: enveloped("decision", DECISION | changes)})
+    parse_statement(raw)
+    wire_statements.parse_statement(raw)
 
 
 def test_an_update_beyond_16_kib_is_malformed() -> None:

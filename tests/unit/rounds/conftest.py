@@ -12,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from simulator import Simulator
 
+from .scenes import Prepare
+
 
 @pytest.fixture
 def sim(tmp_path: Path) -> Iterator[Simulator]:
@@ -19,3 +21,9 @@ def sim(tmp_path: Path) -> Iterator[Simulator]:
     made = Simulator(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def prepare(tmp_path_factory: pytest.TempPathFactory) -> Prepare:
+    """Federations by scene, to which only void entries are added."""
+    return Prepare(lambda: tmp_path_factory.mktemp("fold"))

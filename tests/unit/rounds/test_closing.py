@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import pytest
@@ -43,28 +43,39 @@ def test_the_counted_root_is_that_of_the_specification(sim: Simulator) -> None:
     assert counted_root([]) == EMPTY_ROOT
 
 
-@pytest.mark.parametrize("defective", [each for n in range(4) for each in combinations(NAMES, n)])
-def test_every_set_of_dropped_updates_closes_as_it_should(sim: Simulator, defective: tuple[str, ...]) -> None:
+SUBSETS = [each for n in range(4) for each in combinations(NAMES, n)]
+FIRST_REASONS = ("withdrawn", "excluded", "participant_inactive", "defective")
+
+
+@pytest.mark.parametrize("ended_by_order", [False, True])
+@pytest.mark.parametrize("defective", SUBSETS)
+def test_every_set_of_dropped_updates_closes_as_it_should(
+    sim: Simulator, defective: tuple[str, ...], ended_by_order: bool
+) -> None:
     filled(sim)
     current = sim.segment.rounds[1]
-    for inactive in (each for n in range(4) for each in combinations(NAMES, n)):
+    current.ended_by_order = ended_by_order
+    for withdrawn, excluded, inactive in product(SUBSETS, repeat=3):
+        current.withdrawn, current.excluded = set(withdrawn), set(excluded)
         due = close_round(current, defective=defective, is_active=lambda name: name not in inactive, now_us=0)  # noqa: B023
-        reasons = {each.participant: each.reason for each in due.dropped}
-        assert reasons == {
-            name: "defective" if name in defective else "participant_inactive"
-            for name in NAMES if name in defective or name in inactive
+        holds = (withdrawn, excluded, inactive, () if ended_by_order else defective)
+        expected = {
+            name: next(reason for reason, names in zip(FIRST_REASONS, holds, strict=True) if name in names)
+            for name in NAMES if any(name in names for names in holds)
         }  # fmt: skip
-        assert [each.participant for each in due.dropped] == sorted(reasons)
+        assert {each.participant: each.reason for each in due.dropped} == expected
+        assert [each.participant for each in due.dropped] == sorted(expected)
         digests = {each.participant: each.statement_digest for each in due.dropped}
-        assert digests == {name: current.admissions[name].statement_digest for name in reasons}
-        left = [name for name in NAMES if name not in reasons]
+        assert digests == {name: current.admissions[name].statement_digest for name in expected}
+        left = [name for name in NAMES if name not in expected]
         assert due.counted_count == len(left)
         assert due.counted_root == counted_root([current.admissions[name] for name in left])
-        assert due.outcome is (CloseOutcome.CLOSED if len(left) >= 2 else CloseOutcome.ABORTED)
-        assert due.cause is CloseCause.FULL
+        is_closed = len(left) >= 2 and not ended_by_order
+        assert due.outcome is (CloseOutcome.CLOSED if is_closed else CloseOutcome.ABORTED)
+        assert due.cause is (CloseCause.ORDER if ended_by_order else CloseCause.FULL)
 
 
-def test_full_wins_over_the_deadline_and_before_both_nothing_closes(sim: Simulator) -> None:
+def test_an_order_wins_over_full_and_full_over_the_deadline_and_before_all_nothing_closes(sim: Simulator) -> None:
     current = sim.open_round()
     assert close_cause(current, current.deadline_us - 1) is None
     assert close_cause(current, current.deadline_us) is CloseCause.DEADLINE
@@ -75,6 +86,8 @@ def test_full_wins_over_the_deadline_and_before_both_nothing_closes(sim: Simulat
         sim.admit(name)
     assert close_cause(current, 0) is CloseCause.FULL
     assert close_cause(current, current.deadline_us) is CloseCause.FULL
+    current.ended_by_order = True
+    assert close_cause(current, 0) is close_cause(current, current.deadline_us) is CloseCause.ORDER
 
 
 def test_an_aborted_round_leaves_the_base_as_it_was(sim: Simulator) -> None:

@@ -34,7 +34,8 @@ from sfrl_secure.translog.merkle import leaf_hash
 from sfrl_secure.wire.content import parse_content
 from sfrl_secure.wire.entries import parse_entry
 
-from ...adversary.test_fold_and_replay_agree import BASE, STEPS, Pair
+from ...adversary.test_fold_and_replay_agree import STEPS
+from ...adversary.two_folds import BASE, Pair
 
 VKEYS = (BASE.signer.key.vkey, BASE.cosigner.key.vkey)
 
@@ -101,13 +102,24 @@ def test_a_fold_is_stored_at_every_prefix_of_an_honest_history(sim: Simulator) -
 
 
 def played(sim: Simulator) -> None:
-    """A round with admissions, a refusal in it, a closing; then new terms, and another round."""
-    sim.open_round()
-    for name in ("rover-1", "rover-2", "rover-3"):
-        sim.admit(name)
-    sim.close_round()
+    """Two rounds with all that can be said in one; a new root; an invitation; orders; one round to be derived again."""
+    sim.play_round("rover-1", "rover-2", "rover-3")
     sim.publish_terms(sensitivity=2)
-    sim.record("rover-4", state="revoked")
+    sim.issue("rover-1", spki=sha256(b"renewed"))
+    sim.rotate_root()
+    sim.invite("rover-9")
+    sim.join("rover-9")
+    sim.revoke_key(sha256(b"rover-1"))
+    sim.override(sim.decide("rover-2"), 5)
+    sim.open_round()
+    sim.admit("rover-1")
+    sim.admit("rover-2")
+    sim.withdraw("rover-1")
+    sim.complain("rover-3")
+    sim.record("rover-3", state="revoked")
+    sim.accept(3, "censorship")
+    sim.reaggregate(1)
+    sim.halt()
 
 
 # Every field of every class, by types: what is added to the state is in this test at once.
@@ -132,7 +144,7 @@ class Samples:
             return self.of(next(each for each in arguments if each is not types.NoneType))
         if origin is tuple:
             return tuple(self.of(each) for each in arguments if each is not Ellipsis)
-        if origin in (set, frozenset):
+        if origin in (set, frozenset, list):
             return origin(self.of(arguments[0]) for _ in range(3))
         if origin is Counter:
             return Counter({self.of(arguments[0]): self.made for _ in range(3)})
@@ -165,7 +177,7 @@ def parts_of(value: Any) -> Iterator[Any]:
         if not isinstance(value, DocumentHeader | MemoryStatements):
             for each in fields(value):
                 yield from parts_of(getattr(value, each.name))
-    elif isinstance(value, dict | set):
+    elif isinstance(value, dict | set | list):
         yield value
         for each in value.values() if isinstance(value, dict) else ():
             yield from parts_of(each)
@@ -299,7 +311,7 @@ def test_an_odd_value_anywhere_raises_nothing_but_a_typed_error(sampled: Federat
 
 
 def test_a_type_that_is_not_foreseen_is_met_before_any_value() -> None:
-    for hint in (float, int | str, list[int], object, tuple[dict[str, int], ...], set[tuple[set[int], int]]):
+    for hint in (float, int | str, list[set[int]], object, tuple[dict[str, int], ...], set[tuple[set[int], int]]):
         with pytest.raises(TypeError):
             shape_of(hint)
 

@@ -15,10 +15,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from sfrl_secure.clock import FixedClock, SystemClock
 from sfrl_secure.crypto.secret import SecretBytes
 from sfrl_secure.crypto.x509 import CertificateAuthority, generate_tls_key
+from sfrl_secure.errors import UnavailableError
+from sfrl_secure.governance.services import KEY_EXCHANGES
 from sfrl_secure.governance.statements import PeerClass
 from sfrl_secure.ids import Digest, SpiffeId, parse_spiffe_id, sha256
 from sfrl_secure.rpc.channel import ClientTls, RpcChannel, service_dns_name
-from sfrl_secure.rpc.identity import RecordedIdentity, TransportPolicy
+from sfrl_secure.rpc.identity import DoorTerms, RecordedIdentity, TransportPolicy
 from sfrl_secure.rpc.server import Method, RpcServer, ServerSettings, ServerTls
 
 DOMAIN = "farm_1.example"
@@ -31,6 +33,10 @@ class Identity:
     key: SecretBytes
     spki: bytes
     chain: bytes
+
+    @property
+    def serial(self) -> int:
+        return x509.load_pem_x509_certificate(self.chain).serial_number
 
     @property
     def spki_sha256(self) -> Digest:
@@ -91,12 +97,27 @@ def _pem() -> Any:
 @dataclass
 class Registry:
     recorded: dict[Digest, RecordedIdentity] = field(default_factory=dict)
+    terms: DoorTerms = field(default_factory=lambda: DoorTerms(KEY_EXCHANGES, 2**62))
+    is_stale: bool = False
 
-    def record(self, identity: Identity, not_after_us: int, *, spiffe_id: SpiffeId | None = None) -> None:
-        self.recorded[identity.spki_sha256] = RecordedIdentity(spiffe_id or identity.spiffe_id, not_after_us)
+    def record(
+        self, identity: Identity, not_after_us: int, *, spiffe_id: SpiffeId | None = None, serial: int | None = None
+    ) -> None:
+        self.recorded[identity.spki_sha256] = RecordedIdentity(
+            spiffe_id or identity.spiffe_id, serial or identity.serial, not_after_us
+        )
 
     def lookup(self, spki_sha256: Digest) -> RecordedIdentity | None:
+        self._check_fresh()
         return self.recorded.get(spki_sha256)
+
+    def door_terms(self) -> DoorTerms:
+        self._check_fresh()
+        return self.terms
+
+    def _check_fresh(self) -> None:
+        if self.is_stale:
+            raise UnavailableError("the log has not been heard lately")
 
 
 @dataclass
@@ -118,18 +139,19 @@ class Site:
         return ServerTls(identity.key, identity.chain, roots)
 
     def serve(
-        self, *methods: Method, registry: Any = None, policy: TransportPolicy | None = None, **settings: int
+        self, *methods: Method, registry: Any = None, client_auth: bool = True, threads: int = 8, **settings: int
     ) -> RpcServer:
         self.tls = self.tls or self.server_tls()
         server = RpcServer(
-            ServerSettings("127.0.0.1:0", threads=8, **settings),
+            ServerSettings("127.0.0.1:0", threads=threads, **settings),
             tls=lambda: self.tls,  # type: ignore[arg-type,return-value]
             methods=methods,
             registry=registry or self.registry,
-            policy=policy or TransportPolicy(DOMAIN),
+            policy=TransportPolicy(DOMAIN),
             clock=self.clock,
             on_refused=lambda reason, peer_class, digest: self.refused.append((reason, peer_class, digest)),
             on_uncertain=self.uncertain.append,
+            client_auth=client_auth,
         )
         server.start()
         self._open.append(lambda: server.stop(0))
@@ -140,13 +162,13 @@ class Site:
         self.registry.record(identity, self.pki.now_us + 30 * MINUTE)
         return identity
 
-    def channel(self, server: RpcServer, identity: Identity, *, role: str = "gatekeeper") -> RpcChannel:
-        channel = RpcChannel(
-            f"127.0.0.1:{server.port}",
-            role=role,
-            trust_domain=DOMAIN,
-            tls=ClientTls(identity.key, identity.chain, self.pki.services.certificate_pem),
-        )
+    def client_tls(self, identity: Identity) -> ClientTls:
+        return ClientTls(identity.key, identity.chain, self.pki.services.certificate_pem)
+
+    def channel(self, server: RpcServer, identity: Any, *, role: str = "gatekeeper") -> RpcChannel:
+        """A channel for an identity, or for what `RpcChannel` takes as its `tls`."""
+        tls = self.client_tls(identity) if isinstance(identity, Identity) else identity
+        channel = RpcChannel(f"127.0.0.1:{server.port}", role=role, trust_domain=DOMAIN, tls=tls)
         self._open.append(channel.close)
         return channel
 

@@ -7,14 +7,29 @@ import pytest
 
 from sfrl_secure.crypto.envelope import Envelope, Signature
 from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError, UnavailableError
-from sfrl_secure.governance.statements import UPDATE_TYPE, PayloadFormat, UpdateStatement
-from sfrl_secure.ids import Digest
-from sfrl_secure.rpc.clients import AuditLogClient, GatekeeperClient
-from sfrl_secure.rpc.server import Method
+from sfrl_secure.governance.participants import ParticipantRecord
+from sfrl_secure.governance.statements import (
+    DECISION_TYPE,
+    IDENTITY_REQUEST_TYPE,
+    UPDATE_TYPE,
+    WITHDRAWAL_TYPE,
+    DecisionStatement,
+    IdentityRequest,
+    PayloadFormat,
+    UpdateStatement,
+    WithdrawalStatement,
+)
+from sfrl_secure.ids import Digest, parse_spiffe_id
+from sfrl_secure.rpc.channel import AnonymousTls
+from sfrl_secure.rpc.clients import AuditLogClient, GatekeeperClient, IdentityClient
+from sfrl_secure.rpc.identity import ROLES as ALL_ROLES
+from sfrl_secure.rpc.server import ANYBODY, Method
 from sfrl_secure.translog.entries import LoggedEntry
-from sfrl_secure.wire import audit_service, gatekeeper_service
-from sfrl_secure.wire.audit_service import AppendedEntry, FollowBatch
+from sfrl_secure.wire import audit_service, gatekeeper_service, identity_service
+from sfrl_secure.wire.audit_service import HEARTBEAT, AppendedEntry, FollowBatch
 from sfrl_secure.wire.gatekeeper_service import ModelRequest, ReceiptRequest, RoundAnswer, RoundRequest
+from sfrl_secure.wire.identity_service import EnrolResponse, RenewResponse
+from sfrl_secure.wire.participants import encode_decision, encode_identity_request, encode_withdrawal
 from sfrl_secure.wire.receipts import Receipt, ReceiptKind
 from sfrl_secure.wire.statements import encode_update
 
@@ -56,6 +71,7 @@ def test_the_audit_logs_methods_go_there_and_back(site: Any) -> None:
     def follow(request: bytes, context: object) -> Iterator[bytes]:
         first = audit_service.parse_follow_request(request)
         yield audit_service.encode_follow_response(FollowBatch(first, (b"one",), b"note"))
+        yield audit_service.encode_follow_response(HEARTBEAT)
         yield audit_service.encode_follow_response(FollowBatch(0, (), b"witnessed"))
 
     site.tls = site.server_tls("service/audit_log/l1")
@@ -65,7 +81,9 @@ def test_the_audit_logs_methods_go_there_and_back(site: Any) -> None:
     client = AuditLogClient(site.channel(server, site.known("participant/rover-7"), role="audit_log"))
     assert client.append(update_envelope()) == APPENDED
     assert seen == [update_envelope()] * 3
-    assert list(client.follow(9)) == [FollowBatch(9, (b"one",), b"note"), FollowBatch(0, (), b"witnessed")]
+    assert list(client.follow(9)) == [
+        FollowBatch(9, (b"one",), b"note"), HEARTBEAT, FollowBatch(0, (), b"witnessed")
+    ]  # fmt: skip
 
 
 def test_the_gatekeepers_methods_go_there_and_back(site: Any) -> None:
@@ -127,3 +145,79 @@ def test_an_answer_that_is_not_one_is_an_error_of_ours(site: Any) -> None:
     client = GatekeeperClient(site.channel(server, site.known("participant/rover-7")))
     with pytest.raises(MalformedError):
         client.get_round(RoundRequest("north", 4, 100))
+
+
+def signed(payload_type: str, raw: bytes) -> Envelope:
+    return Envelope(payload_type, raw, (Signature(DIGEST, "ed25519", bytes(64)),))
+
+
+def withdrawal_envelope() -> Envelope:
+    withdrawal = WithdrawalStatement(DIGEST, "north", "rover-7", DIGEST, 1, DIGEST, DIGEST, 9)
+    return signed(WITHDRAWAL_TYPE, encode_withdrawal(withdrawal))
+
+
+def decision_envelope() -> Envelope:
+    decision = DecisionStatement(DIGEST, "north", "rover-7", DIGEST, 3, DIGEST, DIGEST, 5, 900_000, (1, 4), (), 9)
+    return signed(DECISION_TYPE, encode_decision(decision))
+
+
+def test_withdrawals_and_decisions_go_there_and_their_entries_come_back(site: Any) -> None:
+    asked: list[object] = []
+
+    def withdraw(request: bytes, context: object) -> bytes:
+        asked.append(gatekeeper_service.parse_withdraw_request(request).envelope)
+        return gatekeeper_service.encode_withdraw_response(APPENDED)
+
+    def record(request: bytes, context: object) -> bytes:
+        asked.append(gatekeeper_service.parse_record_request(request).envelope)
+        if len(asked) > 2:
+            raise DeniedError("not_granted", "the segment takes no decisions")
+        return gatekeeper_service.encode_record_response(APPENDED)
+
+    server = site.serve(
+        Method(gatekeeper_service.WITHDRAW_UPDATE, withdraw, ROLES),
+        Method(gatekeeper_service.RECORD_DECISION, record, ROLES),
+    )
+    client = GatekeeperClient(site.channel(server, site.known("participant/rover-7")))
+    assert client.withdraw_update(withdrawal_envelope()) == APPENDED
+    assert client.record_decision(decision_envelope()) == APPENDED
+    with pytest.raises(DeniedError) as caught:
+        client.record_decision(decision_envelope())
+    assert caught.value.reason == "not_granted"
+    assert asked == [withdrawal_envelope(), decision_envelope(), decision_envelope()]
+    # What is no withdrawal is not sent as one.
+    with pytest.raises(MalformedError):
+        client.withdraw_update(decision_envelope())
+
+
+def identity_envelope() -> Envelope:
+    spiffe_id = parse_spiffe_id("spiffe://farm_1.example/participant/rover-7")
+    return signed(IDENTITY_REQUEST_TYPE, encode_identity_request(IdentityRequest(DIGEST, spiffe_id, DIGEST, DIGEST, 9)))
+
+
+def test_a_newcomer_enrols_without_a_certificate_and_renews_with_one(site: Any) -> None:
+    record = signed(ParticipantRecord.payload_type, b"{}")
+    enrolled = EnrolResponse(LOGGED, GENESIS, b"note", b"certificate")
+    renewed = RenewResponse(LOGGED, b"note", b"certificate")
+    asked: list[object] = []
+
+    def enrol(request: bytes, context: object) -> bytes:
+        taken = identity_service.parse_enrol_request(request)
+        asked.append((taken.record, taken.request, taken.csr))
+        if len(asked) == 1:
+            raise UnavailableError("starting")
+        return identity_service.encode_enrol_response(enrolled)
+
+    def renew(request: bytes, context: object) -> bytes:
+        taken = identity_service.parse_renew_request(request)
+        asked.append((taken.request, taken.csr))
+        return identity_service.encode_renew_response(renewed)
+
+    door = site.serve(Method(identity_service.ENROL, enrol, ANYBODY), client_auth=False, threads=16)
+    usual = site.serve(Method(identity_service.RENEW_IDENTITY, renew, ALL_ROLES))
+    newcomer = IdentityClient(site.channel(door, AnonymousTls(site.pki.services.certificate_pem)))
+    assert newcomer.enrol(record, identity_envelope(), b"csr") == enrolled
+    member = IdentityClient(site.channel(usual, site.known("participant/rover-7")))
+    assert member.renew(identity_envelope(), b"csr") == renewed
+    # The same request, tried again: enrolment is idempotent.
+    assert asked == [(record, identity_envelope(), b"csr")] * 2 + [(identity_envelope(), b"csr")]

@@ -43,7 +43,7 @@ from sfrl_secure.translog.note import (
 )
 from sfrl_secure.translog.policy import TrustedLog, TrustedWitness, TrustPolicy
 from sfrl_secure.translog.tree import MerkleTree
-from sfrl_secure.wire.audit_service import FollowBatch
+from sfrl_secure.wire.audit_service import HEARTBEAT, FollowBatch
 from sfrl_secure.wire.content import Content, parse_content
 from sfrl_secure.wire.entries import encode_entry
 from sfrl_secure.wire.statements import encode_statement
@@ -175,6 +175,7 @@ class Run:
     witnessed: list[int]
     failures: list[SfrlError]
     broken: threading.Event
+    heard: list[int]
 
     def fails_with(self, kind: type[SfrlError]) -> SfrlError:
         with pytest.raises(kind) as caught:
@@ -188,6 +189,7 @@ class Run:
 def run(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     monkeypatch.setattr(follower_module, "FIRST_PAUSE_SECONDS", 0.001)
     source, taken, witnessed, failures, broken = Source(), [], [], [], threading.Event()  # type: ignore[var-annotated]
+    heard: list[int] = []
 
     def on_entry(index: int, leaf: Digest, entry: LogEntry, content: Content | None) -> None:
         raw = encode_entry(entry)
@@ -208,10 +210,11 @@ def run(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         policy=keys.policy(),
         on_entry=on_entry,
         on_witnessed=on_witnessed,
+        on_heard=lambda: heard.append(len(taken)),
         on_failed=failures.append,
     )
     follower.start()
-    yield Run(source, follower, taken, witnessed, failures, broken)
+    yield Run(source, follower, taken, witnessed, failures, broken, heard)
     follower.stop()
 
 
@@ -242,6 +245,27 @@ def test_entries_are_given_out_in_order_once_a_checkpoint_covers_them(run: Run, 
     assert run.follower.signed.tree_size == 12
     assert parse_note(run.follower.signed.note).text == parse_note(log.note(12)).text
     assert run.follower.witnessed_size == 0
+
+
+def test_the_log_is_heard_when_it_says_that_there_is_nothing_new_and_all_was_given_out(run: Run, log: FakeLog) -> None:
+    call = run.source.next_call()
+    # Of a log that we have nothing of, not even a checkpoint, it says nothing.
+    call.messages.put(HEARTBEAT)
+    call.messages.put(log.batch(0, 3))
+    call.messages.put(log.witnessed(3))
+    run.follower.wait_witnessed(3, SECONDS)
+    assert run.heard == []
+    call.messages.put(HEARTBEAT)
+    wait_until(lambda: run.heard == [3])
+    # Entries that no checkpoint covers were not given out: there is something new.
+    call.messages.put(log.batch(3, 7, note=False))
+    call.messages.put(HEARTBEAT)
+    call.messages.put(log.batch(7, 9))
+    run.follower.wait_for(9, SECONDS)
+    assert run.heard == [3]
+    call.messages.put(HEARTBEAT)
+    wait_until(lambda: run.heard == [3, 9])
+    assert run.follower.failure is None
 
 
 def test_entries_that_no_checkpoint_covers_are_held_back(run: Run, log: FakeLog) -> None:
@@ -537,3 +561,19 @@ def test_stopping_wakes_whoever_waits(keys: Keys) -> None:
     follower.stop()
     waiting.join(SECONDS)
     assert len(woken) == 1
+
+
+def test_a_renewed_certificate_goes_on_with_another_call_where_the_one_before_was(
+    run: Run, log: FakeLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not after a pause, as when the log is away: a pause would be felt by whoever follows.
+    monkeypatch.setattr(follower_module, "FIRST_PAUSE_SECONDS", 60.0)
+    call = run.source.next_call()
+    call.messages.put(log.batch(0, 5))
+    run.follower.wait_for(5, SECONDS)
+    run.follower.call_again()
+    again = run.source.next_call()
+    assert again.first_index == 5
+    again.messages.put(log.batch(5, 12))
+    run.follower.wait_for(12, SECONDS)
+    assert run.taken == list(enumerate(log.entries))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -25,7 +26,7 @@ from sfrl_secure.errors import (
 from sfrl_secure.governance.statements import PeerClass
 from sfrl_secure.ids import parse_spiffe_id
 from sfrl_secure.rpc.channel import call_with_retry
-from sfrl_secure.rpc.identity import ROLES, TransportPolicy, peer_of
+from sfrl_secure.rpc.identity import NOBODY, ROLES, DoorTerms, TransportPolicy, peer_of
 from sfrl_secure.rpc.server import HEALTH_CHECK, Method
 from sfrl_secure.wire.audit_service import (
     APPEND_ENTRY,
@@ -91,7 +92,7 @@ def test_an_expired_or_revoked_record_is_refused_on_an_open_connection(site: Any
     channel = site.channel(server, rover)
     assert channel.call(ECHO, b"1", deadline_seconds=DEADLINE) == b"echo 1"
     record = site.registry.recorded[rover.spki_sha256]
-    site.registry.recorded[rover.spki_sha256] = type(record)(record.spiffe_id, site.clock.now_us())
+    site.registry.recorded[rover.spki_sha256] = replace(record, not_after_us=site.clock.now_us())
     with pytest.raises(DeniedError) as expired:
         channel.call(ECHO, b"2", deadline_seconds=DEADLINE)
     # A revocation takes the record away: the fold forgets the identity.
@@ -163,24 +164,62 @@ def test_a_stranger_learns_nothing_of_which_methods_there_are(site: Any) -> None
     }
 
 
-def test_a_group_that_the_policy_does_not_name_is_refused(site: Any) -> None:
-    server = site.serve(echo(), policy=TransportPolicy("farm_1.example", groups=("P-256",)))
+def test_a_group_that_the_services_document_does_not_name_is_refused(site: Any) -> None:
+    site.registry.terms = DoorTerms(frozenset({"P-256"}), 2**62)
+    server = site.serve(echo())
     assert refused(site, server, site.known("participant/rover-7")) == "transport_group"
     assert site.refused[0][1] is PeerClass.UNKNOWN
 
 
 def test_the_hybrid_group_is_what_two_of_us_agree_on(site: Any) -> None:
-    server = site.serve(echo(), policy=TransportPolicy("farm_1.example", groups=("X25519MLKEM768",)))
+    site.registry.terms = DoorTerms(frozenset({"X25519MLKEM768"}), 2**62)
+    server = site.serve(echo())
     rover = site.known("participant/rover-7")
     assert site.channel(server, rover).call(ECHO, b"", deadline_seconds=DEADLINE) == b"echo "
 
 
+def test_without_a_services_document_no_connection_is_good_enough(site: Any) -> None:
+    site.registry.terms = NOBODY
+    server = site.serve(echo(ROLES))
+    assert {refused(site, server, site.known(path)) for path in ("participant/rover-7", "operator/ada")} == {
+        "transport_group"
+    }
+
+
+def test_under_an_expired_services_document_operators_alone_are_let_in(site: Any) -> None:
+    site.registry.terms = DoorTerms(frozenset({"X25519MLKEM768"}), site.clock.now_us())
+    server = site.serve(echo(ROLES))
+    for path in ("participant/rover-7", "auditor/eve", "service/aggregator/a1"):
+        assert refused(site, server, site.known(path)) == "unknown_identity"
+    ada = site.channel(server, site.known("operator/ada"))
+    assert ada.call(ECHO, b"the next one", deadline_seconds=DEADLINE) == b"echo the next one"
+
+
+def test_a_certificate_that_the_log_has_not_recorded_is_refused_though_its_key_is(site: Any) -> None:
+    server = site.serve(echo())
+    rover = site.known("participant/rover-7")
+    site.registry.record(rover, site.pki.now_us * 2, serial=rover.serial + 1)
+    assert refused(site, server, rover) == "unknown_identity"
+
+
+def test_a_registry_that_may_be_out_of_date_admits_nobody_and_refuses_nobody(site: Any) -> None:
+    server = site.serve(echo())
+    channel = site.channel(server, site.known("participant/rover-7"))
+    channel.call(ECHO, b"", deadline_seconds=DEADLINE)
+    site.registry.is_stale = True
+    with pytest.raises(UnavailableError, match="not been heard"):
+        channel.call(ECHO, b"", deadline_seconds=DEADLINE)
+    assert site.refused == []
+    site.registry.is_stale = False
+    assert channel.call(ECHO, b"again", deadline_seconds=DEADLINE) == b"echo again"
+
+
 def test_a_registry_that_fails_lets_nobody_in(site: Any) -> None:
-    class Broken:
+    class Broken(type(site.registry)):  # type: ignore[misc]
         def lookup(self, spki_sha256: bytes) -> None:
             raise RuntimeError("the secret word")
 
-    server = site.serve(echo(), registry=Broken())
+    server = site.serve(echo(), registry=Broken(site.registry.recorded))
     with pytest.raises(SfrlError) as caught:
         site.channel(server, site.known("participant/rover-7")).call(ECHO, b"", deadline_seconds=DEADLINE)
     assert type(caught.value) is SfrlError
@@ -315,7 +354,7 @@ def test_calls_beyond_what_may_wait_are_refused_at_once(site: Any) -> None:
 
     server = site.serve(method(wait))
     channel = site.channel(server, site.known("participant/rover-7"))
-    calls = [channel._channel.unary_unary(ECHO).future(b"", timeout=30) for _ in range(8 * 4 + 1)]
+    calls = [channel._take().channel.unary_unary(ECHO).future(b"", timeout=30) for _ in range(8 * 4 + 1)]
     refusals: list[grpc.StatusCode] = []
     done = threading.Event()
 
@@ -390,7 +429,7 @@ def test_health_is_told_to_known_peers_and_a_running_call_is_let_finish(site: An
 
     server = site.serve(method(block))
     channel = site.channel(server, site.known("participant/rover-7"))
-    stub = health_pb2_grpc.HealthStub(channel._channel)
+    stub = health_pb2_grpc.HealthStub(channel._take().channel)
     health = stub.Check(health_pb2.HealthCheckRequest(), timeout=DEADLINE)
     assert health.status == health_pb2.HealthCheckResponse.SERVING
     answers: list[bytes] = []
@@ -422,6 +461,23 @@ def test_a_port_in_use_is_not_shared(site: Any) -> None:
             clock=site.clock,
             on_refused=lambda *row: None,
         )
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_peer_is_judged_before_its_message_is_waited_for(site: Any, is_stream: bool) -> None:
+    server = site.serve(method(lambda request, context: iter(()) if is_stream else b"", is_stream=is_stream))
+    raw = site.channel(server, site.pki.identity("participant/revoked"))._take().channel
+    silent = threading.Event()
+
+    def nothing() -> Any:
+        silent.wait(DEADLINE)
+        yield b""
+
+    begun = time.monotonic()
+    call = raw.stream_stream(ECHO)(nothing(), timeout=DEADLINE)
+    assert call.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert time.monotonic() - begun < DEADLINE / 2
+    silent.set()
 
 
 def exchange(behaviour: Any) -> Method:
@@ -472,9 +528,9 @@ def test_a_peer_is_judged_again_before_each_request_of_a_stream(site: Any, chang
     if change == "revoked":
         del site.registry.recorded[rover.spki_sha256]
     elif change == "expired":
-        site.registry.recorded[rover.spki_sha256] = type(record)(record.spiffe_id, site.clock.now_us())
+        site.registry.recorded[rover.spki_sha256] = replace(record, not_after_us=site.clock.now_us())
     else:
-        site.registry.recorded[rover.spki_sha256] = type(record)(record.spiffe_id, site.clock.now_us() * 2)
+        site.registry.recorded[rover.spki_sha256] = replace(record, not_after_us=site.clock.now_us() * 2)
         site.clock.advance(3_600_000_000)
     goes_on.set()
     with pytest.raises(DeniedError) as caught:
@@ -482,6 +538,58 @@ def test_a_peer_is_judged_again_before_each_request_of_a_stream(site: Any, chang
     assert caught.value.reason == ("certificate" if change == "certificate" else "unknown_identity")
     assert taken == [b"before"]
     assert [row[0] for row in site.refused] == [caught.value.reason]
+
+
+@pytest.mark.parametrize("change", ["revoked", "stale", "group"])
+def test_a_peer_is_judged_again_before_each_answer_of_a_stream(site: Any, change: str) -> None:
+    goes_on, ended = threading.Event(), threading.Event()
+
+    def count(request: bytes, context: grpc.ServicerContext) -> Any:
+        try:
+            yield b"before"
+            goes_on.wait(DEADLINE)
+            yield b"after"
+        finally:
+            ended.set()
+
+    server = site.serve(method(count, is_stream=True))
+    rover = site.known("participant/rover-7")
+    answers = iter(site.channel(server, rover).stream(ECHO, b"", deadline_seconds=DEADLINE))
+    assert next(answers) == b"before"
+    if change == "revoked":
+        del site.registry.recorded[rover.spki_sha256]
+    elif change == "stale":
+        site.registry.is_stale = True
+    else:
+        site.registry.terms = DoorTerms(frozenset({"X25519"}), 2**62)
+    goes_on.set()
+    with pytest.raises(UnavailableError if change == "stale" else DeniedError) as caught:
+        next(answers)
+    reasons = {"revoked": ["unknown_identity"], "stale": [], "group": ["transport_group"]}[change]
+    assert [getattr(caught.value, "reason", None)] == (reasons or [None])
+    assert [row[0] for row in site.refused] == reasons
+    # What the handler holds is let go at once, not when the collector comes by.
+    assert ended.wait(1)
+
+
+def test_an_answer_that_was_long_in_coming_is_not_given_to_who_was_revoked_meanwhile(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfrl_secure.rpc.interceptor.LONG_CALL_SECONDS", 0.05)
+    rover = site.known("participant/rover-7")
+
+    def slow(request: bytes, context: grpc.ServicerContext) -> bytes:
+        if request == b"revoked":
+            del site.registry.recorded[rover.spki_sha256]
+        time.sleep(0.1)
+        return b"the round"
+
+    server = site.serve(method(slow))
+    channel = site.channel(server, rover)
+    assert channel.call(ECHO, b"", deadline_seconds=DEADLINE) == b"the round"
+    with pytest.raises(DeniedError) as caught:
+        channel.call(ECHO, b"revoked", deadline_seconds=DEADLINE)
+    assert caught.value.reason == "unknown_identity"
 
 
 def test_a_certificate_is_read_once_and_judged_on_every_call(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -526,7 +634,7 @@ def test_a_client_made_from_the_proto_files_is_served(site: Any) -> None:
     site.tls = site.server_tls("service/audit_log/l1")
     server = site.serve(Method(FOLLOW_LOG, follow, PARTICIPANTS, True), Method(APPEND_ENTRY, append, PARTICIPANTS))
     channel = site.channel(server, site.known("participant/rover-7"), role="audit_log")
-    stub = audit_service_pb2_grpc.AuditLogServiceStub(channel._channel)
+    stub = audit_service_pb2_grpc.AuditLogServiceStub(channel._take().channel)
     [batch] = stub.FollowLog(audit_service_pb2.FollowLogRequest(first_index=5), timeout=DEADLINE)
     assert (batch.first_index, list(batch.entries), batch.checkpoint) == (5, [b"one", b"two"], b"note")
     with pytest.raises(grpc.RpcError) as caught:

@@ -81,6 +81,23 @@ def test_every_reason_of_the_admission_table_has_a_status() -> None:
     assert reasons - REASONS.keys() == set()
 
 
+def test_every_reason_of_enrolment_and_of_objects_has_a_status() -> None:
+    section = README.read_text().split("\n## Enrolment\n")[1].split("\n## ")[0]
+    listed = section.split("Reason codes: ")[1].split("; ")[0] + section.rsplit("gatekeeper's time: ", 1)[1]
+    reasons = set(re.findall(r"`([a-z_]+)`", listed))
+    assert len(reasons) > 12
+    assert reasons - REASONS.keys() == set()
+
+
+@pytest.mark.parametrize("reason", ["quota_updates", "quota_bytes"])
+def test_a_quota_that_is_used_up_is_a_refusal_and_not_a_service_that_is_too_busy(reason: str) -> None:
+    refusal = refusal_of(DeniedError(reason, "used up"))
+    assert refusal.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+    told = error_of_refusal(refusal)
+    assert isinstance(told, DeniedError)
+    assert told.reason == reason
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

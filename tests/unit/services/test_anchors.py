@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from simulator import SEGMENT, Simulator, service_id
 
 from sfrl_secure.errors import ConflictError, DeniedError, MalformedError, SfrlError, UnavailableError
 from sfrl_secure.governance.statements import PeerClass, RefusalCount, RefusalsCounted, TimeAnchored
@@ -17,8 +18,6 @@ from sfrl_secure.sequencer.sequencer import LogHead
 from sfrl_secure.services.audit_log.anchors import CHOSEN_MAX, QUIET_SECONDS, RETRY_SECONDS, AnchorWriter, is_anchor
 from sfrl_secure.translog.anchor import open_anchor
 from sfrl_secure.translog.opened import OpenedCheckpoint, open_checkpoint
-
-from ...simulator import SEGMENT, Simulator, service_id
 
 LOG = service_id("audit_log", "l1")
 BEGIN = 1_000.0

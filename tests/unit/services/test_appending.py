@@ -78,12 +78,13 @@ def test_a_request_of_which_nothing_is_left_asks_the_sequencer_nothing(site: Sit
     assert site.memory.groups == []
 
 
-def test_refusals_for_a_missing_signature_and_a_foreign_statement_are_counted(site: Site) -> None:
+def test_whatever_is_refused_for_good_is_counted(site: Site) -> None:
     site.memory.refuse[b"short"] = DeniedError("threshold", "two sign")
     site.memory.refuse[b"other"] = DeniedError("role", "this writer may not write this kind")
     site.append(b"short", b"foreign", b"short", b"forged", b"other", b"one")
     assert site.counts() == (
-        RefusalCount("role", PeerClass.SERVICE, 1),
+        RefusalCount("bad_signature", PeerClass.SERVICE, 1),
+        RefusalCount("role", PeerClass.SERVICE, 2),
         RefusalCount("threshold", PeerClass.SERVICE, 2),
     )
 
@@ -96,7 +97,7 @@ def test_one_envelope_alone_is_answered_or_refused_as_the_call(site: Site) -> No
         with pytest.raises(DeniedError) as refused:
             site.appending.append(envelope(statement), PEER)
         assert refused.value.reason == reason
-    assert len(site.counts()) == 2
+    assert len(site.counts()) == 3
 
 
 def test_a_log_that_fails_ends_the_call_and_not_one_result(site: Site) -> None:

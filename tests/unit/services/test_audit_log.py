@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,8 @@ def test_following_begins_where_the_caller_is_and_its_order_is_entries_then_note
     while True:
         batch = next(batches)
         assert batch.entries == ()
+        if batch.is_heartbeat:
+            continue
         opened = open_checkpoint(batch.checkpoint, site.policy, quorum=True)
         if opened.checkpoint.size == last + 1:
             break
@@ -253,7 +256,7 @@ def test_who_knows_more_than_the_log_is_told_so(site: Site) -> None:
     [
         # Documents authenticate themselves: nobody who is recorded is kept from bringing one.
         ("participants/rover-1", True, False),
-        ("operators/alice", True, False),
+        ("operators/alice", True, True),
         ("auditors/auditor-1", True, True),
         ("services/gatekeeper-gatekeeper-1", True, True),
         ("services/aggregator-aggregator-1", True, True),
@@ -355,6 +358,58 @@ def test_all_streams_together_are_bounded(site: Site, monkeypatch: pytest.Monkey
     stream.cancel()
 
 
+def test_auditors_and_operators_take_no_services_place(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site.log.servicer._guests, "_all_max", 1)
+    wait_until(lambda: site.log.servicer._follows.total() == 0)
+    watching = site.client("auditors/auditor-1").follow(0)
+    next(iter(watching))
+    with pytest.raises(ExhaustedError, match="at most 1 such"):
+        next(iter(site.client("operators/alice").follow(0)))
+    service = site.client(GATEKEEPER).follow(0)
+    assert next(iter(service)).entries
+    service.cancel()
+    watching.cancel()
+    wait_until(lambda: site.log.servicer._follows.total() == 0)
+    assert site.log.servicer._guests.total() == 0
+
+
+def test_a_follower_of_an_idle_log_is_told_so_each_second_and_first_when_it_has_all(site: Site) -> None:
+    stream = site.client("auditors/auditor-1").follow(0)
+    batches = iter(stream)
+    beats: list[float] = []
+    reached = -1
+    until = time.monotonic() + 10
+    while len(beats) < 4 and time.monotonic() < until:
+        batch = next(batches)
+        if batch.is_heartbeat:
+            # Never before the note that covers what was sent.
+            assert reached >= site.federation.log_size
+            beats.append(time.monotonic())
+        elif batch.entries:
+            reached = batch.first_index + len(batch.entries) if batch.checkpoint else -1
+    stream.cancel()
+    assert len(beats) == 4
+    assert max(later - earlier for earlier, later in pairwise(beats)) < 1.5
+
+
+def test_a_revoked_callers_idle_stream_ends_with_the_next_heartbeat(site: Site) -> None:
+    state = site.log.sequencer.history.fold.state
+    stream = site.client("auditors/auditor-1").follow(0)
+    batches = iter(stream)
+    next(batches)
+    (spki,) = (key for key, each in state.identities.items() if each.spiffe_id.role == "auditor")
+    recorded = state.identities.pop(spki)
+    begun = time.monotonic()
+    try:
+        with pytest.raises(DeniedError) as refused:
+            for _ in batches:
+                pass
+    finally:
+        state.identities[spki] = recorded
+    assert refused.value.reason == "unknown_identity"
+    assert time.monotonic() - begun < 2
+
+
 GATEKEEPER = "services/gatekeeper-gatekeeper-1"
 
 
@@ -430,15 +485,14 @@ def test_a_published_bundle_is_read_and_holds_the_entries(site: Site, monkeypatc
     index, width = divmod(size, 256)
     # Smaller chunks than a mebibyte: a bundle of this log is a small one.
     monkeypatch.setattr("sfrl_secure.services.audit_log.servicer.CHUNK_BYTES_MAX", 1_000)
-    for who in ("auditors/auditor-1", "services/verifier-verifier-1"):
+    for who in ("auditors/auditor-1", "services/verifier-verifier-1", "operators/alice"):
         entries = parse_bundle(site.client(who).read_bundle(index, width), width)
         assert entries[-1] == appended.logged.raw
     with pytest.raises(NotFoundError):
         site.client("auditors/auditor-1").read_bundle(10**6, 256)
-    for who in ("participants/rover-1", "operators/alice"):
-        with pytest.raises(DeniedError) as refused:
-            site.client(who).read_bundle(index, width)
-        assert refused.value.reason == "role"
+    with pytest.raises(DeniedError) as refused:
+        site.client("participants/rover-1").read_bundle(index, width)
+    assert refused.value.reason == "role"
 
 
 def test_a_second_log_on_the_same_folder_does_not_start(site: Site) -> None:

@@ -11,7 +11,7 @@ from sfrl_secure.crypto.keys import ED25519, HYBRID, SigningKey
 from sfrl_secure.errors import DeniedError, MalformedError
 from sfrl_secure.governance.build import build_rules
 from sfrl_secure.governance.documents import RulesDocument
-from sfrl_secure.governance.services import ServicesDocument, Signatory
+from sfrl_secure.governance.services import KEY_EXCHANGES, ServicesDocument, Signatory
 from sfrl_secure.governance.statements import STATEMENT_TYPE, PeerClass, RefusalCount, RefusalsCounted, Statement
 from sfrl_secure.ids import ZERO_DIGEST, parse_spiffe_id, sha256
 from sfrl_secure.rpc.identity import ROLES, SERVICE_ROLES
@@ -21,6 +21,7 @@ from sfrl_secure.services.audit_log.signature_checks import SignatureChecks
 from sfrl_secure.wire.statements import encode_statement
 
 WRITER = parse_spiffe_id("spiffe://sfrl.example/service/gatekeeper/one")
+AUDITOR = parse_spiffe_id("spiffe://sfrl.example/auditor/iris")
 OTHER = parse_spiffe_id("spiffe://sfrl.example/service/gatekeeper/two")
 
 
@@ -69,10 +70,10 @@ class Site:
         return tuple(self.intake.verify(self.intake.judge(envelopes, role)))
 
 
-def services_document(*services: Signatory) -> ServicesDocument:
+def services_document(*services: Signatory, auditors: tuple[Signatory, ...] = ()) -> ServicesDocument:
     return ServicesDocument(
         raw=b"", digest=ZERO_DIGEST, federation_id=ZERO_DIGEST, version=1, previous=ZERO_DIGEST, expires_us=1,
-        services=services, auditors=(),
+        services=services, auditors=auditors, key_exchange=KEY_EXCHANGES,
     )
 
 
@@ -137,13 +138,35 @@ def test_documents_are_taken_from_everybody_and_left_to_the_fold(site: Site, rol
 
 
 @pytest.mark.parametrize("role", sorted(ROLES))
-def test_statements_are_taken_from_services_alone(site: Site, role: str) -> None:
+def test_statements_are_taken_from_services_and_auditors_alone(site: Site, role: str) -> None:
     (judged,) = site.judge(site.envelope(), role=role)
-    if role in SERVICE_ROLES:
+    if role in SERVICE_ROLES or role == "auditor":
         assert isinstance(judged, Submission)
     else:
         assert isinstance(judged, DeniedError)
         assert judged.reason == "role"
+
+
+def test_an_auditors_statement_is_verified_with_the_auditors_key(site: Site) -> None:
+    key = SigningKey.generate(ED25519)
+    site.state.document = services_document(
+        Signatory(WRITER, site.key.public_key), auditors=(Signatory(AUDITOR, key.public_key),)
+    )
+    envelope = site.envelope(key=key, writer=AUDITOR, key_id=key.public_key.key_id)
+    (judged,) = site.judge(envelope, role="auditor")
+    assert isinstance(judged, Submission)
+    assert judged.verified_by == key.public_key
+    # A key and a name that are not together in the document are nobody's, and left to the fold.
+    for mixed in (
+        site.envelope(key=key, key_id=key.public_key.key_id),
+        site.envelope(writer=AUDITOR),
+    ):
+        (judged,) = site.judge(mixed, role="auditor")
+        assert isinstance(judged, Submission)
+        assert judged.verified_by is None
+    (judged,) = site.judge(damaged(envelope), role="auditor")
+    assert isinstance(judged, DeniedError)
+    assert judged.reason == "bad_signature"
 
 
 def test_who_may_bring_no_statement_costs_no_look_at_its_bytes(site: Site) -> None:

@@ -82,7 +82,7 @@ class Service:
         nothing: Any = None
         channel: Any = Closing()
         self.federation = FollowedFederation(
-            channel, follower, self.view, self.kept, nothing, nothing, threading.Event()
+            nothing, channel, follower, self.view, self.kept, nothing, nothing, threading.Event()
         )
 
     def run(self) -> Service:

@@ -98,6 +98,7 @@ def digest(byte: int) -> bytes:
 
 
 PARTICIPANT = "spiffe://farm.example/participant/rover-7"
+AUDITOR = "spiffe://farm.example/auditor/lea"
 SERVICE = "spiffe://farm.example/service/gatekeeper/g1"
 
 
@@ -118,8 +119,74 @@ def update() -> Msg:
             (11, Msg("PayloadFormat", ((1, 1), (2, 1), (3, 2)))),
             (12, 400),
             (13, 1_700_000_000_000_000),
+            (14, 2_048),
         ),
     )
+
+
+def withdrawal() -> Msg:
+    return Msg(
+        "WithdrawalStatement",
+        (
+            (1, digest(1)),
+            (2, "north-field"),
+            (3, "rover-7"),
+            (4, digest(2)),
+            (5, 3),
+            (6, digest(3)),
+            (7, digest(40)),
+            (8, 1_700_000_000_000_000),
+        ),
+    )
+
+
+def decision() -> Msg:
+    """Its share is a zigzag number: 3 stands for -2."""
+    return Msg(
+        "DecisionStatement",
+        (
+            (1, digest(1)),
+            (2, "north-field"),
+            (3, "rover-7"),
+            (4, digest(2)),
+            (5, 9),
+            (6, digest(41)),
+            (7, digest(15)),
+            (8, 3),
+            (9, 930_000),
+            (10, b"\x00\x02\x80\x01"),
+            (11, Msg("Attribution", ((1, 4), (2, 3)))),
+            (12, 1_700_000_000_000_000),
+        ),
+    )
+
+
+def identity_request() -> Msg:
+    return Msg(
+        "IdentityRequest",
+        ((1, digest(1)), (2, PARTICIPANT), (3, digest(2)), (4, digest(6)), (5, 1_700_000_000_000_000)),
+    )
+
+
+def object_request() -> Msg:
+    return Msg(
+        "ObjectRequest",
+        ((1, digest(1)), (2, AUDITOR), (3, digest(2)), (4, digest(42)), (5, 1_700_000_000_000_000)),
+    )
+
+
+SIGNED = {
+    "withdrawal": withdrawal,
+    "decision": decision,
+    "identity-request": identity_request,
+    "object-request": object_request,
+}
+"""What is signed beside updates and services' statements, by the name in its payload type."""
+
+
+def quoted(name: str) -> Msg:
+    """One of them in its envelope."""
+    return envelope(f"application/vnd.sfrl.{name}.v1", SIGNED[name]())
 
 
 def signature(byte: int) -> Msg:
@@ -144,7 +211,17 @@ def bodies() -> dict[str, tuple[int, int, Msg]]:
         "identity_issued": (
             4,
             16,
-            Msg("IdentityIssued", ((1, PARTICIPANT), (2, digest(6)), (3, b"\x7f\x01"), (4, 9))),
+            Msg(
+                "IdentityIssued",
+                (
+                    (1, PARTICIPANT),
+                    (2, digest(6)),
+                    (3, b"\x7f\x01"),
+                    (4, 9),
+                    (5, quoted("identity-request")),
+                    (6, digest(43)),
+                ),
+            ),
         ),
         "round_opened": (5, 17, Msg("RoundOpened", ((1, 3), (2, digest(4)), (3, digest(7))))),
         "update_admitted": (
@@ -196,6 +273,8 @@ def bodies() -> dict[str, tuple[int, int, Msg]]:
                     (5, digest(10)),
                     (6, Msg("DroppedUpdate", ((1, "rover-1"), (2, digest(11)), (3, "defective")))),
                     (6, Msg("DroppedUpdate", ((1, "rover-2"), (2, digest(12)), (3, "participant_inactive")))),
+                    (6, Msg("DroppedUpdate", ((1, "rover-3"), (2, digest(45)), (3, "withdrawn")))),
+                    (6, Msg("DroppedUpdate", ((1, "rover-4"), (2, digest(46)), (3, "excluded")))),
                 ),
             ),
         ),
@@ -212,6 +291,7 @@ def bodies() -> dict[str, tuple[int, int, Msg]]:
                     (5, digest(15)),
                     (6, "weighted_mean/v1"),
                     (7, 1),
+                    (8, digest(44)),
                 ),
             ),
         ),
@@ -229,6 +309,9 @@ def bodies() -> dict[str, tuple[int, int, Msg]]:
             ),
         ),
         "time_anchored": (14, 24, Msg("TimeAnchored", ((1, checkpoint_note()),))),
+        "update_withdrawn": (9, 25, Msg("UpdateWithdrawn", ((1, quoted("withdrawal")),))),
+        "complaint_recorded": (10, 26, Msg("ComplaintRecorded", ((1, update_envelope()),))),
+        "decision_recorded": (16, 27, Msg("DecisionRecorded", ((1, quoted("decision")),))),
     }
 
 
@@ -290,6 +373,8 @@ def receipt(kind: int) -> Msg:
             (5, logged(6)),
             *(counted if kind == 3 else ()),
             (10, logged(5)),
+            (11, logged(2)),
+            (11, logged(7)),
         ),
     )
 

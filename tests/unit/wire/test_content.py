@@ -47,6 +47,7 @@ def test_a_document_is_read_by_its_type_and_belongs_to_governance() -> None:
 def test_what_is_neither_is_refused_and_names_no_stream(by_hand: SimpleNamespace) -> None:
     for envelope in (
         _envelope("update.v1", by_hand.update().encode()),
+        _envelope("decision.v2", by_hand.decision().encode()),
         _envelope("verdict.v1", by_hand.statement("round_opened").encode()),
         _envelope("root.v1+json", by_hand.statement("round_opened").encode()),
         _envelope("statement.v1", _root()),
@@ -56,6 +57,10 @@ def test_what_is_neither_is_refused_and_names_no_stream(by_hand: SimpleNamespace
         assert stream_of(envelope) is None
 
 
-def test_an_update_as_an_entry_of_its_own_is_said_to_be_one(by_hand: SimpleNamespace) -> None:
+@pytest.mark.parametrize("name", ["update", "withdrawal", "decision", "identity-request", "object-request"])
+def test_what_participants_sign_is_never_an_entry_of_its_own(name: str, by_hand: SimpleNamespace) -> None:
+    statement = by_hand.update() if name == "update" else by_hand.SIGNED[name]()
+    envelope = _envelope(f"{name}.v1", statement.encode())
     with pytest.raises(MalformedError, match="not an entry of its own"):
-        parse_content(_envelope("update.v1", by_hand.update().encode()))
+        parse_content(envelope)
+    assert stream_of(envelope) is None

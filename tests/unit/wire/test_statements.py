@@ -8,10 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sfrl_secure.crypto.envelope import Envelope, Signature
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.statements import (
+    IDENTITY_REQUEST_TYPE,
+    CloseCause,
     EntryKind,
     IdentityIssued,
+    IdentityRequest,
     MeasuredFacts,
     PayloadFormat,
     Statement,
@@ -19,6 +23,8 @@ from sfrl_secure.governance.statements import (
     UpdateStatement,
 )
 from sfrl_secure.ids import Digest, parse_spiffe_id
+from sfrl_secure.wire.entries import encode_envelope
+from sfrl_secure.wire.participants import encode_identity_request
 from sfrl_secure.wire.statements import (
     encode_statement,
     encode_update,
@@ -37,11 +43,14 @@ BODIES = [
     "model_published",
     "models_fetched",
     "time_anchored",
+    "update_withdrawn",
+    "complaint_recorded",
+    "decision_recorded",
 ]
 
 # Fields that may be absent: numbers that may be zero, and what the specification calls optional.
 MAY_BE_ABSENT = {
-    *(("UpdateStatement", number) for number in (9, 10, 12, 13)),
+    *(("UpdateStatement", number) for number in (9, 10, 12, 13, 14)),
     *(("MeasuredFacts", number) for number in (1, 2, 3, 4, 5)),
     ("UpdateAdmitted", 3),
     *(("UpdateRefused", number) for number in (2, 5, 6)),
@@ -49,11 +58,17 @@ MAY_BE_ABSENT = {
     ("RoundClosed", 4),
     ("RoundClosed", 6),
     ("ModelsFetched", 3),
+    ("IdentityIssued", 6),
+    ("IdentityRequest", 5),
+    ("ModelPublished", 8),
+    ("WithdrawalStatement", 8),
+    *(("DecisionStatement", number) for number in (8, 9, 10, 11, 12)),
+    *(("Attribution", number) for number in (1, 2)),
 }
 # An admission names the rules of two decisions, so an id may stand twice, and the order may begin again once.
 TWO_DECISIONS = {("UpdateAdmitted", 3)}
 # A message of which every field may be zero is still canonical when it is there and empty.
-MAY_BE_EMPTY = {("UpdateAdmitted", 2), ("UpdateRefused", 5)}
+MAY_BE_EMPTY = {("UpdateAdmitted", 2), ("UpdateRefused", 5), ("DecisionStatement", 11)}
 
 
 @pytest.mark.parametrize("name", BODIES)
@@ -112,12 +127,16 @@ def _same_field(kind: str, damaged: object, where: tuple[str, int]) -> bool:
         ("update_refused", 7, 4),
         ("refusals_counted", 1, 7),
         ("refusals_counted", 4, b"root"),
-        ("round_closed", 2, 3),
+        ("identity_issued", 5, b"\x0a"),
+        ("identity_issued", 6, bytes(31)),
         ("round_closed", 2, 4),
         ("round_closed", 3, 3),
         ("model_published", 6, "r" * 65),
         ("model_published", 6, "weighted\nmean"),
         ("model_published", 7, 2**32),
+        ("model_published", 8, bytes(33)),
+        ("update_withdrawn", 1, b"\x0a"),
+        ("decision_recorded", 1, b"\x0a"),
         ("models_fetched", 1, 7),
         ("time_anchored", 1, b"log.example/a\n7\n"),
         ("time_anchored", 1, "log.example/a\n7\n" + "A" * 44 + "\n\n" + "\u2014 a AAAAAAA=\n" * 500),
@@ -259,6 +278,63 @@ def test_an_admission_quotes_an_update_and_nothing_else(by_hand: SimpleNamespace
         parse_update_envelope(other.encode())
 
 
+QUOTING = {
+    "identity_issued": (5, "identity-request"),
+    "update_admitted": (1, "update"),
+    "update_refused": (2, "update"),
+    "update_withdrawn": (1, "withdrawal"),
+    "complaint_recorded": (1, "update"),
+    "decision_recorded": (1, "decision"),
+}
+"""Body, its field with the envelope, and what that envelope holds."""
+
+
+@pytest.mark.parametrize("name", QUOTING)
+def test_a_body_quotes_its_own_kind_of_envelope_and_no_other(name: str, by_hand: SimpleNamespace) -> None:
+    number, own = QUOTING[name]
+    statements = {"update": by_hand.update(), **{each: make() for each, make in by_hand.SIGNED.items()}}
+    taken = []
+    for kind, statement in statements.items():
+        for claimed in statements:
+            envelope = by_hand.envelope(f"application/vnd.sfrl.{claimed}.v1", statement)
+            try:
+                parse_statement(_with_body(by_hand, name, number, [envelope]))
+            except MalformedError:
+                continue
+            taken.append((kind, claimed))
+    # Requests for an identity and for an object have one shape: only the payload type, which is signed, tells them.
+    assert (own, own) in taken
+    assert {claimed for _, claimed in taken} == {own}
+
+
+@pytest.mark.parametrize("name", QUOTING)
+def test_a_quoted_envelope_is_at_most_16_kib(name: str, by_hand: SimpleNamespace) -> None:
+    number, own = QUOTING[name]
+    statement = by_hand.update() if own == "update" else by_hand.SIGNED[own]()
+
+    def with_signatures(ed25519: int, hybrid: int) -> bytes:
+        short = [by_hand.signature(1 + at) for at in range(ed25519)]
+        parts = (2, "ed25519+ml-dsa-44"), (3, bytes(2_484))
+        long = [by_hand.Msg("Signature", ((1, by_hand.digest(20 + at)), *parts)) for at in range(hybrid)]
+        whole: bytes = by_hand.envelope(f"application/vnd.sfrl.{own}.v1", statement, *short, *long).encode()
+        return whole
+
+    # Six hybrid signatures fit with some of the other suite's, seven do not: how many may stand there is not form.
+    fits, too_long = with_signatures(1, 6), with_signatures(0, 7)
+    assert len(fits) <= 16 * 1024 < len(too_long)
+    parse_statement(_with_body(by_hand, name, number, [fits]))
+    with pytest.raises(MalformedError):
+        parse_statement(_with_body(by_hand, name, number, [too_long]))
+
+
+def test_an_order_may_end_a_round_and_each_reason_may_drop_an_update(by_hand: SimpleNamespace) -> None:
+    body = parse_statement(_with_body(by_hand, "round_closed", 2, [3])).body
+    assert body.cause is CloseCause.ORDER  # type: ignore[union-attr]
+    assert {each.reason for each in body.dropped} == {  # type: ignore[union-attr]
+        "withdrawn", "excluded", "participant_inactive", "defective"
+    }  # fmt: skip
+
+
 def test_a_quoted_header_over_its_limit_is_refused(by_hand: SimpleNamespace) -> None:
     with pytest.raises(MalformedError):
         parse_update_envelope(by_hand.envelope("application/vnd.sfrl.update.v1", bytes(16 * 1024)).encode())
@@ -271,7 +347,7 @@ def test_a_refusal_without_an_envelope_has_no_update(by_hand: SimpleNamespace) -
 
 @pytest.mark.parametrize(
     ("number", "value"),
-    [(2, "North"), (2, "a" * 65), (3, "-rover"), (3, "a" * 65), (1, bytes(31)), (8, bytes(64))],
+    [(2, "North"), (2, "a" * 65), (3, "-rover"), (3, "a" * 65), (1, bytes(31)), (8, bytes(64)), (14, 2**40 + 1)],
 )
 def test_an_update_field_out_of_its_range_is_refused(number: int, value: object, by_hand: SimpleNamespace) -> None:
     with pytest.raises(MalformedError):
@@ -298,6 +374,7 @@ def test_what_the_parser_would_refuse_is_never_written(by_hand: SimpleNamespace)
     body = good.body
     assert isinstance(body, UpdateAdmitted)
     bad_bodies = [
+        _changed(body, update=_changed(body.update, noise_std=1)),
         _changed(body, facts=MeasuredFacts(1, 1, 1, 1, (2, 1))),
         _changed(body, facts=MeasuredFacts(-1, 1, 1, 1, ())),
         _changed(body, facts=MeasuredFacts(2**64, 1, 1, 1, ())),
@@ -315,8 +392,13 @@ def test_what_the_parser_would_refuse_is_never_written(by_hand: SimpleNamespace)
     for serial in (-1, 0, 2**160):
         with pytest.raises(MalformedError):
             encode_statement(_changed(identity, body=_changed(identity.body, serial=serial)))
+    for changes in ({"renews": b""}, {"envelope_raw": b""}, {"request": _changed(identity.body.request, created_us=1)}):
+        with pytest.raises(MalformedError):
+            encode_statement(_changed(identity, body=_changed(identity.body, **changes)))
     with pytest.raises(MalformedError):
         encode_update(_changed(body.update, round=0))
+    with pytest.raises(MalformedError):
+        encode_update(_changed(body.update, noise_std=2**40 + 1))
     with pytest.raises(MalformedError):
         encode_update(_changed(body.update, format=PayloadFormat(1, "shared", "fp32")))
 
@@ -335,10 +417,11 @@ U64 = st.integers(0, 2**64 - 1)
     digests=st.tuples(*[DIGESTS] * 5),
     names=st.tuples(st.from_regex(r"[a-z0-9-]{1,64}", fullmatch=True), NAMES),
     numbers=st.tuples(st.integers(1, 2**64 - 1), U64, U64, U64, U64, st.integers(1, 2**32 - 1)),
+    noise=st.integers(0, 2**40),
     values=st.sampled_from(["int8", "fp32"]),
 )
 def test_every_update_in_range_survives(
-    digests: tuple[Digest, ...], names: tuple[str, str], numbers: tuple[int, ...], values: str
+    digests: tuple[Digest, ...], names: tuple[str, str], numbers: tuple[int, ...], noise: int, values: str
 ) -> None:
     update = UpdateStatement(
         federation_id=digests[0],
@@ -354,6 +437,7 @@ def test_every_update_in_range_survives(
         format=PayloadFormat(numbers[5], "free", values),
         weight=numbers[3],
         created_us=numbers[4],
+        noise_std=noise,
     )
     assert parse_update(encode_update(update)) == update
 
@@ -361,11 +445,18 @@ def test_every_update_in_range_survives(
 @settings(deadline=None, max_examples=100)
 @given(
     digests=st.tuples(*[DIGESTS] * 5),
+    renews=st.none() | DIGESTS,
     serial=st.integers(1, 2**160 - 1),
     until=st.integers(1, 2**64 - 1),
     name=NAMES,
 )
-def test_every_identity_in_range_survives(digests: tuple[Digest, ...], serial: int, until: int, name: str) -> None:
+def test_every_identity_in_range_survives(
+    digests: tuple[Digest, ...], renews: Digest | None, serial: int, until: int, name: str
+) -> None:
+    spiffe_id = parse_spiffe_id(f"spiffe://farm.example/participant/{name}")
+    request = IdentityRequest(digests[0], spiffe_id, digests[1], digests[4], until)
+    signatures = (Signature(digests[1], "ed25519", bytes(64)),)
+    envelope = Envelope(IDENTITY_REQUEST_TYPE, encode_identity_request(request), signatures)
     statement = Statement(
         federation_id=digests[0],
         stream="identity",
@@ -375,7 +466,9 @@ def test_every_identity_in_range_survives(digests: tuple[Digest, ...], serial: i
         reads_segment=digests[3],
         valid_until_us=until,
         request_id=bytes(16),
-        body=IdentityIssued(parse_spiffe_id(f"spiffe://farm.example/participant/{name}"), digests[4], serial, until),
+        body=IdentityIssued(
+            spiffe_id, digests[4], serial, until, encode_envelope(envelope), envelope, request, renews=renews
+        ),
     )
     assert parse_statement(encode_statement(statement)) == statement
 

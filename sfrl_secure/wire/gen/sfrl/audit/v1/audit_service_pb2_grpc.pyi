@@ -44,7 +44,10 @@ class AuditLogServiceStub:
     way, the log reads no further; it ends the stream when the caller's identity is no longer recorded.
     """
     FollowLog: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.FollowLogRequest, _audit_service_pb2.FollowLogResponse]
-    """Send all entries from an index on, then go on with what is new, until the caller ends the call."""
+    """Send all entries from an index on, then go on with what is new, until the caller ends the call. While there is
+    nothing new, an empty message says at least each second that there is nothing; without one for 4 s a reader that
+    lets anybody in lets nobody in.
+    """
     ProveEntries: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.ProveEntriesRequest, _audit_service_pb2.ProveEntriesResponse]
     """Prove entries against the tree of a size that the log has signed for, one message an entry, in order."""
     ReadEntryBundle: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.ReadEntryBundleRequest, _audit_service_pb2.ReadEntryBundleResponse]
@@ -68,7 +71,10 @@ class AuditLogServiceAsyncStub(AuditLogServiceStub):
     way, the log reads no further; it ends the stream when the caller's identity is no longer recorded.
     """
     FollowLog: _aio.UnaryStreamMultiCallable[_audit_service_pb2.FollowLogRequest, _audit_service_pb2.FollowLogResponse]  # type: ignore[assignment]
-    """Send all entries from an index on, then go on with what is new, until the caller ends the call."""
+    """Send all entries from an index on, then go on with what is new, until the caller ends the call. While there is
+    nothing new, an empty message says at least each second that there is nothing; without one for 4 s a reader that
+    lets anybody in lets nobody in.
+    """
     ProveEntries: _aio.UnaryStreamMultiCallable[_audit_service_pb2.ProveEntriesRequest, _audit_service_pb2.ProveEntriesResponse]  # type: ignore[assignment]
     """Prove entries against the tree of a size that the log has signed for, one message an entry, in order."""
     ReadEntryBundle: _aio.UnaryStreamMultiCallable[_audit_service_pb2.ReadEntryBundleRequest, _audit_service_pb2.ReadEntryBundleResponse]  # type: ignore[assignment]
@@ -113,7 +119,10 @@ class AuditLogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.FollowLogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.FollowLogResponse], _abc.AsyncIterator[_audit_service_pb2.FollowLogResponse]]:
-        """Send all entries from an index on, then go on with what is new, until the caller ends the call."""
+        """Send all entries from an index on, then go on with what is new, until the caller ends the call. While there is
+        nothing new, an empty message says at least each second that there is nothing; without one for 4 s a reader that
+        lets anybody in lets nobody in.
+        """
 
     @_abc_1.abstractmethod
     def ProveEntries(

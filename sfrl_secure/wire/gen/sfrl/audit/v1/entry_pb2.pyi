@@ -47,21 +47,21 @@ class _EntryKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EntryKind.V
     ENTRY_KIND_REFUSALS_COUNTED: _EntryKind.ValueType  # 8
     """Refusals without an entry of their own, counted."""
     ENTRY_KIND_UPDATE_WITHDRAWN: _EntryKind.ValueType  # 9
-    """Reserved: a participant withdraws its update."""
+    """A participant withdraws its update."""
     ENTRY_KIND_COMPLAINT_RECORDED: _EntryKind.ValueType  # 10
-    """Reserved: a participant complains that it was not heard."""
+    """A participant's update was shown that no gatekeeper answered."""
     ENTRY_KIND_ROUND_CLOSED: _EntryKind.ValueType  # 11
     """A round ends."""
     ENTRY_KIND_MODEL_PUBLISHED: _EntryKind.ValueType  # 12
     """A round's model is published."""
     ENTRY_KIND_ORDER_GIVEN: _EntryKind.ValueType  # 13
-    """Reserved: operators order something."""
+    """Operators order something. An operators' document."""
     ENTRY_KIND_TIME_ANCHORED: _EntryKind.ValueType  # 14
     """An earlier checkpoint of this log with its cosignatures: what others' clocks said."""
     ENTRY_KIND_MODELS_FETCHED: _EntryKind.ValueType  # 15
     """Participants fetched models."""
     ENTRY_KIND_DECISION_RECORDED: _EntryKind.ValueType  # 16
-    """Reserved: a participant records a decision."""
+    """A participant records a decision that it made with a model."""
     ENTRY_KIND_VERDICT_RECORDED: _EntryKind.ValueType  # 17
     """Reserved: the verifier states its verdict."""
 
@@ -87,21 +87,21 @@ ENTRY_KIND_UPDATE_REFUSED: EntryKind.ValueType  # 7
 ENTRY_KIND_REFUSALS_COUNTED: EntryKind.ValueType  # 8
 """Refusals without an entry of their own, counted."""
 ENTRY_KIND_UPDATE_WITHDRAWN: EntryKind.ValueType  # 9
-"""Reserved: a participant withdraws its update."""
+"""A participant withdraws its update."""
 ENTRY_KIND_COMPLAINT_RECORDED: EntryKind.ValueType  # 10
-"""Reserved: a participant complains that it was not heard."""
+"""A participant's update was shown that no gatekeeper answered."""
 ENTRY_KIND_ROUND_CLOSED: EntryKind.ValueType  # 11
 """A round ends."""
 ENTRY_KIND_MODEL_PUBLISHED: EntryKind.ValueType  # 12
 """A round's model is published."""
 ENTRY_KIND_ORDER_GIVEN: EntryKind.ValueType  # 13
-"""Reserved: operators order something."""
+"""Operators order something. An operators' document."""
 ENTRY_KIND_TIME_ANCHORED: EntryKind.ValueType  # 14
 """An earlier checkpoint of this log with its cosignatures: what others' clocks said."""
 ENTRY_KIND_MODELS_FETCHED: EntryKind.ValueType  # 15
 """Participants fetched models."""
 ENTRY_KIND_DECISION_RECORDED: EntryKind.ValueType  # 16
-"""Reserved: a participant records a decision."""
+"""A participant records a decision that it made with a model."""
 ENTRY_KIND_VERDICT_RECORDED: EntryKind.ValueType  # 17
 """Reserved: the verifier states its verdict."""
 Global___EntryKind: _TypeAlias = EntryKind  # noqa: Y015
@@ -183,7 +183,7 @@ class _CloseCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CloseCause
     CLOSE_CAUSE_DEADLINE: _CloseCause.ValueType  # 2
     """The deadline has passed."""
     CLOSE_CAUSE_ORDER: _CloseCause.ValueType  # 3
-    """Reserved: operators ordered it."""
+    """An operators' order ended it."""
 
 class CloseCause(_CloseCause, metaclass=_CloseCauseEnumTypeWrapper):
     """Why a round ended."""
@@ -195,7 +195,7 @@ CLOSE_CAUSE_FULL: CloseCause.ValueType  # 1
 CLOSE_CAUSE_DEADLINE: CloseCause.ValueType  # 2
 """The deadline has passed."""
 CLOSE_CAUSE_ORDER: CloseCause.ValueType  # 3
-"""Reserved: operators ordered it."""
+"""An operators' order ended it."""
 Global___CloseCause: _TypeAlias = CloseCause  # noqa: Y015
 
 class _CloseOutcome:
@@ -356,6 +356,9 @@ class Statement(_message.Message):
     MODEL_PUBLISHED_FIELD_NUMBER: _builtins.int
     MODELS_FETCHED_FIELD_NUMBER: _builtins.int
     TIME_ANCHORED_FIELD_NUMBER: _builtins.int
+    UPDATE_WITHDRAWN_FIELD_NUMBER: _builtins.int
+    COMPLAINT_RECORDED_FIELD_NUMBER: _builtins.int
+    DECISION_RECORDED_FIELD_NUMBER: _builtins.int
     federation_id: _builtins.bytes
     """SHA-256 of the root v1 document, 32 bytes."""
     stream: _builtins.str
@@ -363,7 +366,7 @@ class Statement(_message.Message):
     kind: Global___EntryKind.ValueType
     """What the body is; agrees with it."""
     writer: _builtins.str
-    """SPIFFE ID of the service that writes, at most 255 characters."""
+    """SPIFFE ID of the service, or auditor, that writes; at most 255 characters."""
     key_id: _builtins.bytes
     """The writer's signing key as the services document names it, 32 bytes."""
     reads_governance: _builtins.bytes
@@ -412,6 +415,18 @@ class Statement(_message.Message):
     def time_anchored(self) -> Global___TimeAnchored:
         """kind TIME_ANCHORED, stream `log`."""
 
+    @_builtins.property
+    def update_withdrawn(self) -> Global___UpdateWithdrawn:
+        """kind UPDATE_WITHDRAWN, stream `segment/<id>`."""
+
+    @_builtins.property
+    def complaint_recorded(self) -> Global___ComplaintRecorded:
+        """kind COMPLAINT_RECORDED, stream `segment/<id>`."""
+
+    @_builtins.property
+    def decision_recorded(self) -> Global___DecisionRecorded:
+        """kind DECISION_RECORDED, stream `segment/<id>`."""
+
     def __init__(
         self,
         *,
@@ -433,12 +448,15 @@ class Statement(_message.Message):
         model_published: Global___ModelPublished | None = ...,
         models_fetched: Global___ModelsFetched | None = ...,
         time_anchored: Global___TimeAnchored | None = ...,
+        update_withdrawn: Global___UpdateWithdrawn | None = ...,
+        complaint_recorded: Global___ComplaintRecorded | None = ...,
+        decision_recorded: Global___DecisionRecorded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "identity_issued", b"identity_issued", "model_published", b"model_published", "models_fetched", b"models_fetched", "refusals_counted", b"refusals_counted", "round_closed", b"round_closed", "round_opened", b"round_opened", "time_anchored", b"time_anchored", "update_admitted", b"update_admitted", "update_refused", b"update_refused"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "complaint_recorded", b"complaint_recorded", "decision_recorded", b"decision_recorded", "identity_issued", b"identity_issued", "model_published", b"model_published", "models_fetched", b"models_fetched", "refusals_counted", b"refusals_counted", "round_closed", b"round_closed", "round_opened", b"round_opened", "time_anchored", b"time_anchored", "update_admitted", b"update_admitted", "update_refused", b"update_refused", "update_withdrawn", b"update_withdrawn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "federation_id", b"federation_id", "identity_issued", b"identity_issued", "key_id", b"key_id", "kind", b"kind", "model_published", b"model_published", "models_fetched", b"models_fetched", "reads_governance", b"reads_governance", "reads_segment", b"reads_segment", "refusals_counted", b"refusals_counted", "request_id", b"request_id", "round_closed", b"round_closed", "round_opened", b"round_opened", "stream", b"stream", "time_anchored", b"time_anchored", "update_admitted", b"update_admitted", "update_refused", b"update_refused", "valid_until_us", b"valid_until_us", "writer", b"writer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "complaint_recorded", b"complaint_recorded", "decision_recorded", b"decision_recorded", "federation_id", b"federation_id", "identity_issued", b"identity_issued", "key_id", b"key_id", "kind", b"kind", "model_published", b"model_published", "models_fetched", b"models_fetched", "reads_governance", b"reads_governance", "reads_segment", b"reads_segment", "refusals_counted", b"refusals_counted", "request_id", b"request_id", "round_closed", b"round_closed", "round_opened", b"round_opened", "stream", b"stream", "time_anchored", b"time_anchored", "update_admitted", b"update_admitted", "update_refused", b"update_refused", "update_withdrawn", b"update_withdrawn", "valid_until_us", b"valid_until_us", "writer", b"writer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["identity_issued", "round_opened", "update_admitted", "update_refused", "refusals_counted", "round_closed", "model_published", "models_fetched", "time_anchored"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["identity_issued", "round_opened", "update_admitted", "update_refused", "refusals_counted", "round_closed", "model_published", "models_fetched", "time_anchored", "update_withdrawn", "complaint_recorded", "decision_recorded"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -454,6 +472,8 @@ class IdentityIssued(_message.Message):
     SPKI_SHA256_FIELD_NUMBER: _builtins.int
     SERIAL_FIELD_NUMBER: _builtins.int
     NOT_AFTER_US_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    RENEWS_FIELD_NUMBER: _builtins.int
     spiffe_id: _builtins.str
     """SPIFFE ID in the certificate, at most 255 characters."""
     spki_sha256: _builtins.bytes
@@ -462,6 +482,10 @@ class IdentityIssued(_message.Message):
     """Serial number of the certificate, unsigned big-endian without leading zeros, 1 to 20 bytes."""
     not_after_us: _builtins.int
     """End of validity, microseconds since 1970."""
+    request: _builtins.bytes
+    """The IdentityRequest in its envelope, verbatim: the canonical bytes of an Envelope, at most 16 KiB."""
+    renews: _builtins.bytes
+    """SHA-256 of the public key over whose connection the renewal was asked for, 32 bytes; empty for a first identity."""
     def __init__(
         self,
         *,
@@ -469,14 +493,82 @@ class IdentityIssued(_message.Message):
         spki_sha256: _builtins.bytes = ...,
         serial: _builtins.bytes = ...,
         not_after_us: _builtins.int = ...,
+        request: _builtins.bytes = ...,
+        renews: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["not_after_us", b"not_after_us", "serial", b"serial", "spiffe_id", b"spiffe_id", "spki_sha256", b"spki_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["not_after_us", b"not_after_us", "renews", b"renews", "request", b"request", "serial", b"serial", "spiffe_id", b"spiffe_id", "spki_sha256", b"spki_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IdentityIssued: _TypeAlias = IdentityIssued  # noqa: Y015
+
+@_typing.final
+class UpdateWithdrawn(_message.Message):
+    """A participant takes its update back before the round closes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    envelope: _builtins.bytes
+    """The participant's envelope over a WithdrawalStatement, verbatim; at most 16 KiB."""
+    def __init__(
+        self,
+        *,
+        envelope: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateWithdrawn: _TypeAlias = UpdateWithdrawn  # noqa: Y015
+
+@_typing.final
+class ComplaintRecorded(_message.Message):
+    """A participant's update that was shown to a verifier or auditor, because no gatekeeper answered it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    envelope: _builtins.bytes
+    """The participant's envelope over an UpdateStatement, verbatim; at most 16 KiB."""
+    def __init__(
+        self,
+        *,
+        envelope: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComplaintRecorded: _TypeAlias = ComplaintRecorded  # noqa: Y015
+
+@_typing.final
+class DecisionRecorded(_message.Message):
+    """A decision that a participant made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    envelope: _builtins.bytes
+    """The participant's envelope over a DecisionStatement, verbatim; at most 16 KiB."""
+    def __init__(
+        self,
+        *,
+        envelope: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecisionRecorded: _TypeAlias = DecisionRecorded  # noqa: Y015
 
 @_typing.final
 class RoundOpened(_message.Message):
@@ -716,7 +808,7 @@ class DroppedUpdate(_message.Message):
     statement_digest: _builtins.bytes
     """Statement digest of its update, 32 bytes."""
     reason: _builtins.str
-    """Reason code: `participant_inactive` or `defective`."""
+    """Reason code: `withdrawn`, `excluded`, `participant_inactive` or `defective`."""
     def __init__(
         self,
         *,
@@ -789,6 +881,7 @@ class ModelPublished(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     RULE_FIELD_NUMBER: _builtins.int
     ARITHMETIC_FIELD_NUMBER: _builtins.int
+    SUPERSEDES_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """The round."""
     round_closed: _builtins.bytes
@@ -803,6 +896,8 @@ class ModelPublished(_message.Message):
     """Name and version of the rule, `weighted_mean/v1`."""
     arithmetic: _builtins.int
     """Version of the arithmetic, 1."""
+    supersedes: _builtins.bytes
+    """Leaf hash of the model_published entry that this one takes the place of, 32 bytes; empty where there is none."""
     def __init__(
         self,
         *,
@@ -813,10 +908,11 @@ class ModelPublished(_message.Message):
         model: _builtins.bytes = ...,
         rule: _builtins.str = ...,
         arithmetic: _builtins.int = ...,
+        supersedes: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate", b"aggregate", "arithmetic", b"arithmetic", "base_model", b"base_model", "model", b"model", "round", b"round", "round_closed", b"round_closed", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate", b"aggregate", "arithmetic", b"arithmetic", "base_model", b"base_model", "model", b"model", "round", b"round", "round_closed", b"round_closed", "rule", b"rule", "supersedes", b"supersedes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -64,6 +64,7 @@ class GetRoundResponse(_message.Message):
     ROUND_OPENED_FIELD_NUMBER: _builtins.int
     BASE_MODEL_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    ROOTS_FIELD_NUMBER: _builtins.int
     checkpoint: _builtins.bytes
     """Checkpoint under the log's keys and the witness quorum."""
     finished: _builtins.bool
@@ -88,6 +89,10 @@ class GetRoundResponse(_message.Message):
     def base_model(self) -> _audit_service_pb2.LoggedEntry:
         """The model_published entry of the base model; absent in the first rounds, whose base the terms name."""
 
+    @_builtins.property
+    def roots(self) -> _containers.RepeatedCompositeFieldContainer[_audit_service_pb2.LoggedEntry]:
+        """All root documents after genesis, by rising version, at most 64."""
+
     def __init__(
         self,
         *,
@@ -98,10 +103,11 @@ class GetRoundResponse(_message.Message):
         round_opened: _audit_service_pb2.LoggedEntry | None = ...,
         base_model: _audit_service_pb2.LoggedEntry | None = ...,
         finished: _builtins.bool = ...,
+        roots: _abc.Iterable[_audit_service_pb2.LoggedEntry] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "genesis", b"genesis", "round_opened", b"round_opened", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "checkpoint", b"checkpoint", "finished", b"finished", "genesis", b"genesis", "round_opened", b"round_opened", "services", b"services", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "checkpoint", b"checkpoint", "finished", b"finished", "genesis", b"genesis", "roots", b"roots", "round_opened", b"round_opened", "services", b"services", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -212,6 +218,110 @@ class SubmitUpdateResponse(_message.Message):
 Global___SubmitUpdateResponse: _TypeAlias = SubmitUpdateResponse  # noqa: Y015
 
 @_typing.final
+class WithdrawUpdateRequest(_message.Message):
+    """A withdrawal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def envelope(self) -> _entry_pb2.Envelope:
+        """The participant's envelope over a WithdrawalStatement, at most 16 KiB."""
+
+    def __init__(
+        self,
+        *,
+        envelope: _entry_pb2.Envelope | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawUpdateRequest: _TypeAlias = WithdrawUpdateRequest  # noqa: Y015
+
+@_typing.final
+class WithdrawUpdateResponse(_message.Message):
+    """The withdrawal is in the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.bytes
+    """Checkpoint signed by the log's keys."""
+    @_builtins.property
+    def withdrawn(self) -> _audit_service_pb2.LoggedEntry:
+        """The update_withdrawn entry with its proof."""
+
+    def __init__(
+        self,
+        *,
+        withdrawn: _audit_service_pb2.LoggedEntry | None = ...,
+        checkpoint: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["withdrawn", b"withdrawn"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "withdrawn", b"withdrawn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawUpdateResponse: _TypeAlias = WithdrawUpdateResponse  # noqa: Y015
+
+@_typing.final
+class RecordDecisionRequest(_message.Message):
+    """A decision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def envelope(self) -> _entry_pb2.Envelope:
+        """The participant's envelope over a DecisionStatement, at most 16 KiB."""
+
+    def __init__(
+        self,
+        *,
+        envelope: _entry_pb2.Envelope | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordDecisionRequest: _TypeAlias = RecordDecisionRequest  # noqa: Y015
+
+@_typing.final
+class RecordDecisionResponse(_message.Message):
+    """The decision is in the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDED_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.bytes
+    """Checkpoint signed by the log's keys."""
+    @_builtins.property
+    def recorded(self) -> _audit_service_pb2.LoggedEntry:
+        """The decision_recorded entry with its proof."""
+
+    def __init__(
+        self,
+        *,
+        recorded: _audit_service_pb2.LoggedEntry | None = ...,
+        checkpoint: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recorded", b"recorded"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "recorded", b"recorded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordDecisionResponse: _TypeAlias = RecordDecisionResponse  # noqa: Y015
+
+@_typing.final
 class GetReceiptRequest(_message.Message):
     """Which receipt."""
 
@@ -272,20 +382,64 @@ class FetchObjectRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DIGEST_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
     digest: _builtins.bytes
     """SHA-256 of the object's bytes, 32 bytes."""
+    @_builtins.property
+    def request(self) -> _entry_pb2.Envelope:
+        """The reader's envelope over an ObjectRequest for this digest, at most 16 KiB."""
+
     def __init__(
         self,
         *,
         digest: _builtins.bytes = ...,
+        request: _entry_pb2.Envelope | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "request", b"request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FetchObjectRequest: _TypeAlias = FetchObjectRequest  # noqa: Y015
+
+@_typing.final
+class ObjectRequest(_message.Message):
+    """Who wants an object, payload type `application/vnd.sfrl.object-request.v1`. Written in the restricted canonical form."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEDERATION_ID_FIELD_NUMBER: _builtins.int
+    READER_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    CREATED_US_FIELD_NUMBER: _builtins.int
+    federation_id: _builtins.bytes
+    """SHA-256 of the root v1 document, 32 bytes."""
+    reader: _builtins.str
+    """SPIFFE ID of the auditor or verifier that reads, at most 255 characters."""
+    key_id: _builtins.bytes
+    """Its signing key as the services document names it, 32 bytes."""
+    digest: _builtins.bytes
+    """The object's digest, 32 bytes."""
+    created_us: _builtins.int
+    """When it asks, microseconds since 1970: at most 60 s from the gatekeeper's time."""
+    def __init__(
+        self,
+        *,
+        federation_id: _builtins.bytes = ...,
+        reader: _builtins.str = ...,
+        key_id: _builtins.bytes = ...,
+        digest: _builtins.bytes = ...,
+        created_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_us", b"created_us", "digest", b"digest", "federation_id", b"federation_id", "key_id", b"key_id", "reader", b"reader"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObjectRequest: _TypeAlias = ObjectRequest  # noqa: Y015
 
 @_typing.final
 class FetchObjectResponse(_message.Message):

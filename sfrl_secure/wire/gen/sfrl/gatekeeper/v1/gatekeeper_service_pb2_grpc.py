@@ -55,6 +55,16 @@ class GatekeeperServiceStub:
                 request_serializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.GetReceiptRequest.SerializeToString,
                 response_deserializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.GetReceiptResponse.FromString,
                 _registered_method=True)
+        self.WithdrawUpdate = channel.unary_unary(
+                '/sfrl.gatekeeper.v1.GatekeeperService/WithdrawUpdate',
+                request_serializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.WithdrawUpdateRequest.SerializeToString,
+                response_deserializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.WithdrawUpdateResponse.FromString,
+                _registered_method=True)
+        self.RecordDecision = channel.unary_unary(
+                '/sfrl.gatekeeper.v1.GatekeeperService/RecordDecision',
+                request_serializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.RecordDecisionRequest.SerializeToString,
+                response_deserializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.RecordDecisionResponse.FromString,
+                _registered_method=True)
         self.FetchObject = channel.unary_stream(
                 '/sfrl.gatekeeper.v1.GatekeeperService/FetchObject',
                 request_serializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.FetchObjectRequest.SerializeToString,
@@ -95,9 +105,23 @@ class GatekeeperServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WithdrawUpdate(self, request, context):
+        """Take an admitted update back while its round is open. Idempotent by statement digest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordDecision(self, request, context):
+        """Put a decision on record. Idempotent by statement digest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FetchObject(self, request, context):
-        """An object under its digest, in chunks, for auditors and verifiers: an update's payload, an aggregate, a model.
-        NOT_FOUND where it is not stored, or not any more.
+        """An object under its digest, in chunks, for auditors and verifiers who sign for it: an update's payload, an
+        aggregate, a model. NOT_FOUND where it is not stored, or not any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,6 +149,16 @@ def add_GatekeeperServiceServicer_to_server(servicer, server):
                     servicer.GetReceipt,
                     request_deserializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.GetReceiptRequest.FromString,
                     response_serializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.GetReceiptResponse.SerializeToString,
+            ),
+            'WithdrawUpdate': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawUpdate,
+                    request_deserializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.WithdrawUpdateRequest.FromString,
+                    response_serializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.WithdrawUpdateResponse.SerializeToString,
+            ),
+            'RecordDecision': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordDecision,
+                    request_deserializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.RecordDecisionRequest.FromString,
+                    response_serializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.RecordDecisionResponse.SerializeToString,
             ),
             'FetchObject': grpc.unary_stream_rpc_method_handler(
                     servicer.FetchObject,
@@ -241,6 +275,60 @@ class GatekeeperService:
             '/sfrl.gatekeeper.v1.GatekeeperService/GetReceipt',
             sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.GetReceiptRequest.SerializeToString,
             sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.GetReceiptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawUpdate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sfrl.gatekeeper.v1.GatekeeperService/WithdrawUpdate',
+            sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.WithdrawUpdateRequest.SerializeToString,
+            sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.WithdrawUpdateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordDecision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sfrl.gatekeeper.v1.GatekeeperService/RecordDecision',
+            sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.RecordDecisionRequest.SerializeToString,
+            sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.RecordDecisionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,9 +43,13 @@ class GatekeeperServiceStub:
     """
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_gatekeeper_service_pb2.GetReceiptRequest, _gatekeeper_service_pb2.GetReceiptResponse]
     """A receipt for one's own admitted update. NOT_FOUND while there is none of that kind yet."""
+    WithdrawUpdate: _grpc.UnaryUnaryMultiCallable[_gatekeeper_service_pb2.WithdrawUpdateRequest, _gatekeeper_service_pb2.WithdrawUpdateResponse]
+    """Take an admitted update back while its round is open. Idempotent by statement digest."""
+    RecordDecision: _grpc.UnaryUnaryMultiCallable[_gatekeeper_service_pb2.RecordDecisionRequest, _gatekeeper_service_pb2.RecordDecisionResponse]
+    """Put a decision on record. Idempotent by statement digest."""
     FetchObject: _grpc.UnaryStreamMultiCallable[_gatekeeper_service_pb2.FetchObjectRequest, _gatekeeper_service_pb2.FetchObjectResponse]
-    """An object under its digest, in chunks, for auditors and verifiers: an update's payload, an aggregate, a model.
-    NOT_FOUND where it is not stored, or not any more.
+    """An object under its digest, in chunks, for auditors and verifiers who sign for it: an update's payload, an
+    aggregate, a model. NOT_FOUND where it is not stored, or not any more.
     """
 
 @_typing.type_check_only
@@ -63,9 +67,13 @@ class GatekeeperServiceAsyncStub(GatekeeperServiceStub):
     """
     GetReceipt: _aio.UnaryUnaryMultiCallable[_gatekeeper_service_pb2.GetReceiptRequest, _gatekeeper_service_pb2.GetReceiptResponse]  # type: ignore[assignment]
     """A receipt for one's own admitted update. NOT_FOUND while there is none of that kind yet."""
+    WithdrawUpdate: _aio.UnaryUnaryMultiCallable[_gatekeeper_service_pb2.WithdrawUpdateRequest, _gatekeeper_service_pb2.WithdrawUpdateResponse]  # type: ignore[assignment]
+    """Take an admitted update back while its round is open. Idempotent by statement digest."""
+    RecordDecision: _aio.UnaryUnaryMultiCallable[_gatekeeper_service_pb2.RecordDecisionRequest, _gatekeeper_service_pb2.RecordDecisionResponse]  # type: ignore[assignment]
+    """Put a decision on record. Idempotent by statement digest."""
     FetchObject: _aio.UnaryStreamMultiCallable[_gatekeeper_service_pb2.FetchObjectRequest, _gatekeeper_service_pb2.FetchObjectResponse]  # type: ignore[assignment]
-    """An object under its digest, in chunks, for auditors and verifiers: an update's payload, an aggregate, a model.
-    NOT_FOUND where it is not stored, or not any more.
+    """An object under its digest, in chunks, for auditors and verifiers who sign for it: an update's payload, an
+    aggregate, a model. NOT_FOUND where it is not stored, or not any more.
     """
 
 class GatekeeperServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -106,13 +114,29 @@ class GatekeeperServiceServicer(metaclass=_abc_1.ABCMeta):
         """A receipt for one's own admitted update. NOT_FOUND while there is none of that kind yet."""
 
     @_abc_1.abstractmethod
+    def WithdrawUpdate(
+        self,
+        request: _gatekeeper_service_pb2.WithdrawUpdateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gatekeeper_service_pb2.WithdrawUpdateResponse, _abc.Awaitable[_gatekeeper_service_pb2.WithdrawUpdateResponse]]:
+        """Take an admitted update back while its round is open. Idempotent by statement digest."""
+
+    @_abc_1.abstractmethod
+    def RecordDecision(
+        self,
+        request: _gatekeeper_service_pb2.RecordDecisionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gatekeeper_service_pb2.RecordDecisionResponse, _abc.Awaitable[_gatekeeper_service_pb2.RecordDecisionResponse]]:
+        """Put a decision on record. Idempotent by statement digest."""
+
+    @_abc_1.abstractmethod
     def FetchObject(
         self,
         request: _gatekeeper_service_pb2.FetchObjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_gatekeeper_service_pb2.FetchObjectResponse], _abc.AsyncIterator[_gatekeeper_service_pb2.FetchObjectResponse]]:
-        """An object under its digest, in chunks, for auditors and verifiers: an update's payload, an aggregate, a model.
-        NOT_FOUND where it is not stored, or not any more.
+        """An object under its digest, in chunks, for auditors and verifiers who sign for it: an update's payload, an
+        aggregate, a model. NOT_FOUND where it is not stored, or not any more.
         """
 
 def add_GatekeeperServiceServicer_to_server(servicer: GatekeeperServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

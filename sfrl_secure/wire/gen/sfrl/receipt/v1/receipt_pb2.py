@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from sfrl_secure.wire.gen.sfrl.audit.v1 import audit_service_pb2 as sfrl_dot_audit_dot_v1_dot_audit__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsfrl/receipt/v1/receipt.proto\x12\x0fsfrl.receipt.v1\x1a!sfrl/audit/v1/audit_service.proto\"\x97\x03\n\x07Receipt\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.sfrl.receipt.v1.ReceiptKind\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\x12+\n\x07genesis\x18\x03 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12,\n\x08services\x18\x04 \x03(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12,\n\x08\x61\x64mitted\x18\x05 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12\x30\n\x0cround_closed\x18\x06 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12\x15\n\rcounted_index\x18\x07 \x01(\x04\x12\x14\n\x0c\x63ounted_path\x18\x08 \x03(\x0c\x12\x33\n\x0fmodel_published\x18\t \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12/\n\x0bparticipant\x18\n \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry*\x80\x01\n\x0bReceiptKind\x12\x1c\n\x18RECEIPT_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19RECEIPT_KIND_ACKNOWLEDGED\x10\x01\x12\x1a\n\x16RECEIPT_KIND_WITNESSED\x10\x02\x12\x18\n\x14RECEIPT_KIND_COUNTED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsfrl/receipt/v1/receipt.proto\x12\x0fsfrl.receipt.v1\x1a!sfrl/audit/v1/audit_service.proto\"\xec\x03\n\x07Receipt\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.sfrl.receipt.v1.ReceiptKind\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\x12+\n\x07genesis\x18\x03 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12,\n\x08services\x18\x04 \x03(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12,\n\x08\x61\x64mitted\x18\x05 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12\x30\n\x0cround_closed\x18\x06 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12\x15\n\rcounted_index\x18\x07 \x01(\x04\x12\x14\n\x0c\x63ounted_path\x18\x08 \x03(\x0c\x12\x33\n\x0fmodel_published\x18\t \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12/\n\x0bparticipant\x18\n \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12)\n\x05roots\x18\x0b \x03(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12(\n\x04join\x18\x0c \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry*\x80\x01\n\x0bReceiptKind\x12\x1c\n\x18RECEIPT_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19RECEIPT_KIND_ACKNOWLEDGED\x10\x01\x12\x1a\n\x16RECEIPT_KIND_WITNESSED\x10\x02\x12\x18\n\x14RECEIPT_KIND_COUNTED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sfrl.receipt.v1.receipt_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RECEIPTKIND']._serialized_start=496
-  _globals['_RECEIPTKIND']._serialized_end=624
+  _globals['_RECEIPTKIND']._serialized_start=581
+  _globals['_RECEIPTKIND']._serialized_end=709
   _globals['_RECEIPT']._serialized_start=86
-  _globals['_RECEIPT']._serialized_end=493
+  _globals['_RECEIPT']._serialized_end=578
 # @@protoc_insertion_point(module_scope)

@@ -64,6 +64,8 @@ class Receipt(_message.Message):
     COUNTED_PATH_FIELD_NUMBER: _builtins.int
     MODEL_PUBLISHED_FIELD_NUMBER: _builtins.int
     PARTICIPANT_FIELD_NUMBER: _builtins.int
+    ROOTS_FIELD_NUMBER: _builtins.int
+    JOIN_FIELD_NUMBER: _builtins.int
     kind: Global___ReceiptKind.ValueType
     """What it proves."""
     checkpoint: _builtins.bytes
@@ -98,6 +100,14 @@ class Receipt(_message.Message):
     def participant(self) -> _audit_service_pb2.LoggedEntry:
         """The participant_recorded entry in force at the admission: whose key signed the update."""
 
+    @_builtins.property
+    def roots(self) -> _containers.RepeatedCompositeFieldContainer[_audit_service_pb2.LoggedEntry]:
+        """All root documents after genesis up to the checkpoint, by rising version, at most 64."""
+
+    @_builtins.property
+    def join(self) -> _audit_service_pb2.LoggedEntry:
+        """The join document by whose key the participant_recorded entry is signed; absent where operators signed it."""
+
     def __init__(
         self,
         *,
@@ -111,10 +121,12 @@ class Receipt(_message.Message):
         counted_path: _abc.Iterable[_builtins.bytes] | None = ...,
         model_published: _audit_service_pb2.LoggedEntry | None = ...,
         participant: _audit_service_pb2.LoggedEntry | None = ...,
+        roots: _abc.Iterable[_audit_service_pb2.LoggedEntry] | None = ...,
+        join: _audit_service_pb2.LoggedEntry | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "genesis", b"genesis", "model_published", b"model_published", "participant", b"participant", "round_closed", b"round_closed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "genesis", b"genesis", "join", b"join", "model_published", b"model_published", "participant", b"participant", "round_closed", b"round_closed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "checkpoint", b"checkpoint", "counted_index", b"counted_index", "counted_path", b"counted_path", "genesis", b"genesis", "kind", b"kind", "model_published", b"model_published", "participant", b"participant", "round_closed", b"round_closed", "services", b"services"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "checkpoint", b"checkpoint", "counted_index", b"counted_index", "counted_path", b"counted_path", "genesis", b"genesis", "join", b"join", "kind", b"kind", "model_published", b"model_published", "participant", b"participant", "roots", b"roots", "round_closed", b"round_closed", "services", b"services"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

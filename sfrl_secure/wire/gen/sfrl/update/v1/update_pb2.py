@@ -24,19 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsfrl/update/v1/update.proto\x12\x0esfrl.update.v1\"w\n\rPayloadFormat\x12\r\n\x05\x63odec\x18\x01 \x01(\r\x12,\n\x07support\x18\x02 \x01(\x0e\x32\x1b.sfrl.update.v1.SupportMode\x12)\n\x06values\x18\x03 \x01(\x0e\x32\x19.sfrl.update.v1.ValueType\"\xab\x02\n\x0fUpdateStatement\x12\x15\n\rfederation_id\x18\x01 \x01(\x0c\x12\x0f\n\x07segment\x18\x02 \x01(\t\x12\x13\n\x0bparticipant\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\x0c\x12\r\n\x05round\x18\x05 \x01(\x04\x12\x14\n\x0cround_opened\x18\x06 \x01(\x0c\x12\x12\n\nbase_model\x18\x07 \x01(\x0c\x12\x16\n\x0epayload_sha256\x18\x08 \x01(\x0c\x12\x15\n\rpayload_bytes\x18\t \x01(\x04\x12\x10\n\x08nonzeros\x18\n \x01(\x04\x12-\n\x06\x66ormat\x18\x0b \x01(\x0b\x32\x1d.sfrl.update.v1.PayloadFormat\x12\x0e\n\x06weight\x18\x0c \x01(\x04\x12\x12\n\ncreated_us\x18\r \x01(\x04*B\n\x0bSupportMode\x12\x1c\n\x18SUPPORT_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11SUPPORT_MODE_FREE\x10\x01*Q\n\tValueType\x12\x1a\n\x16VALUE_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0fVALUE_TYPE_INT8\x10\x01\x12\x13\n\x0fVALUE_TYPE_FP32\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsfrl/update/v1/update.proto\x12\x0esfrl.update.v1\"w\n\rPayloadFormat\x12\r\n\x05\x63odec\x18\x01 \x01(\r\x12,\n\x07support\x18\x02 \x01(\x0e\x32\x1b.sfrl.update.v1.SupportMode\x12)\n\x06values\x18\x03 \x01(\x0e\x32\x19.sfrl.update.v1.ValueType\"\xbe\x02\n\x0fUpdateStatement\x12\x15\n\rfederation_id\x18\x01 \x01(\x0c\x12\x0f\n\x07segment\x18\x02 \x01(\t\x12\x13\n\x0bparticipant\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\x0c\x12\r\n\x05round\x18\x05 \x01(\x04\x12\x14\n\x0cround_opened\x18\x06 \x01(\x0c\x12\x12\n\nbase_model\x18\x07 \x01(\x0c\x12\x16\n\x0epayload_sha256\x18\x08 \x01(\x0c\x12\x15\n\rpayload_bytes\x18\t \x01(\x04\x12\x10\n\x08nonzeros\x18\n \x01(\x04\x12-\n\x06\x66ormat\x18\x0b \x01(\x0b\x32\x1d.sfrl.update.v1.PayloadFormat\x12\x0e\n\x06weight\x18\x0c \x01(\x04\x12\x12\n\ncreated_us\x18\r \x01(\x04\x12\x11\n\tnoise_std\x18\x0e \x01(\x04\"\xab\x01\n\x13WithdrawalStatement\x12\x15\n\rfederation_id\x18\x01 \x01(\x0c\x12\x0f\n\x07segment\x18\x02 \x01(\t\x12\x13\n\x0bparticipant\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\x0c\x12\r\n\x05round\x18\x05 \x01(\x04\x12\x14\n\x0cround_opened\x18\x06 \x01(\x0c\x12\x0e\n\x06update\x18\x07 \x01(\x0c\x12\x12\n\ncreated_us\x18\x08 \x01(\x04\"1\n\x0b\x41ttribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\r\x12\x11\n\tshare_ppm\x18\x02 \x01(\x12\"\xad\x02\n\x11\x44\x65\x63isionStatement\x12\x15\n\rfederation_id\x18\x01 \x01(\x0c\x12\x0f\n\x07segment\x18\x02 \x01(\t\x12\x13\n\x0bparticipant\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\x0c\x12\x12\n\nrecord_seq\x18\x05 \x01(\x04\x12\x18\n\x10input_commitment\x18\x06 \x01(\x0c\x12\r\n\x05model\x18\x07 \x01(\x0c\x12\x17\n\x0fpredicted_class\x18\x08 \x01(\r\x12\x16\n\x0e\x63onfidence_ppm\x18\t \x01(\r\x12\x16\n\x0e\x61\x63tive_latents\x18\n \x03(\r\x12\x31\n\x0c\x61ttributions\x18\x0b \x03(\x0b\x32\x1b.sfrl.update.v1.Attribution\x12\x12\n\ncreated_us\x18\x0c \x01(\x04*B\n\x0bSupportMode\x12\x1c\n\x18SUPPORT_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11SUPPORT_MODE_FREE\x10\x01*Q\n\tValueType\x12\x1a\n\x16VALUE_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0fVALUE_TYPE_INT8\x10\x01\x12\x13\n\x0fVALUE_TYPE_FP32\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sfrl.update.v1.update_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SUPPORTMODE']._serialized_start=470
-  _globals['_SUPPORTMODE']._serialized_end=536
-  _globals['_VALUETYPE']._serialized_start=538
-  _globals['_VALUETYPE']._serialized_end=619
+  _globals['_SUPPORTMODE']._serialized_start=1018
+  _globals['_SUPPORTMODE']._serialized_end=1084
+  _globals['_VALUETYPE']._serialized_start=1086
+  _globals['_VALUETYPE']._serialized_end=1167
   _globals['_PAYLOADFORMAT']._serialized_start=47
   _globals['_PAYLOADFORMAT']._serialized_end=166
   _globals['_UPDATESTATEMENT']._serialized_start=169
-  _globals['_UPDATESTATEMENT']._serialized_end=468
+  _globals['_UPDATESTATEMENT']._serialized_end=487
+  _globals['_WITHDRAWALSTATEMENT']._serialized_start=490
+  _globals['_WITHDRAWALSTATEMENT']._serialized_end=661
+  _globals['_ATTRIBUTION']._serialized_start=663
+  _globals['_ATTRIBUTION']._serialized_end=712
+  _globals['_DECISIONSTATEMENT']._serialized_start=715
+  _globals['_DECISIONSTATEMENT']._serialized_end=1016
 # @@protoc_insertion_point(module_scope)

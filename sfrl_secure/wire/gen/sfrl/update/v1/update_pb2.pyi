@@ -3,8 +3,10 @@
 isort:skip_file
 What a participant signs."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -110,6 +112,7 @@ class UpdateStatement(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     CREATED_US_FIELD_NUMBER: _builtins.int
+    NOISE_STD_FIELD_NUMBER: _builtins.int
     federation_id: _builtins.bytes
     """SHA-256 of the root v1 document, 32 bytes."""
     segment: _builtins.str
@@ -134,6 +137,10 @@ class UpdateStatement(_message.Message):
     """The claimed weight, such as the number of samples."""
     created_us: _builtins.int
     """When the participant says that it made the update; decides nothing. Microseconds since 1970."""
+    noise_std: _builtins.int
+    """Standard deviation of the noise that the participant says it added to each value, in grid units, at most 2^40; 0
+    where it claims none.
+    """
     @_builtins.property
     def format(self) -> Global___PayloadFormat:
         """How the payload is encoded."""
@@ -154,11 +161,158 @@ class UpdateStatement(_message.Message):
         format: Global___PayloadFormat | None = ...,
         weight: _builtins.int = ...,
         created_us: _builtins.int = ...,
+        noise_std: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["format", b"format"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "created_us", b"created_us", "federation_id", b"federation_id", "format", b"format", "key_id", b"key_id", "nonzeros", b"nonzeros", "participant", b"participant", "payload_bytes", b"payload_bytes", "payload_sha256", b"payload_sha256", "round", b"round", "round_opened", b"round_opened", "segment", b"segment", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "created_us", b"created_us", "federation_id", b"federation_id", "format", b"format", "key_id", b"key_id", "noise_std", b"noise_std", "nonzeros", b"nonzeros", "participant", b"participant", "payload_bytes", b"payload_bytes", "payload_sha256", b"payload_sha256", "round", b"round", "round_opened", b"round_opened", "segment", b"segment", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateStatement: _TypeAlias = UpdateStatement  # noqa: Y015
+
+@_typing.final
+class WithdrawalStatement(_message.Message):
+    """An update is taken back, payload type `application/vnd.sfrl.withdrawal.v1`. Written in the restricted canonical form."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEDERATION_ID_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    PARTICIPANT_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    ROUND_OPENED_FIELD_NUMBER: _builtins.int
+    UPDATE_FIELD_NUMBER: _builtins.int
+    CREATED_US_FIELD_NUMBER: _builtins.int
+    federation_id: _builtins.bytes
+    """SHA-256 of the root v1 document, 32 bytes."""
+    segment: _builtins.str
+    """The segment, `[a-z0-9-]{1,64}`."""
+    participant: _builtins.str
+    """The participant's name."""
+    key_id: _builtins.bytes
+    """The participant's signing key, 32 bytes."""
+    round: _builtins.int
+    """The round."""
+    round_opened: _builtins.bytes
+    """Leaf hash of the round_opened entry, 32 bytes."""
+    update: _builtins.bytes
+    """Statement digest of the update, 32 bytes."""
+    created_us: _builtins.int
+    """When the participant says that it withdrew; decides nothing. Microseconds since 1970."""
+    def __init__(
+        self,
+        *,
+        federation_id: _builtins.bytes = ...,
+        segment: _builtins.str = ...,
+        participant: _builtins.str = ...,
+        key_id: _builtins.bytes = ...,
+        round: _builtins.int = ...,
+        round_opened: _builtins.bytes = ...,
+        update: _builtins.bytes = ...,
+        created_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_us", b"created_us", "federation_id", b"federation_id", "key_id", b"key_id", "participant", b"participant", "round", b"round", "round_opened", b"round_opened", "segment", b"segment", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawalStatement: _TypeAlias = WithdrawalStatement  # noqa: Y015
+
+@_typing.final
+class Attribution(_message.Message):
+    """What one input of a decision contributed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_FIELD_NUMBER: _builtins.int
+    SHARE_PPM_FIELD_NUMBER: _builtins.int
+    feature: _builtins.int
+    """Index of the input feature, below 2^31."""
+    share_ppm: _builtins.int
+    """Its share in millionths, from -1,000,000,000 to 1,000,000,000."""
+    def __init__(
+        self,
+        *,
+        feature: _builtins.int = ...,
+        share_ppm: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature", b"feature", "share_ppm", b"share_ppm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attribution: _TypeAlias = Attribution  # noqa: Y015
+
+@_typing.final
+class DecisionStatement(_message.Message):
+    """A decision, payload type `application/vnd.sfrl.decision.v1`. Written in the restricted canonical form."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEDERATION_ID_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    PARTICIPANT_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    RECORD_SEQ_FIELD_NUMBER: _builtins.int
+    INPUT_COMMITMENT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    PREDICTED_CLASS_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_PPM_FIELD_NUMBER: _builtins.int
+    ACTIVE_LATENTS_FIELD_NUMBER: _builtins.int
+    ATTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    CREATED_US_FIELD_NUMBER: _builtins.int
+    federation_id: _builtins.bytes
+    """SHA-256 of the root v1 document, 32 bytes."""
+    segment: _builtins.str
+    """The segment, `[a-z0-9-]{1,64}`."""
+    participant: _builtins.str
+    """The participant's name."""
+    key_id: _builtins.bytes
+    """The participant's signing key, 32 bytes."""
+    record_seq: _builtins.int
+    """Number of the record, from 1, above that of the participant's last one in the segment; below 2^63."""
+    input_commitment: _builtins.bytes
+    """Salted hash of the input, 32 bytes (proto/README.md, "What participants sign")."""
+    model: _builtins.bytes
+    """Digest of the model that decided, 32 bytes."""
+    predicted_class: _builtins.int
+    """The class that was predicted, below 2^31."""
+    confidence_ppm: _builtins.int
+    """Confidence in millionths, 0 to 1,000,000."""
+    created_us: _builtins.int
+    """When the participant says that it decided; decides nothing. Microseconds since 1970."""
+    @_builtins.property
+    def active_latents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Latent dimensions that were active, ascending, at most 256, each below 2^31."""
+
+    @_builtins.property
+    def attributions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attribution]:
+        """What contributed most, by rising feature, none twice, at most 64."""
+
+    def __init__(
+        self,
+        *,
+        federation_id: _builtins.bytes = ...,
+        segment: _builtins.str = ...,
+        participant: _builtins.str = ...,
+        key_id: _builtins.bytes = ...,
+        record_seq: _builtins.int = ...,
+        input_commitment: _builtins.bytes = ...,
+        model: _builtins.bytes = ...,
+        predicted_class: _builtins.int = ...,
+        confidence_ppm: _builtins.int = ...,
+        active_latents: _abc.Iterable[_builtins.int] | None = ...,
+        attributions: _abc.Iterable[Global___Attribution] | None = ...,
+        created_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_latents", b"active_latents", "attributions", b"attributions", "confidence_ppm", b"confidence_ppm", "created_us", b"created_us", "federation_id", b"federation_id", "input_commitment", b"input_commitment", "key_id", b"key_id", "model", b"model", "participant", b"participant", "predicted_class", b"predicted_class", "record_seq", b"record_seq", "segment", b"segment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecisionStatement: _TypeAlias = DecisionStatement  # noqa: Y015

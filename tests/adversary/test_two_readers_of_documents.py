@@ -1,0 +1,272 @@
+"""What a service takes as a document of the operators, the verifier does, and what one refuses the other refuses too.
+
+`governance` and `replay` read the same strict JSON, each with rules of its own making. Bytes that one takes and the
+other does not would govern some and not others.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from sfrl_secure.crypto.envelope import sign_envelope
+from sfrl_secure.crypto.keys import SigningKey
+from sfrl_secure.errors import MalformedError
+from sfrl_secure.governance import documents as ours
+from sfrl_secure.governance.build import (
+    DEFAULT_RULES,
+    build_genesis,
+    build_join,
+    build_key_revocation,
+    build_order,
+    build_participant,
+    build_root,
+    build_rules,
+    build_services,
+    build_terms,
+)
+from sfrl_secure.governance.manifest import ModelManifest, TensorSpec
+from sfrl_secure.governance.orders import (
+    AcceptTarget,
+    ExcludeTarget,
+    NoTarget,
+    OrderAction,
+    OrderTarget,
+    OverrideTarget,
+    ReaggregateTarget,
+    RollbackTarget,
+)
+from sfrl_secure.governance.origin import origin_of
+from sfrl_secure.governance.root import RootDocument, Thresholds
+from sfrl_secure.governance.services import Signatory
+from sfrl_secure.governance.terms import (
+    LeakageBound,
+    LeakageTerms,
+    ModelTerms,
+    QuotaTerms,
+    RoundTerms,
+    UpdateLimits,
+)
+from sfrl_secure.ids import Digest, parse_spiffe_id, sha256
+from sfrl_secure.replay import documents as theirs
+from tests.fuzz.mutators import mutate
+from tests.fuzz.world import ed25519_key, generation
+
+EXPIRES_US = 1_900_000_000_000_000
+FEDERATION = sha256(b"federation")
+TARGETS: dict[OrderAction, OrderTarget] = {
+    OrderAction.HALT: NoTarget(),
+    OrderAction.RESUME: NoTarget(),
+    OrderAction.EXCLUDE: ExcludeTarget(sha256(b"update")),
+    OrderAction.ROLLBACK: RollbackTarget(sha256(b"model")),
+    OrderAction.REAGGREGATE: ReaggregateTarget(2**31, ("rover-1", "rover-2")),
+    OrderAction.ACCEPT: AcceptTarget(2**63 - 1, "void_entry"),
+    OrderAction.OVERRIDE: OverrideTarget(sha256(b"decision"), 2**31 - 1),
+}
+DAMAGED = 1_500
+NUMBERS = (
+    0, 1, -1, 16, 40, 41, 64, 65, 200, 500, 501, 10**6, 10**6 + 1, 2**22, 2**22 + 1, 2**31, 2**31 - 1, 2**31 + 1, 2**40,
+    2**40 + 1, 2**53, 2**53 + 1, 2**62, 2**62 + 1, 2**63 - 1, 2**63, 10**15, 10**15 + 1, 10**30,
+)  # fmt: skip
+WORDS = (
+    "", "a", "A", "-", "a.b", "a" * 64, "a" * 65, "a" * 128, "a" * 200, "a" * 201, "\u00e9", "a\n", "active", "revoked",
+    "fetch", "record", "submit", "free", "int8", "X25519", "X25519MLKEM768", "ed25519", "ed25519+ml-dsa-44", "0" * 64,
+    "f" * 64, "F" * 64, "halt", "exclude", "accept", "open", "weighted_mean/v1", "rocks", "w", "b",
+)  # fmt: skip
+
+
+def _key(name: str) -> SigningKey:
+    return SigningKey(ed25519_key(name), None)
+
+
+def _root(version: int = 1) -> bytes:
+    later: dict[str, Any] = {} if version == 1 else {"federation_id": FEDERATION, "previous": sha256(b"root before")}
+    return build_root(
+        version=version,
+        expires_us=EXPIRES_US,
+        trust_domain="rover.example",
+        log_host="log.example",
+        operators={name: _key(name).public_key for name in ("ada", "ben")},
+        thresholds=Thresholds(root=2, governance=1, enrolment=1, revocation=1),
+        **later,
+    )
+
+
+def _genesis() -> bytes:
+    root = sign_envelope(RootDocument.payload_type, _root(), [_key("ada"), _key("ben")])
+    keys = generation("documents", origin_of("log.example", Digest(sha256(_root()))))
+    return build_genesis(root_envelope=root, log_keys=(keys.signer.key.vkey, keys.cosigner.key.vkey))
+
+
+def _signatory(spiffe_id: str) -> Signatory:
+    return Signatory(parse_spiffe_id(spiffe_id), _key(spiffe_id).public_key)
+
+
+def _terms() -> bytes:
+    manifest = ModelManifest((TensorSpec("w", (6, 4), "int32"), TensorSpec("b", (4,), "int64")), 8, {"scale": (1, -2)})
+    return build_terms(
+        federation_id=FEDERATION,
+        expires_us=EXPIRES_US,
+        segment="rocks",
+        sensitivity=10,
+        groups=["field", "lab"],
+        operations=("fetch", "record", "submit"),
+        model=ModelTerms(manifest, 16, sha256(b"initial")),
+        limits=UpdateLimits(
+            payload_bytes_max=4_000, nonzeros_max=20, norm_max=2**30, magnitude_max=2**20, weight_max=500
+        ),
+        quota=QuotaTerms(window_us=1_000_000, updates_max=10**6, bytes_max=2**53),
+        leakage=LeakageTerms(
+            nonzeros_min=20,
+            weight_min=500,
+            noise_std_min=2**40,
+            rows=(LeakageBound("b", 0, 4), LeakageBound("w", 0, 6), LeakageBound("w", 1, 1)),
+            labels=(LeakageBound("b", 0, 2),),
+        ),
+        round_terms=RoundTerms(duration_us=1_000_000, cohort_min=2, cohort_max=4, rounds_max=2**31),
+        evidence_days=1,
+        retention_days=30,
+    )
+
+
+def _participant() -> bytes:
+    return build_participant(
+        federation_id=FEDERATION,
+        expires_us=EXPIRES_US,
+        name="rover-7",
+        key=_key("rover-7").public_key,
+        possession=bytes(64),
+        clearance=1_000_000,
+        groups=["field"],
+        reason="new",
+    )
+
+
+def _documents() -> Iterator[tuple[str, str, bytes]]:
+    """Name, payload type and bytes of one document of each kind, and of each action of an order."""
+    built = {
+        "root": _root(),
+        "root 2": _root(2),
+        "genesis": _genesis(),
+        "services": build_services(
+            federation_id=FEDERATION,
+            expires_us=EXPIRES_US,
+            services=[_signatory(f"spiffe://rover.example/service/{role}/x") for role in ("gatekeeper", "aggregator")],
+            auditors=[_signatory("spiffe://rover.example/auditor/lea")],
+        ),
+        "rules": build_rules(federation_id=FEDERATION, expires_us=EXPIRES_US, cedar=DEFAULT_RULES),
+        "segment-terms": _terms(),
+        "participant": _participant(),
+        "join": build_join(
+            federation_id=FEDERATION,
+            expires_us=EXPIRES_US,
+            name="rover-8",
+            join_key=_key("join").public_key,
+            clearance=0,
+            groups=["field", "lab"],
+            record_expires_us=2**63 - 1,
+        ),
+        "key-revocation": build_key_revocation(
+            federation_id=FEDERATION,
+            expires_us=EXPIRES_US,
+            spiffe_id=parse_spiffe_id("spiffe://rover.example/participant/rover-7"),
+            spki_sha256=sha256(b"tls key"),
+            reason="lost",
+        ),
+    }
+    for name, raw in built.items():
+        yield name, f"application/vnd.sfrl.{name.split()[0]}.v1+json", raw
+    for action, target in TARGETS.items():
+        raw = build_order(
+            federation_id=FEDERATION, expires_us=EXPIRES_US, segment="rocks", action=action, target=target, reason="why"
+        )
+        yield f"order {action}", "application/vnd.sfrl.order.v1+json", raw
+
+
+DOCUMENTS = {name: (payload_type, raw) for name, payload_type, raw in _documents()}
+
+
+def _is_taken(payload_type: str, raw: bytes) -> bool:
+    """Whether both take it; both must, or neither, and each with our own error."""
+    read: list[Any] = []
+    for parse in (ours.parse_document, theirs.parse_document):
+        try:
+            read.append(parse(payload_type, raw))
+        except MalformedError:
+            read.append(None)
+    mine, verifiers = read
+    assert (mine is None) == (verifiers is None), f"one reader takes what the other refuses: {raw!r}"
+    if mine is not None:
+        assert mine.digest == verifiers.digest
+        if not isinstance(mine, ours.GenesisDocument):
+            for name in ("federation_id", "version", "previous", "expires_us"):
+                assert getattr(mine, name) == getattr(verifiers, name)
+    return mine is not None
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every container with each key or index in it."""
+    if isinstance(value, (dict, list)):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from _places(value[key])
+
+
+def _damage(random: Random, raw: bytes) -> bytes:
+    """Change one member somewhere, as whoever writes a document could."""
+    document = copy.deepcopy(json.loads(raw))
+    holder, key = random.choice(list(_places(document)))
+    value = holder[key]
+    what = random.randrange(6)
+    if what == 0:
+        del holder[key]
+    elif what == 1 and isinstance(holder, list):
+        holder.insert(random.randrange(len(holder) + 1), copy.deepcopy(value))
+    elif what == 1:
+        holder[random.choice((*WORDS, f"{key}x"))] = value
+    elif what == 2 and isinstance(value, list):
+        value.reverse()
+    elif what == 3:
+        holder[key] = random.choice((None, True, False, 1.0, [], {}, "1", 1, [value], {"a": value}))
+    elif isinstance(value, int):
+        holder[key] = random.choice((*NUMBERS, value + 1, value - 1))
+    elif isinstance(value, str):
+        holder[key] = random.choice((*WORDS, value + "0", value[:-1], value.upper(), f" {value}"))
+    else:
+        del holder[key]
+    return json.dumps(document, ensure_ascii=random.random() < 0.5).encode()
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_both_readers_take_every_document_that_is_built(name: str) -> None:
+    assert _is_taken(*DOCUMENTS[name])
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_both_readers_agree_on_damaged_documents(name: str) -> None:
+    payload_type, raw = DOCUMENTS[name]
+    seeds = [each for other, each in DOCUMENTS.values() if other == payload_type]
+    tally: Counter[bool] = Counter()
+    for number in range(DAMAGED):
+        random = Random(f"two readers/{name}/{number}")
+        damaged = mutate(random, raw, seeds) if number % 4 == 0 else _damage(random, raw)
+        tally[_is_taken(payload_type, damaged)] += damaged != raw
+    assert tally[False] > DAMAGED // 4
+    assert tally[True] > DAMAGED // 100
+
+
+def test_both_readers_take_a_document_for_its_own_type_only() -> None:
+    types = {payload_type for payload_type, _ in DOCUMENTS.values()}
+    for own, raw in DOCUMENTS.values():
+        for payload_type in types | {"application/vnd.sfrl.verdict.v1+json"}:
+            assert _is_taken(payload_type, raw) is (payload_type == own)

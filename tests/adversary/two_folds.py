@@ -1,0 +1,197 @@
+"""One log, read by two programs: the services' fold and the verifier's replay, compared entry by entry.
+
+What each of them derives is compared after every entry: heads, documents, keys, doors, rounds, lineage, quota. What
+only one of them keeps is not: models' integers, findings.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import suppress
+from typing import Any
+
+from sfrl_secure.crypto.keys import SigningKey
+from sfrl_secure.errors import DeniedError, MalformedError
+from sfrl_secure.ids import Digest
+from sfrl_secure.replay.enrolment import signing_key_of
+from sfrl_secure.replay.fold import Replay
+from sfrl_secure.replay.segments import Round, Segment, Verdict
+from sfrl_secure.rounds.fold import Content, FederationFold
+from sfrl_secure.rounds.payloads import check_admission
+from sfrl_secure.rounds.quota import used
+from sfrl_secure.rounds.state import RoundState, SegmentState
+from sfrl_secure.translog.merkle import leaf_hash
+from sfrl_secure.wire.content import parse_content
+from sfrl_secure.wire.entries import parse_entry
+
+from ..unit.replay.builder import DAY, NEVER, SECOND, SEGMENT, RoundNow, Writer
+
+BASE = Writer().begin()
+SPARE_KEYS = [SigningKey.generate("ed25519") for _ in range(2)]
+TOKENS = [SigningKey.generate("ed25519") for _ in range(3)]
+OPERATORS = [SigningKey.generate("ed25519") for _ in range(2)]
+KEYS = {
+    key.public_key.key_id: key
+    for key in (*BASE.participants.values(), *BASE.operators.values(), *SPARE_KEYS, *TOKENS, *OPERATORS)
+}
+"""Every key that a document may bring into force."""
+NAMES = ("r1", "r2", "r3", "r4", "r5", "r6")
+
+
+class WatchedReplay(Replay):
+    """Says whether its last entry had effect."""
+
+    has_effect = False
+
+    def step(self, raw: bytes) -> Any:
+        self.has_effect = False
+        return super().step(raw)
+
+    def _apply(self, content: Any, envelope: Any, at: Any) -> None:
+        super()._apply(content, envelope, at)
+        self.has_effect = True
+
+
+class Pair:
+    """One log, read by both."""
+
+    def __init__(self) -> None:
+        self.log = copy.copy(BASE)
+        for name in (
+            "entries", "objects", "streams", "control_heads", "versions", "operators", "services", "participants",
+            "steps",
+        ):  # fmt: skip
+            setattr(self.log, name, copy.copy(getattr(BASE, name)))
+        self.log.participants |= {"r5": SPARE_KEYS[0], "r6": SPARE_KEYS[1]}
+        self.fold = FederationFold(BASE.origin, (BASE.signer.key.vkey, BASE.cosigner.key.vkey))
+        self.replay = WatchedReplay(BASE.trust, self.log.objects)
+        self.read = 0
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Give both what was written, and compare."""
+        for raw in self.log.entries[self.read :]:
+            entry = parse_entry(raw)
+            content: Content | None = None
+            with suppress(MalformedError):
+                content = parse_content(entry.envelope)
+            void = self.fold.apply(self.read, leaf_hash(raw), entry, content)
+            findings = self.replay.step(raw)
+            assert (void is None) == self.replay.has_effect, (void, findings)
+            self.read += 1
+            self.compare()
+        self.follow()
+
+    def compare(self) -> None:
+        """Everything that both derive is the same."""
+        fold, replay = self.fold.state, self.replay.state
+        assert fold.federation_id == replay.federation_id
+        assert fold.governance_head == replay.governance_head
+        assert {name: (s.next_seq, s.last) for name, s in fold.streams.items()} == replay.streams
+        assert {series: (placed.document.digest, placed.index) for series, placed in fold.placed.items()} == {
+            series: (document.digest, replay.since[series]) for series, document in replay.in_force.items()
+        }
+        assert fold.owners._owners == replay.owners
+        assert (fold.spent_joins, fold.revoked_keys) == (replay.spent_joins, replay.revoked_keys)
+        assert fold.issued == {key: each.spiffe_id for key, each in replay.identities.items()}
+        assert fold.recorded_peers == replay.issued.keys()
+        self._compare_doors()
+        admitted = {key: (each.update.segment, each.update.participant) for key, each in fold.admitted_updates.items()}
+        assert admitted == replay.admitted
+        assert {(p, s, r, n): c for (p, s, n, r), c in fold.single_refusals.items()} == replay.refusals
+        decided = {key: (d.segment, d.participant, d.decided_class, d.overridden) for key, d in fold.decisions.items()}
+        assert decided == {
+            key: (d.segment, d.participant, d.predicted_class, d.overridden) for key, d in replay.decisions.items()
+        }
+        assert set(fold.accepted) == replay.accepted.keys()
+        assert fold.last_anchor_size == replay.anchored_size
+        assert fold.segments.keys() == replay.segments.keys()
+        for name, segment in fold.segments.items():
+            self._compare_segment(segment, replay.segments[name])
+
+    def _compare_doors(self) -> None:
+        """Whoever's TLS key opens the door to one opens it to the other: its name stands, and it is not revoked."""
+        replay = self.replay.state
+        open_keys = {
+            key: each.not_after_us
+            for key, each in replay.identities.items()
+            if key not in replay.revoked_keys and signing_key_of(replay, each.spiffe_id) is not None
+        }
+        assert {key: each.not_after_us for key, each in self.fold.state.identities.items()} == open_keys
+
+    def _compare_segment(self, ours: SegmentState, theirs: Segment) -> None:
+        assert (ours.control_head, ours.model, ours.models) == (theirs.control_head, theirs.model, theirs.models)
+        assert (ours.last_round, ours.is_halted) == (theirs.last_round, theirs.is_halted)
+        assert [(s.round, s.model, s.base, s.published, s.index) for s in ours.lineage] == [
+            (s.round, s.model, s.base, s.published, s.index) for s in theirs.lineage
+        ]
+        assert ours.due == [step.round for step in theirs.due]
+        assert dict(ours.decision_seqs) == theirs.record_seqs
+        for name in ours.quota_uses.keys() | theirs.usage.keys():
+            for window_us in (SECOND, 300 * SECOND, 31 * DAY):
+                since = max(0, self.log.now - window_us)
+                assert used(ours, name, since) == theirs.usage[name].since(since)
+        for step in theirs.lineage:
+            current = ours.rounds[step.round]
+            names = {each.statement_digest: each.update.participant for each in step.counted}
+            assert current.left_out_derived == {names[digest] for digest in step.left_out}
+            pending = step.leaving_out if step in theirs.due else step.left_out
+            assert current.left_out == {names[digest] for digest in pending}
+        current, other = ours.current, theirs.round
+        if current is None or other is None:
+            assert current is None
+            assert other is None
+            return
+        self._compare_round(current, other, theirs.excluded)
+
+    def _compare_round(self, ours: RoundState, theirs: Round, excluded: set[Digest]) -> None:
+        assert (ours.opened, ours.deadline_us) == (theirs.opened, theirs.deadline_us)
+        assert ours.base_model == theirs.base_model
+        assert (ours.closed_hash, ours.is_open) == (theirs.closed_hash, theirs.closed is None)
+        assert (ours.ended_by_order, ours.is_abandoned) == (theirs.is_ended, theirs.is_abandoned)
+        assert ours.withdrawn.keys() == theirs.withdrawn
+        assert {name: (each.index, each.statement_digest) for name, each in ours.complaints.items()} == {
+            name: (each.index, each.statement_digest) for name, each in theirs.complaints.items()
+        }
+        assert ours.excluded == {n for n, each in theirs.admissions.items() if each.statement_digest in excluded}
+        assert ours.admissions.keys() == theirs.admissions.keys()
+        for who, admission in ours.admissions.items():
+            try:
+                check_admission(admission, ours.terms, self.log.objects[admission.update.payload_sha256])
+                verdict = Verdict.SOUND
+            except DeniedError:
+                verdict = Verdict.DEFECTIVE
+            assert theirs.admissions[who].verdict is verdict
+
+    def follow(self) -> None:
+        """Let the writer know what had effect, as an honest one would by reading on."""
+        state, log = self.fold.state, self.log
+        log.governance_head = state.governance_head
+        log.versions = {
+            series: (placed.document.version, placed.document.digest) for series, placed in state.placed.items()
+        }
+        log.control_heads = {f"segment/{name}": segment.control_head for name, segment in state.segments.items()}
+        segment = state.segments[SEGMENT]
+        log.terms_raw, log.last_round, log.model_digest = segment.terms.raw, segment.last_round, segment.model
+        current = segment.current
+        log.round = None if current is None else RoundNow(current.number, current.opened, current.base_model)
+        for name in log.participants:
+            record = state.participant(name)
+            if record is not None:
+                log.participants[name] = KEYS[record.key.key_id]
+        assert state.root is not None
+        log.operators |= {name: KEYS[key.key_id] for name, key in state.root.operators.items()}
+
+    def limits(self) -> list[int]:
+        """Times at which something ends."""
+        state = self.fold.state
+        ends = [placed.document.expires_us for placed in state.placed.values() if placed.document.expires_us < NEVER]
+        ends += [each.not_after_us for each in state.identities.values()]
+        ends += [r.deadline_us for s in state.segments.values() for r in s.rounds.values() if r.is_open]
+        ends += [end + 120 * SECOND for end in ends]
+        return sorted(end for end in ends if end > self.log.now) or [self.log.now + 60 * SECOND]
+
+
+def of(choices: Any, n: int) -> Any:
+    """One of them, by a number."""
+    return choices[n % len(choices)]

@@ -1,0 +1,340 @@
+"""What may be written into a log about rounds, documents and refusals: right, or with one thing wrong.
+
+Each action takes a number and lets it choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sfrl_secure.aggregation.models import encode_aggregate, parse_model
+from sfrl_secure.aggregation.weighted_mean import WeightedMean
+from sfrl_secure.crypto.envelope import Envelope, sign_envelope
+from sfrl_secure.errors import MalformedError
+from sfrl_secure.ids import Digest
+from sfrl_secure.replay.segments import Verdict
+from sfrl_secure.rounds.closing import counted_of
+from sfrl_secure.rounds.state import Admission, RoundState
+from sfrl_secure.sparse.decode import decode_update
+from sfrl_secure.translog.merkle import leaf_hash, root_of
+from sfrl_secure.wire.content import parse_content
+from sfrl_secure.wire.entries import parse_entry
+
+from ..unit.replay.builder import DAY, RULES, SECOND, SEGMENT, STREAM, ZEROS, pb
+from .two_folds import BASE, NAMES, SPARE_KEYS, TOKENS, Pair, of
+
+REASONS = (
+    "weight_limit", "duplicate", "round_full", "round_not_open", "wrong_peer", "replayed", "policy_denied",
+    "participant_inactive", "unknown_segment", "not_canonical", "malformed", "deadline", "halted", "quota_updates",
+    "quota_bytes", "noise_too_small", "leak_noise", "not_received",
+)  # fmt: skip
+UPDATES = ({1: 5}, {0: -3, 13: 9}, {i: i + 1 for i in range(10)}, {2: 127 * 64}, {})
+
+
+def let_time_pass(pair: Pair, n: int) -> None:
+    pair.log.now = max(pair.log.now, of(pair.limits(), n) + (n // 8) % 3 - 1 - SECOND)
+
+
+def open_round(pair: Pair, n: int) -> None:
+    wrong: dict[str, Any] = of([{}, {}, {}, {"round": 1}, {"base": b"\1" * 32}, {"terms": b"\1" * 32}], n)
+    pair.log.open_round(body=wrong)
+
+
+def admit(pair: Pair, n: int) -> None:
+    log = pair.log
+    name, update = of(NAMES, n), of(UPDATES, n // len(NAMES))
+    other: dict[str, Any] = of(
+        [
+            {}, {}, {}, {"weight": 100}, {"weight": 101}, {"weight": 0}, {"weight": 60}, {"keys": [SPARE_KEYS[1]]},
+            {"fields": {"round": 7}}, {"fields": {"segment": "sand"}}, {"fields": {"base_model": b"\2" * 32}},
+            {"fields": {"federation_id": b"\2" * 32}}, {"fields": {"values": 2}}, {"fields": {"codec": 2}},
+            {"fields": {"nonzeros": 3}}, {"fields": {"noise_std": 3}}, {"fields": {"noise_std": 9000}},
+            {"fields": {"payload_bytes": 4097}},
+            {"retain_until_us": log.now + 30 * 86_400 * SECOND},
+            {"retain_until_us": log.now + SECOND + 30 * 86_400 * SECOND}, {"rule_ids": ["known"]},
+            {"rule_ids": ["cleared", "known"]},
+            {"facts": {"norm": 1}}, {"payload": b"SFRU" + bytes(60)}, {"writer": log.aggregator},
+            {"valid_until_us": log.now + SECOND}, {"valid_until_us": log.now + SECOND + 1},
+        ],
+        n // 30,
+    )  # fmt: skip
+    log.admit(name, update, void=True, **{"weight": 10, **other})
+
+
+def refuse(pair: Pair, n: int) -> None:
+    log = pair.log
+    other: dict[str, Any] = of(
+        [
+            {}, {"weight": 0}, {"evidence": 2, "update": {2: 127 * 64}}, {"evidence": 3}, {"quoted": False,
+            "evidence": 3},
+            {"quoted": False}, {"peer": "spiffe://rover.example/participant/r4"}, {"stream": "log"},
+            {"fields": {"segment": "sand"}, "stream": "log"}, {"fields": {"segment": "sand"}},
+            {"stream": "segment/sand"},
+            {"peer": "spiffe://rover.example/operator/ann"}, {"stream": "identity"}, {"fields": {"round": 9}},
+            {"quoted": False, "evidence": 3, "stream": "log"}, {"keys": [SPARE_KEYS[1]]},
+            {"rule_ids": ["heavy"], "weight": 60},
+            {"rule_ids": ["large"], "evidence": 2, "update": {2: 127 * 64}}, {"rule_ids": ["cleared"]},
+        ],
+        n // 97,
+    )  # fmt: skip
+    log.refuse(of(NAMES, n), of(REASONS, n // 5), **other)
+
+
+def close(pair: Pair, n: int) -> None:
+    """Close as the segment's state asks, or with one thing wrong."""
+    current = pair.fold.state.segments[SEGMENT].current
+    if current is None:
+        return
+    other: dict[str, Any] = of(
+        [{}, {}, {}, {"cause": 1}, {"cause": 2}, {"outcome": 1}, {"outcome": 2}, {"count": 9}, {"round": 5},
+         {"cause": 3}],
+        n,
+    )  # fmt: skip
+    defective = {
+        name for name, seen in pair.replay.state.segments[SEGMENT].round.admissions.items()  # type: ignore[union-attr]
+        if seen.verdict is not Verdict.SOUND
+    }  # fmt: skip
+    dropped = {}
+    for name in sorted(current.admissions):
+        if name in current.withdrawn:
+            dropped[name] = "withdrawn"
+        elif name in current.excluded:
+            dropped[name] = "excluded"
+        elif not pair.fold.state.is_active(name, pair.log.now + SECOND):
+            dropped[name] = "participant_inactive"
+        elif name in defective and not current.ended_by_order:
+            dropped[name] = "defective"
+    if n // 10 % 5 == 4 and not defective:
+        dropped = {}
+    counted = [admission for name, admission in sorted(current.admissions.items()) if name not in dropped]
+    leaves = [
+        leaf_hash(
+            each.update.participant.encode() + b"\0" + each.statement_digest + each.update.weight.to_bytes(4, "big")
+        )
+        for each in counted
+    ]
+    named = {
+        "round": current.number, "cause": 3 if current.ended_by_order else 1 if current.is_full else 2,
+        "outcome": 1 if len(counted) >= current.terms.round.cohort_min and not current.ended_by_order else 2,
+        "count": len(counted),
+    } | other  # fmt: skip
+    body = pb(
+        (1, named["round"]), (2, named["cause"]), (3, named["outcome"]), (4, named["count"]), (5, root_of(leaves)),
+        (6, [pb((1, name), (2, current.admissions[name].statement_digest), (3, dropped[name])) for name in dropped]),
+    )  # fmt: skip
+    pair.log.statement(11, body, STREAM, pair.log.aggregator)
+
+
+def results(pair: Pair, current: RoundState, counted: Sequence[Admission], base: Digest) -> tuple[Digest, Digest]:
+    """Aggregate and model of these updates on that base, as the services work them out."""
+    terms, objects = current.terms.model, pair.log.objects
+    values = np.zeros(terms.manifest.coordinates, np.int64)
+    if counted:
+        mean = WeightedMean(terms.manifest.coordinates)
+        for admission in counted:
+            update = admission.update
+            decoded = decode_update(
+                objects[update.payload_sha256], coordinates=17, nonzeros=update.nonzeros,
+                value_type=update.format.values, grid_exponent=terms.grid_exponent,
+            )  # fmt: skip
+            mean.add(decoded.indices, decoded.values, update.weight)
+        values = mean.result()
+    aggregate = objects.put(encode_aggregate(terms.manifest, terms.grid_exponent, values))
+    before = parse_model(objects[base], terms.manifest, terms.grid_exponent)
+    return aggregate, objects.put(before.add(values).to_bytes())
+
+
+def publish_model(pair: Pair, n: int) -> None:
+    """Publish what the round gives, or name something else."""
+    segment = pair.fold.state.segments[SEGMENT]
+    current = segment.current
+    if current is None:
+        return
+    aggregate, model = ZEROS, ZEROS
+    if segment.awaits_model:
+        assert current.closed is not None
+        aggregate, model = results(pair, current, counted_of(current, current.closed), current.base_model)
+    wrong: list[dict[str, Any]] = [
+        {},
+        {},
+        {"rule": "sum/v1"},
+        {"closed": b"\1" * 32},
+        {"base": b"\1" * 32},
+        {"round": 7},
+    ]
+    named = {
+        "round": current.number, "closed": current.closed_hash, "base": current.base_model, "rule": "weighted_mean/v1"
+    } | of(wrong, n)  # fmt: skip
+    body = pb(
+        (1, named["round"]), (2, named["closed"]), (3, named["base"]), (4, aggregate), (5, model), (6, named["rule"]),
+        (7, 1 + n // 6 % 4 // 3),
+    )  # fmt: skip
+    pair.log.statement(12, body, STREAM, pair.log.aggregator)
+
+
+def publish_terms(pair: Pair, n: int) -> None:
+    log = pair.log
+    terms = log.terms()
+    match n % 14:
+        case 0:
+            terms["round"] = {**terms["round"], "cohort_max": 2}
+        case 1:
+            terms["round"] = {**terms["round"], "rounds_max": max(1, log.last_round)}
+        case 2:
+            terms["limits"] = {**terms["limits"], "weight_max": 5}
+        case 3:
+            terms["groups"] = ["others"]
+        case 4:
+            terms["model"] = {**terms["model"], "grid_exponent": 9}
+        case 5:
+            terms["operations"] = ["fetch"]
+        case 6:
+            terms["segment"] = "sand"
+        case 7:
+            terms["quota"] = {"window_us": 700 * SECOND, "updates_max": 1, "bytes_max": 2**20}
+        case 8:
+            terms["quota"] = {"window_us": 31 * DAY, "updates_max": 100, "bytes_max": 150}
+        case 9:
+            terms["leakage"] = {**terms["leakage"], "nonzeros_min": 2, "weight_min": 20}
+        case 10:
+            terms["leakage"] = {**terms["leakage"], "noise_std_min": 3}
+        case 11:
+            terms["leakage"] = {**terms["leakage"], "rows": [{"tensor": "a", "axis": 0, "min": 2}]}
+        case 12:
+            terms["leakage"] = {**terms["leakage"], "labels": [{"tensor": "a", "axis": 1, "min": 2}]}
+    log.publish_terms(terms, **document_changes(pair, n // 14))
+
+
+def publish_rules(pair: Pair, n: int) -> None:
+    cedar = of(
+        [
+            RULES, RULES.replace('"known"', '"others"'), "",
+            '@id("never") forbid (principal, action, resource);' + RULES,
+            RULES + '@id("error") forbid (principal, action, resource) when '
+            "{ context.weight * 9223372036854775807 > 0 };",
+            RULES.replace('"known"', '"heavy"'), RULES + "x",
+        ],
+        n,
+    )  # fmt: skip
+    pair.log.publish_rules(cedar, **document_changes(pair, n // 7))
+
+
+def publish_services(pair: Pair, n: int) -> None:
+    log = pair.log
+    log.services = dict(BASE.services)
+    match n % 6:
+        case 0:
+            del log.services[log.aggregator]
+        case 1:
+            log.services[log.gatekeeper] = BASE.services[log.aggregator]
+        case 2:
+            log.services[log.gatekeeper] = BASE.operators["ann"]
+        case 3:
+            log.services["spiffe://rover.example/service/gatekeeper/second"] = SPARE_KEYS[1]
+    log.publish_services(**document_changes(pair, n // 6))
+    log.services = dict(BASE.services)
+
+
+def record(pair: Pair, n: int) -> None:
+    name = of(NAMES, n)
+    state = of(["active", "active", "suspended", "revoked"], n // 5)
+    keys = [
+        None,
+        None,
+        SPARE_KEYS[0],
+        SPARE_KEYS[1],
+        BASE.participants["r1"],
+        BASE.operators["ann"],
+        BASE.services[BASE.gatekeeper],
+        TOKENS[0],
+    ]
+    body: dict[str, Any] = of([{}, {}, {"groups": []}, {"clearance": 1}], n // 20)
+    changes = document_changes(pair, n // 80)
+    changes["signers"] = changes.get("signers", ("ann",))
+    pair.log.record(name, state=state, key=of(keys, n // 40), body=body, **changes)
+
+
+def document_changes(pair: Pair, n: int) -> dict[str, Any]:
+    """Something that a document can have wrong, or a near end."""
+    return of(
+        [
+            {}, {}, {}, {"expires_us": pair.log.now + 30 * SECOND}, {"expires_us": pair.log.now + SECOND},
+            {"expires_us": pair.log.now + SECOND + 1}, {"signers": ()}, {"signers": ("ann", "bob", "cyd")},
+            {"version": 1}, {"previous": "11" * 32}, {"federation_id": "11" * 32},
+        ],
+        n,
+    ) if n % 11 != 6 else {"signers": ("cyd",)}  # fmt: skip
+
+
+def say_again(pair: Pair, n: int) -> None:
+    """An envelope of the log once more, as it was or with other signatures."""
+    envelope = parse_entry(of(pair.log.entries, n)).envelope
+    operators = list(BASE.operators.values())
+    if n % 3 == 1:
+        envelope = sign_envelope(envelope.payload_type, envelope.statement, operators[: 1 + n // 3 % 3])
+    elif n % 3 == 2:
+        last = parse_entry(pair.log.entries[-1]).envelope
+        envelope = sign_envelope(last.payload_type, last.statement, operators[: 1 + n // 3 % 3])
+    append(pair, envelope)
+
+
+def append(pair: Pair, envelope: Envelope) -> None:
+    stream = None
+    try:
+        content = parse_content(envelope)
+        stream = getattr(content, "stream", "governance")
+    except MalformedError:
+        pass
+    pair.log.append(envelope, stream)
+
+
+def say_nonsense(pair: Pair, n: int) -> None:
+    kind = of(["statement.v1", "update.v1", "rules.v1+json", "other.v1"], n)
+    append(pair, sign_envelope(f"application/vnd.sfrl.{kind}", b"\x08" + bytes([n % 256]), [SPARE_KEYS[1]]))
+
+
+def drop_too_many(pair: Pair, n: int) -> None:
+    names = sorted(f"x{number:03}" for number in range(500 + n % 3))
+    dropped = [pb((1, name), (2, b"\5" * 32), (3, "defective")) for name in names]
+    raw = pb((1, 1), (2, 2), (3, 2), (5, b"\5" * 32), (6, dropped))
+    pair.log.statement(11, raw, STREAM, pair.log.aggregator, void=True)
+
+
+def say_little(pair: Pair, n: int) -> None:
+    if n % 2:
+        pair.log.count(writer=of([pair.log.gatekeeper, pair.log.audit_log, pair.log.aggregator], n // 2))
+    else:
+        pair.log.fetch([(of(NAMES, n // 2), of([pair.log.model_digest, b"\3" * 32], n // 10))])
+
+
+def anchor(pair: Pair, n: int) -> None:
+    """An anchor of any size and log, by anybody, with or without lines that mean something."""
+    log = pair.log
+    sizes = [len(log.entries), len(log.entries) - 1, 0, 1, pair.fold.state.last_anchor_size + n % 2]
+    note = log.anchor_note(max(0, of(sizes, n)), times=of([None, {"w1": 1}, {}], n // 5))
+    note = of([note, note, note, note.replace(b"log.example", b"lag.example"), note[:-2], b""], n // 15)
+    # An entry in a note's place is no note; one more than there is, is a note of the future.
+    if n % 97 == 0:
+        note = note.replace(b"\n%d\n" % len(log.entries), b"\n%d\n" % (len(log.entries) + 1), 1)
+    stream = of(["log", "log", "log", "identity", STREAM], n // 90)
+    log.anchor(note, stream=stream, writer=of([log.audit_log, log.audit_log, log.gatekeeper], n // 450))
+
+
+def be_stale(pair: Pair, n: int) -> None:
+    wrong: dict[str, Any] = of(
+        [
+            {"reads_governance": b"\4" * 32},
+            {"reads_segment": b"\4" * 32},
+            {"named_stream": "segment/none"},
+            {"key_id": b"\4" * 32},
+        ],
+        n,
+    )
+    if "named_stream" in wrong:
+        wrong["entry_stream"] = "segment/none"
+    pair.log.statement(
+        15, pb((1, 1), (2, 1), (3, [pb((1, "r1"), (2, pair.log.model_digest))])), STREAM, pair.log.gatekeeper, **wrong
+    )

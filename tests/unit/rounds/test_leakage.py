@@ -1,0 +1,166 @@
+"""Leakage: exactly what the specification says, of every small update; and in its place among the steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from math import isqrt
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulator import Simulator
+
+from sfrl_secure.errors import DeniedError
+from sfrl_secure.governance.build import DEFAULT_LEAKAGE
+from sfrl_secure.governance.manifest import ModelManifest, TensorSpec
+from sfrl_secure.governance.statements import Evidence, MeasuredFacts
+from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, SegmentTerms
+from sfrl_secure.limits import VALUE_MAX
+from sfrl_secure.rounds.leakage import check_leakage
+from sfrl_secure.rounds.payloads import MeasuredDenial, check_payload
+from sfrl_secure.sparse.update import SparseUpdate
+
+from .scenes import G1, STREAM, findings, refused
+
+SHAPES = {"first": (3,), "cube": (2, 3, 4), "last": (4, 2)}
+COORDINATES = 3 + 24 + 8
+STARTS = {"first": 0, "cube": 3, "last": 27}
+
+
+@pytest.fixture(scope="module")
+def terms(tmp_path_factory: pytest.TempPathFactory) -> SegmentTerms:
+    """Terms over three tensors; tests put their own bounds in."""
+    sim = Simulator(tmp_path_factory.mktemp("leakage"))
+    manifest = ModelManifest(tuple(TensorSpec(name, shape, "int64") for name, shape in SHAPES.items()))
+    found = sim.segment.terms
+    sim.close()
+    return replace(found, model=replace(found.model, manifest=manifest))
+
+
+def update_of(values: dict[int, int]) -> SparseUpdate:
+    indices = np.array(sorted(values), dtype=np.int64)
+    return SparseUpdate(COORDINATES, indices, np.array([values[at] for at in sorted(values)], dtype=np.int64))
+
+
+def verdict(terms: SegmentTerms, values: dict[int, int], noise_std: int = 0, **bounds: tuple[LeakageBound, ...]) -> str:
+    guarded = replace(terms, leakage=replace(DEFAULT_LEAKAGE, **bounds))
+    try:
+        check_leakage(guarded, update_of(values), noise_std)
+    except DeniedError as denied:
+        return denied.reason
+    return ""
+
+
+def places(tensor: str, axis: int, values: dict[int, int]) -> dict[int, int]:
+    """Sum of the touched values by index along the axis, the slow way: through numpy's own indexing."""
+    sums: dict[int, int] = {}
+    for at, value in values.items():
+        offset = at - STARTS[tensor]
+        if 0 <= offset < int(np.prod(SHAPES[tensor])):
+            index = int(np.unravel_index(offset, SHAPES[tensor])[axis])
+            sums[index] = sums.get(index, 0) + value
+    return sums
+
+
+AXES = [(name, axis) for name, shape in SHAPES.items() for axis in range(len(shape))]
+VALUES = st.dictionaries(
+    st.integers(0, COORDINATES - 1),
+    st.one_of(st.integers(-3, 3), st.sampled_from([VALUE_MAX, -VALUE_MAX, VALUE_MAX - 1])).filter(bool), max_size=20,
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=150)
+@given(values=VALUES)
+def test_rows_and_labels_are_counted_along_every_axis(terms: SegmentTerms, values: dict[int, int]) -> None:
+    for tensor, axis in AXES:
+        sums = places(tensor, axis, values)
+        for least in range(1, SHAPES[tensor][axis] + 1):
+            bound = (LeakageBound(tensor, axis, least),)
+            assert verdict(terms, values, rows=bound) == ("leak_rows" if 0 < len(sums) < least else "")
+            raised = sum(total > 0 for total in sums.values())
+            assert verdict(terms, values, labels=bound) == ("leak_labels" if sums and raised < least else "")
+
+
+@settings(deadline=None, max_examples=200)
+@given(values=VALUES.filter(bool), data=st.data())
+def test_noise_is_half_believed_and_no_less(terms: SegmentTerms, values: dict[int, int], data: st.DataObject) -> None:
+    squares = sum(each**2 for each in values.values())
+    edge = isqrt(4 * squares // len(values))
+    noise_std = data.draw(st.sampled_from(sorted({0, 1, max(edge - 1, 0), edge, edge + 1, VALUE_MAX})))
+    contradicted = noise_std > 0 and 4 * squares < len(values) * noise_std**2
+    assert verdict(terms, values, noise_std) == ("leak_noise" if contradicted else "")
+
+
+def test_sums_of_what_64_bits_cannot_add_are_exact(terms: SegmentTerms) -> None:
+    """Halves add up exactly: here their carry decides, one unit either way."""
+    low = [2**20 - 1, 1, VALUE_MAX, -VALUE_MAX]
+    for first, second, third in product(low, repeat=3):
+        for last in (-(first + second + third), -(first + second + third) + 1, -(first + second + third) - 1):
+            if last == 0 or abs(last) > VALUE_MAX:
+                continue
+            # Four coordinates of one index of axis 0 of the cube.
+            values = {3: first, 4: second, 5: third, 6: last}
+            raised = verdict(terms, values, labels=(LeakageBound("cube", 0, 1),)) == ""
+            assert raised == (first + second + third + last > 0)
+
+
+def test_rows_come_before_labels_and_labels_before_noise(terms: SegmentTerms) -> None:
+    values = {27: -1}
+    rows, labels = (LeakageBound("last", 0, 2),), (LeakageBound("last", 0, 1),)
+    assert verdict(terms, values, 100, rows=rows, labels=labels) == "leak_rows"
+    assert verdict(terms, values, 100, labels=labels) == "leak_labels"
+    assert verdict(terms, values, 100) == "leak_noise"
+    assert verdict(terms, values) == ""
+
+
+def test_each_of_several_bounds_binds(terms: SegmentTerms) -> None:
+    bounds = (LeakageBound("cube", 2, 2), LeakageBound("last", 0, 2))
+    assert verdict(terms, {3: 1, 4: 1, 27: 1, 29: 1}, rows=bounds) == ""
+    assert verdict(terms, {3: 1, 4: 1, 27: 1, 28: 1}, rows=bounds) == "leak_rows"
+    assert verdict(terms, {3: 1, 7: 1, 27: 1, 29: 1}, rows=bounds) == "leak_rows"
+
+
+# In the federation
+
+GUARD = LeakageTerms(
+    nonzeros_min=1, weight_min=1, noise_std_min=0,
+    rows=(LeakageBound("a.weight", 0, 2),), labels=(LeakageBound("a.bias", 0, 2),),
+)  # fmt: skip
+CASES = [
+    ("leak_rows", {0: 5, 1: 5}, 0),
+    ("leak_labels", {16: 5, 17: -5}, 0),
+    ("leak_noise", {0: 5, 4: 5}, 11),
+]
+
+
+@pytest.mark.parametrize(("reason", "values", "noise_std"), CASES, ids=[case[0] for case in CASES])
+def test_what_would_leak_is_refused_with_its_facts_and_the_verifier_says_the_same(
+    tmp_path: Path, reason: str, values: dict[int, int], noise_std: int
+) -> None:
+    sim = Simulator(tmp_path, terms={"leakage": GUARD})
+    sim.open_round()
+    _, update, payload = sim.update("rover-1", values, noise_std=noise_std)
+    record, rules = sim.state.participant("rover-1"), sim.state.rules(sim.clock.now_us())
+    assert record is not None
+    with pytest.raises(MeasuredDenial) as denied:
+        check_payload(sim.segment.terms, rules, record, update, payload)
+    assert (denied.value.reason, denied.value.facts.nonzeros) == (reason, 2)
+    sim.objects.put(payload)
+    body = refused(reason, Evidence.OBJECT, weight=10, values=values, noise_std=noise_std)(sim)
+    sim.write(G1, STREAM, replace(body, facts=denied.value.facts))
+    assert findings(sim) == set()
+
+
+def test_limits_on_what_is_measured_come_before_leakage(tmp_path: Path) -> None:
+    sim = Simulator(tmp_path, terms={"leakage": GUARD})
+    sim.open_round()
+    _, update, payload = sim.update("rover-1", {0: 5, 20: 5})
+    record = sim.state.participant("rover-1")
+    assert record is not None
+    with pytest.raises(MeasuredDenial) as denied:
+        check_payload(sim.segment.terms, sim.state.rules(sim.clock.now_us()), record, update, payload)
+    assert denied.value.reason == "tensor_not_allowed"
+    assert isinstance(denied.value.facts, MeasuredFacts)
