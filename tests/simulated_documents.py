@@ -209,19 +209,21 @@ class SimulatedDocuments:
         return index
 
     def key_revocation_raw(self, spki: Digest, spiffe_id: SpiffeId | None = None, **changes: Any) -> bytes:
-        """Build the revocation of a TLS key."""
+        """Build the revocation of a TLS key, under the name that it was issued to or another."""
         given = {
             "federation_id": self.federation_id,
             "expires_us": UNTIL_US,
-            "spiffe_id": spiffe_id or participant_id("rover-1"),
+            "spiffe_id": spiffe_id or self.state.issued.get(spki, participant_id("rover-1")),
             "spki_sha256": spki,
         }
         return build_key_revocation(**{**given, **changes})
 
     def revoke_key(self, spki: Digest, spiffe_id: SpiffeId | None = None, **changes: Any) -> int:
-        """Revoke a TLS key; one operator is enough."""
-        raw = self.key_revocation_raw(spki, spiffe_id, **changes)
-        return self.publish(KeyRevocation.payload_type, raw, list(self.operators)[-1:])
+        """Revoke a TLS key; for a participant's or an auditor's one operator is enough."""
+        owner = spiffe_id or self.state.issued.get(spki, participant_id("rover-1"))
+        raw = self.key_revocation_raw(spki, owner, **changes)
+        signers = list(self.operators)[-1:] if owner.role in {"participant", "auditor"} else None
+        return self.publish(KeyRevocation.payload_type, raw, signers)
 
     # Orders
 

@@ -106,9 +106,9 @@ class SimulatedStatements:
     ) -> tuple[Envelope, IdentityRequest]:
         """What somebody signs who wants a TLS identity, with its signing key or another."""
         key = key or self.key_of(spiffe_id)
-        given = IdentityRequest(
-            self.federation_id, spiffe_id, key.public_key.key_id, spki, self.clock.now_us()
-        )
+        # A request has effect once: it is newer than the last one for its key.
+        created_us = max(self.clock.now_us(), self.state.last_requests.get(spki, 0) + 1)
+        given = IdentityRequest(self.federation_id, spiffe_id, key.public_key.key_id, spki, created_us)
         request = replace(given, **changes)
         return sign_envelope(IDENTITY_REQUEST_TYPE, encode_identity_request(request), [key]), request
 

@@ -77,7 +77,7 @@ def create_federation(
         MalformedError: the folder is not empty, or the plan cannot be: says what.
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise MalformedError("the folder is not empty: a federation is made in a new one")
+        raise MalformedError(f"the folder {root} is not empty: a federation is made in a new one")
     check_plan(plan)
     old_mask = os.umask(0o077)
     try:

@@ -9,20 +9,47 @@ Trusts: whoever starts it.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.build import DEFAULT_QUOTA
 from sfrl_secure.governance.manifest import ModelManifest, TensorSpec
 from sfrl_secure.governance.services import KEY_EXCHANGES
+from sfrl_secure.operating.toml_lines import key_lines, line_of
+from sfrl_secure.storage.settings import sentence_of
 
 PLAN_BYTES_MAX = 256 * 1024
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$")]
-Suite = Annotated[str, Field(pattern=r"^ed25519(\+ml-dsa-44)?$")]
+PROBLEMS_MAX = 8
+"""Problems that one error names."""
+
+
+def _worded(pattern: str, words: str) -> AfterValidator:
+    """Text of a pattern, with the words for what is not."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(words)
+        return text
+
+    return AfterValidator(check)
+
+
+Name = Annotated[
+    str,
+    _worded(
+        r"[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?",
+        "a name is 1 to 64 lower-case letters, digits, dots and hyphens, and begins and ends with a letter or digit",
+    ),
+]
+Suite = Annotated[str, _worded(r"ed25519(\+ml-dsa-44)?", "a suite is ed25519 or ed25519+ml-dsa-44")]
+SegmentName = Annotated[
+    str, _worded(r"[a-z0-9-]{1,64}", "a segment's name is 1 to 64 lower-case letters, digits and hyphens")
+]
 
 
 class _Strict(BaseModel):
@@ -75,7 +102,7 @@ class LeakagePlan(_Strict):
 class SegmentPlan(_Strict):
     """A segment and the terms of its rounds; norm and magnitude in parameter units, the grid makes them integers."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
+    name: SegmentName
     groups: list[Name]
     sensitivity: int = 0
     operations: list[str] = Field(default_factory=lambda: ["fetch", "record", "submit"])
@@ -159,18 +186,33 @@ def parse_plan(raw: bytes) -> FederationPlan:
     """Parse a plan file.
 
     Raises:
-        MalformedError: not TOML, an unknown or missing key, or a value out of range; says which.
+        MalformedError: not TOML, an unknown or missing key, or a value out of range; names lines and keys.
     """
     if len(raw) > PLAN_BYTES_MAX:
         raise MalformedError(f"a plan is at most {PLAN_BYTES_MAX} bytes")
     try:
-        return FederationPlan.model_validate(tomllib.loads(raw.decode("utf-8")))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError):
-        raise MalformedError("the plan is not TOML") from None
+        text = raw.decode("utf-8")
+        values = tomllib.loads(text)
+    except UnicodeDecodeError:
+        raise MalformedError("the plan is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise MalformedError(f"the plan is not TOML{_where_not_toml(error)}") from None
+    try:
+        return FederationPlan.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise MalformedError(f"the plan's {where or 'top level'}: {first['msg']}") from None
+        lines = key_lines(text)
+        found = error.errors(include_url=False, include_input=False)
+        # What is missing stands nowhere: the line of the table around it.
+        problems = sorted((line_of(lines, each["loc"]), sentence_of(each, {})) for each in found)
+        said = [f"line {line}: {sentence}" for line, sentence in problems[:PROBLEMS_MAX]]
+        more = len(problems) - len(said)
+        raise MalformedError(f"the plan, {'; '.join(said)}{f'; and {more} more' if more else ''}") from None
+
+
+def _where_not_toml(error: tomllib.TOMLDecodeError) -> str:
+    """The place that the parser names, and none of the text."""
+    at = re.search(r"line ([0-9]+), column ([0-9]+)", str(error))
+    return "" if at is None else f": line {at[1]}, column {at[2]}"
 
 
 def check_plan(plan: FederationPlan) -> None:

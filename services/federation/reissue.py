@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfrl_secure.audit.profile import read_auditor_profile, read_operator_profile
+from sfrl_secure.audit.profile import OverseerProfile, read_auditor_profile, read_operator_profile, role_of_profile
 from sfrl_secure.clock import Clock
 from sfrl_secure.crypto.envelope import sign_envelope
 from sfrl_secure.crypto.keys import SigningKey
@@ -34,7 +34,7 @@ from sfrl_secure.governance.participants import parse_participant
 from sfrl_secure.governance.statements import STATEMENT_TYPE, IdentityIssued, Statement
 from sfrl_secure.ids import ZERO_DIGEST, SpiffeId, parse_spiffe_id
 from sfrl_secure.limits import STATEMENT_LIFETIME_US
-from sfrl_secure.participant.profile import read_profile
+from sfrl_secure.participant.profile import Profile, read_profile
 from sfrl_secure.rounds.fold import FederationFold
 from sfrl_secure.rounds.state import FederationState
 from sfrl_secure.rpc.channel import service_dns_name
@@ -44,8 +44,9 @@ from sfrl_secure.sequencer.sequencer import Sequencer
 from sfrl_secure.services.audit_log.wiring import open_audit_log
 from sfrl_secure.services.config import CONFIGS, AuditLogConfig, GatekeeperConfig, ServiceConfig, read_config
 from sfrl_secure.services.federation.folder import FederationFolder, read_index
-from sfrl_secure.services.federation.supervise import Supervisor
+from sfrl_secure.services.federation.supervise import SERVICE_LOGS, Supervisor
 from sfrl_secure.services.gatekeeper.issuing import Authorities, open_authorities
+from sfrl_secure.storage.files import FolderLock
 from sfrl_secure.storage.tls_pair import TlsPair, read_tls_pair, replace_tls_pair
 from sfrl_secure.wire.content import Content
 from sfrl_secure.wire.statements import encode_statement
@@ -75,8 +76,13 @@ def expired_services(folder: FederationFolder, clock: Clock) -> list[SpiffeId]:
     return [each.spiffe_id for each in _services(folder) if now_us >= each.said().not_after_us]
 
 
-def reissue(folder: FederationFolder, clock: Clock) -> list[SpiffeId]:
+def reissue(
+    folder: FederationFolder, clock: Clock, on_left_out: Callable[[SpiffeId, str], None] = lambda _who, _why: None
+) -> list[SpiffeId]:
     """Give new identities to those in the folder who need one; give their names.
+
+    Args:
+        on_left_out: told of whoever needs one and cannot have it, with the reason.
 
     Raises:
         NotFoundError: this is no federation's folder, or none of its gatekeepers issues.
@@ -84,6 +90,7 @@ def reissue(folder: FederationFolder, clock: Clock) -> list[SpiffeId]:
         DeniedError: the log refuses an identity, with the reason.
         UnavailableError, UncertainStateError: the log could not be opened.
     """
+    _check_stopped(folder)
     gatekeeper, config = _issuer(folder)
     authorities = open_authorities(config)
     needy = [each for each in (*_services(folder), *_people(folder)) if _needs_one(each, clock.now_us())]
@@ -91,11 +98,47 @@ def reissue(folder: FederationFolder, clock: Clock) -> list[SpiffeId]:
         return []
     with _opened_log(folder, clock) as (sequencer, state):
         writer = _Writer(sequencer, state, gatekeeper, authorities, clock)
+        refused = {each.spiffe_id: why for each in needy if (why := _why_not(each, state)) is not None}
+        for who, why in refused.items():
+            on_left_out(who, why)
+        needy = [each for each in needy if each.spiffe_id not in refused]
         for each in needy:
             if each.spiffe_id.role == "participant":
                 writer.renew_record(each.spiffe_id.name, _operators(folder))
             writer.issue(each)
     return [each.spiffe_id for each in needy]
+
+
+def _check_stopped(folder: FederationFolder) -> None:
+    read_index(folder)
+    logs = folder.root / SERVICE_LOGS
+    if not logs.is_dir():
+        return
+    try:
+        FolderLock(logs).release()
+    except MalformedError:
+        raise MalformedError(
+            "this federation is running already: stop the services first, which renew their own certificates while "
+            "they run"
+        ) from None
+
+
+def _why_not(holder: _Holder, state: FederationState) -> str | None:
+    """Why somebody gets no identity: revoked, removed, or under another key than governance names."""
+    spiffe_id, key = holder.spiffe_id, holder.open_signing_key().public_key
+    if spiffe_id.role == "participant":
+        record = state.participant(spiffe_id.name)
+        if record is None:
+            return "the log has no record of this participant"
+        if record.state != "active":
+            return f"this participant is {record.state}"
+        return None if record.key == key else "its record in force names another signing key"
+    if spiffe_id.role == "operator":
+        operators = {} if state.root is None else state.root.operators
+        return None if operators.get(spiffe_id.name) == key else "root does not name this operator with this key"
+    services = state.services()
+    named = None if services is None else services.signatory(spiffe_id)
+    return None if named is not None and named.key == key else "the services document does not name it with this key"
 
 
 def _needs_one(holder: _Holder, now_us: int) -> bool:
@@ -224,15 +267,20 @@ def _named_services(folder: FederationFolder) -> list[tuple[str, str]]:
 
 
 def _people(folder: FederationFolder) -> Iterator[_Holder]:
-    """Operators, auditors and participants whose folders are here."""
-    for part, read in (
-        ("operators", read_operator_profile),
-        ("auditors", read_auditor_profile),
-        ("participants", read_profile),
-    ):
+    """Operators, auditors and participants whose folders are here, each by its profile: newcomers enrol anywhere."""
+    for part in ("operators", "auditors", "participants"):
         for path in sorted((folder.root / part).glob("*/profile.toml")):
-            profile = read(path)
+            profile = _READERS[role_of_profile(path)](path)
+            if profile.signing_key is None:
+                continue  # an operator whose key is on another machine: it renews there
             yield _Holder(profile.spiffe_id, profile.certificate, profile.tls_key, profile.open_signing_key)
+
+
+_READERS: dict[str, Callable[[Path], Profile | OverseerProfile]] = {
+    "operator": read_operator_profile,
+    "auditor": read_auditor_profile,
+    "participant": read_profile,
+}
 
 
 def _operators(folder: FederationFolder) -> dict[str, SigningKey]:

@@ -116,6 +116,10 @@ class ServiceProcess:
                     yield found
 
 
+SERVICE_LOGS = "service-logs"
+"""Folder of what the services say; whoever runs them holds its lock."""
+
+
 class Supervisor:
     """All services of a federation's folder."""
 
@@ -126,7 +130,7 @@ class Supervisor:
             NotFoundError, MalformedError: it is not a federation's folder.
         """
         services = read_index(folder)["services"]
-        logs = folder.root / "service-logs"
+        logs = folder.root / SERVICE_LOGS
         logs.mkdir(exist_ok=True)
         self._logs = logs
         self._lock: FolderLock | None = None

@@ -25,13 +25,8 @@ from sfrl_secure.ids import Digest, SpiffeId
 from sfrl_secure.rounds.admission import check_log_steps, check_signed, is_admitted
 from sfrl_secure.rounds.payloads import MeasuredDenial, MeasuredUpdate, check_payload
 from sfrl_secure.rounds.state import FederationState, RoundState
-from sfrl_secure.services.gatekeeper.refuse import (
-    PAYLOAD_REASONS,
-    DecisionChangedError,
-    RefusedRequest,
-    Refuser,
-    gets_entry,
-)
+from sfrl_secure.rounds.verdicts import DECODING_REASONS
+from sfrl_secure.services.gatekeeper.refuse import DecisionChangedError, RefusedRequest, Refuser, gets_entry
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.services.writer import Proposal, StatementWriter
 from sfrl_secure.storage.objects import Objects
@@ -255,7 +250,7 @@ class Admitter:
 
     def _keep_evidence(self, request: Submission, denial: DeniedError) -> bool:
         """Keep a payload that was refused for its content, as long as the budget for evidence lasts."""
-        if denial.reason not in PAYLOAD_REASONS and not isinstance(denial, MeasuredDenial):
+        if denial.reason not in DECODING_REASONS and not isinstance(denial, MeasuredDenial):
             return False
         with self._view.reading() as state:
             if not gets_entry(state, request.peer, request.update, denial.reason):

@@ -2,9 +2,9 @@
 
 A newcomer has no certificate. What lets it in is its record under the signature of the join key: the log takes that
 once, for the name, clearance, groups and expiry that operators signed, and this gatekeeper then issues one identity to
-the signing key in the record. A call that is repeated, with the same record and TLS key, goes on where the one before
-ended. An operator, auditor or service is let in by the document that names it, once: `first_requests`. Whoever has an
-identity asks for the next one over it.
+the signing key in the record. A call that is repeated, with the same record and TLS key and a request of its own, goes
+on where the one before ended. An operator, auditor or service is let in by the document that names it, once:
+`first_requests`. Whoever has an identity asks for the next one over it.
 
 Format: proto/README.md, "Enrolment"; proto/sfrl/identity/v1/identity_service.proto.
 
@@ -33,7 +33,7 @@ from sfrl_secure.rounds.refusals import RefusalCounter
 from sfrl_secure.rounds.state import FederationState
 from sfrl_secure.rpc.identity import ROLES, peer_class_of, peer_of
 from sfrl_secure.rpc.server import ANYBODY, Method
-from sfrl_secure.services.gatekeeper.first_requests import check_first, check_named, check_request, check_tls_key
+from sfrl_secure.services.gatekeeper.first_requests import check_first, check_issuable, check_named, check_request
 from sfrl_secure.services.gatekeeper.issuing import IdentityIssuer, Issued
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.services.writer import CATCH_UP_SECONDS
@@ -174,7 +174,7 @@ class IdentityServicer:
                 spki_sha256=sha256(spki), now_us=now_us,
             )  # fmt: skip
             is_recorded = _check_newcomer(state, record, envelope, now_us)
-            check_tls_key(state, asked.identity)
+            check_issuable(state, asked.identity, now_us)
             _check_sole_key(state, asked.identity, is_recorded=is_recorded)
         recorded = self._record(envelope, record)
         return recorded, self._issuer.issue(asked.request, asked.identity, spki, None, still_wanted=still_wanted)

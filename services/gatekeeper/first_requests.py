@@ -17,7 +17,7 @@ from sfrl_secure.crypto.keys import PublicKey
 from sfrl_secure.errors import DeniedError, SignatureError
 from sfrl_secure.governance.statements import IdentityRequest
 from sfrl_secure.ids import Digest, SpiffeId
-from sfrl_secure.rounds.identities import signing_key_of
+from sfrl_secure.rounds.identities import check_rate, check_unused, signing_key_of
 from sfrl_secure.rounds.state import FederationState
 from sfrl_secure.rpc.identity_requests import FRESH_US
 
@@ -57,28 +57,29 @@ def check_named(
     """Check that an operator, auditor or service whom governance names may have its first identity.
 
     Raises:
-        DeniedError: as `check_request` and `check_first`; `unknown_name`, nobody names it; `revoked`, `key_reused`, the
-            TLS key was revoked, or is another's.
+        DeniedError: as `check_request`, `check_issuable` and `check_first`; `unknown_name`, nobody names it.
     """
     spiffe_id = identity.spiffe_id
     check_request(
         request, identity, federation_id=state.federation_id, key=signing_key_of(state, spiffe_id),
         spiffe_id=spiffe_id, spki_sha256=spki_sha256, now_us=now_us,
     )  # fmt: skip
-    check_tls_key(state, identity)
+    check_issuable(state, identity, now_us)
     check_first(state, spiffe_id, spki_sha256, now_us)
 
 
-def check_tls_key(state: FederationState, identity: IdentityRequest) -> None:
-    """Check that the TLS key could be issued to whom the request names.
+def check_issuable(state: FederationState, identity: IdentityRequest, now_us: int) -> None:
+    """Check that the TLS key could be issued to whom the request names, by this request and now.
 
     Raises:
-        DeniedError: `revoked`, `key_reused`.
+        DeniedError: `revoked`, `key_reused`; `request_used`; `identity_rate`.
     """
     if identity.spki_sha256 in state.revoked_keys:
         raise DeniedError("revoked", "the TLS public key was revoked")
     if state.issued.get(identity.spki_sha256, identity.spiffe_id) != identity.spiffe_id:
         raise DeniedError("key_reused", "the TLS public key was issued to another name")
+    check_unused(state, identity)
+    check_rate(state, identity.spiffe_id, now_us)
 
 
 def check_first(state: FederationState, spiffe_id: SpiffeId, spki_sha256: Digest, now_us: int) -> None:

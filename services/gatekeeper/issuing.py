@@ -2,7 +2,8 @@
 
 Whether somebody may have an identity is decided by the fold's own rule, on the newest state: a gatekeeper that issued
 anything else would write a void entry, and a certificate without an effective entry opens no door. A repeated call
-for the same key gets a new certificate for it; the newest entry is the one that counts.
+for the same key, by a newer request, gets a new certificate for it; the newest entry is the one that counts. A request
+has effect once: what the log shows of it is of no use to whoever has a gatekeeper's signing key.
 
 Format: proto/README.md, "Enrolment"; certs/README.md.
 

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import structlog
 
-from sfrl_secure.errors import NotFoundError, SfrlError, UnavailableError
+from sfrl_secure.errors import NotFoundError, RoundStateError, SfrlError, UnavailableError
 from sfrl_secure.ids import Digest
 from sfrl_secure.limits import PROVE_ENTRIES_MAX, ROOTS_MAX
 from sfrl_secure.rounds.closing import counted_leaf, counted_of
@@ -108,6 +108,7 @@ class ProofBuilder:
         Raises:
             DeniedError: `unknown_segment`.
             NotFoundError: no such round within `wait_seconds`.
+            RoundStateError: `halted`, the segment is so when the wait ends.
             UnavailableError: the log does not give the entries.
         """
 
@@ -120,6 +121,8 @@ class ProofBuilder:
         with self._view.reading() as state:
             outcome = _round_or_end(state, segment_name, after_round, witnessed.tree_size)
             if outcome is None:
+                if state.segment(segment_name).is_halted:
+                    raise RoundStateError("halted", "operators have halted the segment: no round until they resume it")
                 raise NotFoundError("no such round is open and witnessed yet")
             current, finished = outcome
             segment = state.segment(segment_name)
@@ -161,18 +164,17 @@ class ProofBuilder:
             current, admission = self._admission(state, segment_name, statement_digest)
             closed = current.closed if kind is ReceiptKind.COUNTED else None
             counted = counted_of(current, closed) if closed is not None else ()
-            last = current.model_index if kind is ReceiptKind.COUNTED else admission.index
+            # The first model: what a re-aggregation left out was counted there, and in no later one.
+            last = current.first_model_index if kind is ReceiptKind.COUNTED else admission.index
             services = {admission.services_index}
             wanted = {0, admission.participant_index, admission.index}
             join_index = state.invited_by.get(admission.participant.digest)
-            is_left_out = admission.update.participant in current.left_out
             wanted |= set() if join_index is None else {join_index}
             if kind is ReceiptKind.COUNTED:
-                services |= {current.closed_services_index, current.model_services_index}
-                wanted |= {current.closed_index, current.model_index}
+                services |= {current.closed_services_index, current.first_services_index}
+                wanted |= {current.closed_index, current.first_model_index}
             roots = _roots_under(state, witnessed)
-        # What a re-aggregation left out is in the closing's list, and in no model any more.
-        is_counted = admission in counted and not is_left_out
+        is_counted = admission in counted
         if not 0 <= last < witnessed.tree_size or (kind is ReceiptKind.COUNTED and not is_counted):
             raise NotFoundError("there is no receipt of this kind for the update yet")
         proved = self._prove(wanted | services | set(roots), witnessed)
@@ -283,5 +285,5 @@ def _counted(
         round_closed=proved[current.closed_index],
         index=place,
         path=tree.inclusion_proof(place, tree.size).path,
-        model_published=proved[current.model_index],
+        model_published=proved[current.first_model_index],
     )

@@ -25,17 +25,10 @@ from sfrl_secure.rounds.admission import PolicyDenial, is_admitted
 from sfrl_secure.rounds.payloads import MeasuredDenial
 from sfrl_secure.rounds.refusals import RefusalCounter
 from sfrl_secure.rounds.state import FederationState
+from sfrl_secure.rounds.verdicts import DECODING_REASONS, UNQUOTED_REASONS
 from sfrl_secure.services.writer import Proposal, StatementWriter
 
 _log = structlog.get_logger()
-
-PAYLOAD_REASONS = frozenset(
-    {
-        "payload_format", "payload_shape", "payload_declared", "payload_length", "payload_digest",
-        "not_canonical", "out_of_range", "not_finite", "off_grid", "magnitude",
-    }
-)
-"""Reasons of step 12: the payload itself is the evidence."""
 
 ON_WORD = frozenset({"malformed", "bad_signature", "digest_mismatch"})
 """Reasons that nobody can decide again; and `not_received`, which `complaints` writes."""
@@ -121,7 +114,9 @@ class Refuser:
                 raise DecisionChangedError("the update was admitted meanwhile")
             if evidence is Evidence.OBJECT and holds is not None and not holds(state, now_us):
                 raise DecisionChangedError("the payload was refused on a state that the log has left")
-            if not gets_entry(state, request.peer, request.update, denial.reason):
+            # A replay of an update whose participant has another key by now: no entry could quote it.
+            is_unquotable = not held and denial.reason not in UNQUOTED_REASONS
+            if is_unquotable or not gets_entry(state, request.peer, request.update, denial.reason):
                 raise _CountedInsteadError
             return Proposal(stream_of_refusal(state, request.update), body)
 
@@ -144,10 +139,10 @@ class Refuser:
     def _evidence(request: RefusedRequest, denial: DeniedError, payload_kept: bool) -> Evidence:
         if not request.signature_held or denial.reason in ON_WORD:
             return Evidence.NONE
-        if denial.reason in PAYLOAD_REASONS or isinstance(denial, MeasuredDenial):
+        if denial.reason in DECODING_REASONS or isinstance(denial, MeasuredDenial):
             return Evidence.OBJECT if payload_kept else Evidence.NONE
         return Evidence.LOG
 
 
 class _CountedInsteadError(SfrlError):
-    """The peer has had its single entries of this kind."""
+    """The peer has had its single entries of this kind, or no entry can say this one."""

@@ -49,6 +49,15 @@ class Accepted:
     order_index: int
 
 
+@dataclass(frozen=True, slots=True)
+class Unmatched:
+    """What the order at `order_index` accepts, and is no finding that can be accepted: it changes nothing."""
+
+    code: str
+    index: int
+    order_index: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What an audit found out about one log at one size.
@@ -67,7 +76,8 @@ class Report:
         contradictions: of each equivocation the two notes.
         results_sound: every published model was computed again and is right.
         conduct_clean: nobody wrote anything that does not hold, but for what operators accept.
-        findings: those that make the log false; `accepted`, those that operators accept by an order in it.
+        findings: those that make the log false; `accepted`, those that operators accept by an order in it;
+            `unmatched`, what such orders name and nobody found.
     """
 
     origin: str = ""
@@ -94,6 +104,7 @@ class Report:
     conduct_clean: bool = False
     findings: tuple[Finding, ...] = ()
     accepted: tuple[Accepted, ...] = ()
+    unmatched: tuple[Unmatched, ...] = ()
     missing: tuple[Missing, ...] = ()
     contradictions: tuple[Contradiction, ...] = ()
 
@@ -140,6 +151,7 @@ class Report:
             "conduct_clean": self.conduct_clean,
             "findings": [asdict(each) for each in self.findings],
             "accepted": [asdict(each.finding) | {"order_index": each.order_index} for each in self.accepted],
+            "unmatched": [asdict(each) for each in self.unmatched],
             "missing": [_missing_json(each) for each in self.missing],
             "contradictions": [_contradiction_json(each) for each in self.contradictions],
         }
@@ -163,6 +175,7 @@ class Report:
                 f"refused     {refused}; {self.refusals_counted} more counted, {self.refusals_on_word} on word",
                 f"said        {self._words_line()}",
                 f"orders      {_counts(self.orders)}",
+                *_first(self.unmatched, _unmatched_line, "orders"),
                 *_first(self.superseded, _superseded_line, "models"),
                 f"results     {'sound' if self.results_sound else 'not shown to be sound'}",
                 f"conduct     {self._conduct_line()}",
@@ -227,6 +240,13 @@ def _finding_line(finding: Finding) -> str:
 
 def _accepted_line(accepted: Accepted) -> str:
     return f"{_finding_line(accepted.finding)}\n    accepted by the operators' order at entry {accepted.order_index}"
+
+
+def _unmatched_line(unmatched: Unmatched) -> str:
+    return (
+        f"  the order at entry {unmatched.order_index} accepts {unmatched.code} at entry {unmatched.index}: "
+        "no such finding that can be accepted"
+    )
 
 
 def _superseded_line(superseded: Superseded) -> str:

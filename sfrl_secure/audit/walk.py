@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sfrl_secure.audit.known_keys import open_newest
-from sfrl_secure.audit.report import Accepted, Report, Witnessed
+from sfrl_secure.audit.report import Accepted, Report, Unmatched, Witnessed
 from sfrl_secure.audit.source import FolderObjects, LogSource
 from sfrl_secure.audit.structure import Progress, Structure, check_structure, entries_of
 from sfrl_secure.audit.witnessed_time import Contradiction, WitnessedTime
@@ -146,6 +146,7 @@ def _replay(
         findings.append(Finding("genesis", None, LOG, "a genesis at index 0", "a log without entries"))
     # What operators accept is told, and makes nothing false.
     accepted = replay.accepted
+    matched = {(each.index, each.code) for each in accepted}
     findings += [each for each in docket.findings if each not in accepted]
     findings += _stray_objects(audit.objects, docket.named, progress)
     missing = (*report.missing, *replay.missing)
@@ -171,6 +172,11 @@ def _replay(
         conduct_clean=not findings,
         findings=tuple(findings),
         accepted=tuple(Accepted(finding, order_index) for finding, order_index in accepted.items()),
+        unmatched=tuple(
+            Unmatched(code, index, at)
+            for (index, code), at in sorted(replay.state.accepted.items())
+            if (index, code) not in matched
+        ),
         # That a time is not shown does not make a model wrong.
         missing=(*missing, *time.missing),
         contradictions=(*report.contradictions, *time.contradictions),

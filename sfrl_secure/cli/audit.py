@@ -14,7 +14,7 @@ import typer
 
 from sfrl_secure.cli.compare import compare
 from sfrl_secure.cli.fsck import fsck
-from sfrl_secure.cli.inputs import check_folder, check_published_folder, read_input
+from sfrl_secure.cli.inputs import check_folder, check_published_folder, naming, read_input
 from sfrl_secure.cli.mirror import mirror
 from sfrl_secure.errors import MalformedError
 
@@ -71,11 +71,20 @@ def verify(
     from sfrl_secure.audit.verify import verify_log
     from sfrl_secure.cli.progress import Progress
     from sfrl_secure.limits import NOTE_BYTES_MAX, TRUST_POLICY_BYTES_MAX
+    from sfrl_secure.translog.checkpoint import parse_checkpoint
+    from sfrl_secure.translog.note import parse_note
+    from sfrl_secure.translog.policy import parse_trust_policy
 
     check_log(log)
     policy = read_input(trust_policy, TRUST_POLICY_BYTES_MAX, "the trust policy")
     check_folder(objects, "the objects")
     notes = [read_input(path, NOTE_BYTES_MAX, "the older checkpoint") for path in older or []]
+    # Parsed again below, where an error could not say which file it was.
+    with naming(trust_policy):
+        parse_trust_policy(policy)
+    for path, note in zip(older or [], notes, strict=True):
+        with naming(path):
+            parse_checkpoint(parse_note(note).text)
     with Progress(Console(stderr=True)) as progress:
         report = verify_log(
             log, policy, objects, older=notes, same_operator=same_operator or (), progress=progress.tell

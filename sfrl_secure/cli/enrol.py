@@ -23,11 +23,12 @@ from sfrl_secure.cli.enrol_named import (
     PolicyOption,
     enrol_named,
 )
-from sfrl_secure.cli.inputs import check_file
+from sfrl_secure.cli.inputs import check_file, naming
 from sfrl_secure.cli.words import time_in_words
-from sfrl_secure.errors import MalformedError
+from sfrl_secure.errors import MalformedError, NotFoundError
 
 if TYPE_CHECKING:
+    from sfrl_secure.participant.join_file import JoinFile
     from sfrl_secure.participant.renewal import RenewableProfile
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -96,10 +97,22 @@ def enrol(
 
 def _enrol_invited(join_file: Path, folder: Path, suite: str, *, as_json: bool) -> None:
     from sfrl_secure.clock import SystemClock
+    from sfrl_secure.crypto.keys import PUBLIC_BYTES
     from sfrl_secure.participant import enrol as joining
     from sfrl_secure.participant.join_file import read_join_file
 
-    join = read_join_file(join_file)
+    if suite not in PUBLIC_BYTES:
+        raise MalformedError(f"--suite is one of {', '.join(PUBLIC_BYTES)}")
+    with naming(join_file):
+        join = read_join_file(join_file)
+    profile = _profile_of(join, folder)
+    if profile is not None:
+        if as_json:
+            typer.echo(json.dumps({"profile": str(profile.absolute()), "spiffe_id": join.spiffe_id, "enrolled": True}))
+            return
+        typer.echo(f"you are enrolled already as {join.spiffe_id}, with this join file: nothing to do")
+        typer.echo(f"profile    {profile}")
+        return
     if not as_json:
         groups = ", ".join(sorted(join.groups)) or "no group"
         typer.echo(f"federation {join.federation_id.hex()}")
@@ -122,6 +135,24 @@ def _enrol_invited(join_file: Path, folder: Path, suite: str, *, as_json: bool) 
     typer.echo(f"profile    {enrolled.profile}")
     typer.echo(f"join file  {join_file} is used up. It is yours and was left where it is: delete it.")
     typer.echo(f"next       sfrl fetch --profile {enrolled.profile} --segment NAME --out model.npz")
+
+
+def _profile_of(join: JoinFile, folder: Path) -> Path | None:
+    """The profile of whoever took up this very invitation into this folder; None where nobody did."""
+    from sfrl_secure.crypto.envelope import parse_envelope_json
+    from sfrl_secure.participant.enrol import PROFILE_NAME, RECORD_NAME
+    from sfrl_secure.participant.profile import PROFILE_BYTES_MAX, read_profile
+    from sfrl_secure.storage.files import read_bounded
+
+    profile = folder / PROFILE_NAME
+    try:
+        record = parse_envelope_json(read_bounded(folder / RECORD_NAME, 2 * PROFILE_BYTES_MAX))
+        named = read_profile(profile)
+    except (NotFoundError, MalformedError):
+        return None
+    # The profile comes last of all files, and the record has one signature, by the token of its invitation.
+    is_this = [each.key_id for each in record.signatures] == [join.join_key.public_key.key_id]
+    return profile if is_this and named.spiffe_id == join.spiffe_id else None
 
 
 def renew(

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from sfrl_secure.cli.inputs import read_input
+from sfrl_secure.cli.inputs import naming, read_input
 from sfrl_secure.errors import DeniedError, UnavailableError
 
 _LOOK_SECONDS = 0.5
@@ -28,7 +28,11 @@ def init(
     from sfrl_secure.services.federation.create import create_federation
     from sfrl_secure.services.federation.plan import PLAN_BYTES_MAX, default_plan, parse_plan
 
-    chosen = default_plan() if plan is None else parse_plan(read_input(plan, PLAN_BYTES_MAX, "the plan"))
+    chosen = default_plan()
+    if plan is not None:
+        raw = read_input(plan, PLAN_BYTES_MAX, "the plan")
+        with naming(plan):
+            chosen = parse_plan(raw)
     made = create_federation(folder, chosen, SystemClock())
     typer.echo(f"federation {made.federation_id.hex()}")
     typer.echo(f"log        {made.origin}, {made.log_size} entries to begin with")
@@ -41,7 +45,8 @@ def reissue(
 ) -> None:
     """Give new certificates to a federation that was switched off for longer than they live.
 
-    A running federation renews its own, and needs none of this.
+    Stop its services first: a running federation renews its own, and needs none of this. Participants, operators and
+    auditors whose folders lie in it get theirs too; whoever was revoked or removed is left out, and named.
     """
     import logging
 
@@ -53,7 +58,9 @@ def reissue(
 
     # The log runs in this process, and tells what it does as if it ran alone.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    renewed = run(FederationFolder(folder), SystemClock())
+    renewed = run(
+        FederationFolder(folder), SystemClock(), lambda who, why: typer.echo(f"left out {who}: {why}", err=True)
+    )
     for each in renewed:
         typer.echo(f"renewed {each}")
     typer.echo(f"next    sfrl up {folder}" if renewed else "nobody here needs a new certificate")

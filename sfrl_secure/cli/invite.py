@@ -38,7 +38,7 @@ def invite(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The newcomer's name, a participant's from then on.")],
     groups: Annotated[str, typer.Option("--groups", help="Groups of the record, with commas between; they grant.")],
     clearance: Annotated[int, typer.Option("--clearance", min=0, help="Clearance of the record.")] = 0,
-    hours: Annotated[float, typer.Option("--hours", help="How long it can be taken up, at most 744.")] = 24.0,
+    hours: Annotated[float, typer.Option("--hours", help="How long it can be taken up: above 0, at most 744.")] = 24.0,
     record_days: Annotated[
         float, typer.Option("--record-days", min=0.001, help="How long the record will hold, from now.")
     ] = 365.0,
@@ -71,7 +71,7 @@ def invite(
 
     named = open_profile(profile)
     path = join_file or Path(f"{name}.join")
-    check_free(path)
+    check_free(path, "--join-file")
     address = enrol_address or named.enrol_address
     if address is None:
         raise MalformedError("the profile has no `enrol_address`: say where newcomers enrol, with --enrol-address")

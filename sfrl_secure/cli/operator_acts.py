@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sfrl_secure.cli.operator_inputs import check_free, confirm, read_key, write_file
+from sfrl_secure.errors import DeniedError
 
 if TYPE_CHECKING:
     from sfrl_secure.audit.profile import OperatorProfile
+    from sfrl_secure.ids import Digest
     from sfrl_secure.operating.publishing import Gathered
     from sfrl_secure.operating.signing import DetachedSignature, SigningRequest
     from sfrl_secure.rounds.state import FederationState
@@ -105,14 +107,18 @@ def carry_out(
     Raises:
         SfrlError: as `publish`; nothing was published.
     """
+    from sfrl_secure.operating.publishing import owners_of
+
+    assert state.root is not None, "a state that was read has a root"
     said, as_json = dict(more or {}), handling.as_json
     path = request_path(request, handling.out)
-    if not handling.keys:
-        say({**said, **write_request(path, request, state)}, as_json)
-        return False
     for line in _changes(request, state):
         typer.echo(line, err=True)
-    signed = sign_with(request, handling.keys, yes=handling.yes)
+    if not handling.keys:
+        say({**said, **write_request(path, request, state)}, as_json)
+        _say_unpublished("a request was written, and nobody has signed it")
+        return False
+    signed = sign_with(request, handling.keys, yes=handling.yes, owners=owners_of(request, state.root))
     gathered = gather_checked(request, signed, state)
     if profile is not None and gathered.is_enough:
         say({**said, **publish_gathered(gathered, profile)}, as_json)
@@ -129,48 +135,81 @@ def carry_out(
         else [said["next"][0], f"{publishing} SIGNATURE... --profile PROFILE"]
     )  # fmt: skip
     say(said, as_json)
+    _say_unpublished(
+        "enough have signed: publish it with the command above" if gathered.is_enough
+        else f"too few have signed; it takes {'; and '.join(map(str, gathered.needs))}"
+    )  # fmt: skip
     return False
 
 
+def _say_unpublished(why: str) -> None:
+    typer.echo(f"NOT published: {why}", err=True)
+
+
 def _changes(request: SigningRequest, state: FederationState) -> Iterator[str]:
-    """What a next version changes; a first one is said whole by `sign_with`."""
+    """What a next version changes, and what to look at twice; a first version is said whole by `sign_with`."""
     from sfrl_secure.governance.documents import Order
+    from sfrl_secure.operating.cautions import cautions_of
     from sfrl_secure.operating.changes import changes_of
     from sfrl_secure.operating.drafting import Ground
+    from sfrl_secure.operating.order_meaning import meaning_of
 
     before = Ground(state, 0).in_force(request.document.series)
     # An order replaces none: its predecessor is only numbered before it.
     if before is not None and not isinstance(request.document, Order):
         for each in changes_of(before, request.document, state):
             yield f"{'changes':<12} {each}"
+    meaning = meaning_of(request.document, state) if isinstance(request.document, Order) else ""
+    if meaning:
+        yield f"{'this is':<12} {meaning}"
+    for each in cautions_of(request.document, state):
+        yield f"{'CAUTION':<12} {each}"
 
 
-def sign_with(request: SigningRequest, keys: Sequence[Path], *, yes: bool) -> list[DetachedSignature]:
+def sign_with(
+    request: SigningRequest, keys: Sequence[Path], *, yes: bool, owners: Mapping[Digest, str] | None = None
+) -> list[DetachedSignature]:
     """Show what is signed, ask, and sign with each key.
 
+    Args:
+        owners: whose each key is, of those who may sign; None where nothing is known but the request.
+
     Raises:
-        NotFoundError, DeniedError, MalformedError: a key file; or nobody says yes.
+        NotFoundError, DeniedError, MalformedError: a key file, or one of nobody who may sign; or nobody says yes.
     """
     from sfrl_secure.operating.document_words import words_of
     from sfrl_secure.operating.signing import sign_request
 
     opened = [read_key(each) for each in keys]
+    for path, key in zip(keys, opened, strict=True):
+        if owners is not None and key.public_key.key_id not in owners:
+            known = ", ".join(sorted(set(owners.values())))
+            raise DeniedError("threshold", f"the key file {path} is of nobody who may sign; the operators are {known}")
     for line in words_of(request.document):
         typer.echo(line, err=True)
     for key in opened:
-        typer.echo(f"{'signed by':<12} {key.public_key.suite} key {key.public_key.key_id.hex()}", err=True)
+        whose = (owners or {}).get(key.public_key.key_id, "")
+        said = f"{key.public_key.suite} key {key.public_key.key_id.hex()}"
+        typer.echo(f"{'would sign':<12} {f'{whose}, with {said}' if whose else said}", err=True)
     confirm("Sign exactly this?", yes=yes)
     return [sign_request(request, key) for key in opened]
 
 
 def gather_checked(
-    request: SigningRequest, signatures: Sequence[DetachedSignature], state: FederationState
+    request: SigningRequest,
+    signatures: Sequence[DetachedSignature],
+    state: FederationState,
+    files: Sequence[str] = (),
 ) -> Gathered:
-    """Count signatures against the root in force; each must be of somebody who may sign, and hold."""
+    """Count signatures against the root in force; each must be of somebody who may sign, and hold.
+
+    Args:
+        files: where each was read, for an error to name.
+    """
     from sfrl_secure.operating.publishing import gather
 
     assert state.root is not None, "a state that was read has a root"
-    return gather(request, signatures, state.root)
+    return gather(request, signatures, state.root, files)
 
 
 def publish_gathered(
@@ -198,15 +237,15 @@ def publish_gathered(
     with connect(profile) as client:
         published = publish(gathered, client, policy, state=state, now_us=SystemClock().now_us())
     said: dict[str, Any] = {
-        "published": title_of(gathered.request.document),
+        "already_published" if published.was_there else "published": title_of(gathered.request.document),
         "index": published.index,
         "log_time_us": published.log_time_us,
         "tree_size": published.tree_size,
         "digest": gathered.request.document.digest.hex(),
-        "signed_by": sorted({name for need in gathered.needs for name in need.signed}),
+        "signed_by": sorted(gathered.owners.get(each, f"key {each.hex()[:16]}") for each in published.signed_by),
     }
     if proof is not None:
-        write_file(proof, published.proof)
+        write_file(proof, published.proof, "--proof")
         said["proof"] = str(proof)
     return said
 

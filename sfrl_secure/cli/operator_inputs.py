@@ -142,7 +142,7 @@ def read_signature(path: Path) -> DetachedSignature:
         raise MalformedError(f"{path} is no signature of `sfrl policy sign`: {error}") from None
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, option: str = "--out") -> None:
     """Make a new file; never replace one.
 
     Raises:
@@ -150,18 +150,36 @@ def write_file(path: Path, data: bytes) -> None:
     """
     from sfrl_secure.storage.files import write_new
 
-    check_free(path)
+    check_free(path, option)
     write_new(path, data)
 
 
-def check_free(path: Path) -> None:
+def check_free(path: Path, option: str = "--out") -> None:
     """Check that a file can be made, before the work that ends with it.
+
+    Args:
+        option: that names another file; empty where there is none.
 
     Raises:
         MalformedError: there is one of this name, or no folder for it.
     """
-    if path.exists() or not path.absolute().parent.is_dir():
-        raise MalformedError(f"{path} is there already, or has no folder to lie in: name another with --out")
+    another = f"name another with {option}" if option else "name another"
+    if path.exists():
+        raise MalformedError(f"{path} is there already: {another}")
+    if not path.absolute().parent.is_dir():
+        raise MalformedError(f"{path} has no folder to lie in: make {path.parent}, or {another}")
+
+
+def check_one(what: str, first: bool, second: bool, ways: str) -> None:
+    """Check that something is named in one of two ways.
+
+    Raises:
+        MalformedError: it is named in neither, or in both; names the ways.
+    """
+    if first and second:
+        raise MalformedError(f"{what} is said in two ways: give only one of {ways}")
+    if not first and not second:
+        raise MalformedError(f"say {what}: {ways}")
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -20,10 +20,12 @@ from sfrl_secure.cli.operator_inputs import (
     ReasonOption,
     StateLogOption,
     YesOption,
+    check_one,
     open_profile,
     open_state,
 )
 from sfrl_secure.errors import MalformedError
+from sfrl_secure.operating.acceptable import ACCEPTABLE, check_acceptable
 
 if TYPE_CHECKING:
     from sfrl_secure.audit.profile import OperatorProfile
@@ -41,7 +43,7 @@ app = typer.Typer(
 
 SegmentArgument = Annotated[str, typer.Argument(metavar="SEGMENT", help="Name of the segment.")]
 HoursOption = Annotated[
-    float, typer.Option("--hours", help="How long it may be logged, at most 72; what it does, does not expire.")
+    float, typer.Option("--hours", help="How long it may be logged, above 0, at most 72; its effect does not expire.")
 ]
 
 
@@ -110,8 +112,10 @@ def exclude(
     from sfrl_secure.governance.orders import ExcludeTarget, OrderAction
     from sfrl_secure.operating.acts import update_to_exclude
 
-    if (update is None) == (round_number is None or participant is None):
-        raise MalformedError("say which update: --round N --participant NAME, or --update DIGEST")
+    placed = round_number is not None or participant is not None
+    check_one("which update", placed, update is not None, "--round N --participant NAME, or --update DIGEST")
+    if placed and (round_number is None or participant is None):
+        raise MalformedError("an update is of one round and one participant: --round N --participant NAME")
     state, named = read_state(log, profile)
     if update is not None:
         target = ExcludeTarget(_digest(update, "--update"))
@@ -146,8 +150,7 @@ def rollback(
     from sfrl_secure.governance.orders import OrderAction, RollbackTarget
     from sfrl_secure.operating.acts import model_to_roll_back_to
 
-    if (model is None) == (round_number is None):
-        raise MalformedError("say which model: --round N or --model DIGEST")
+    check_one("which model", round_number is not None, model is not None, "--round N or --model DIGEST")
     state, named = read_state(log, profile)
     target = (
         model_to_roll_back_to(state, segment, round_number) if round_number is not None
@@ -157,7 +160,12 @@ def rollback(
     give_order(state, named, segment, OrderAction.ROLLBACK, target, reason=reason, hours=hours, handling=handling)
 
 
-@app.command()
+@app.command(
+    help="Accept a finding of `sfrl audit verify`: it is reported from then on, and makes nothing false.\n\n"
+    "`sfrl audit verify` names the entry and the code of each finding, and says of an order that names none: no such "
+    "finding. Findings of a void entry, a defective admission, a false refusal, an overdue round or of censorship can "
+    f"be accepted, and no others.\n\nThe codes: {', '.join(ACCEPTABLE)}."
+)
 def accept(
     segment: SegmentArgument,
     index: Annotated[int, typer.Option("--index", min=0, help="The entry of the finding, as the verifier names it.")],
@@ -171,12 +179,10 @@ def accept(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Accept a finding of `sfrl audit verify`: it is reported from then on, and makes nothing false.
-
-    Findings of a void entry, a defective admission, a false refusal, an overdue round or of censorship can be accepted,
-    and no others.
-    """
+    """Accept a finding of `sfrl audit verify`."""
     from sfrl_secure.governance.orders import AcceptTarget, OrderAction
+
+    check_acceptable(code)
 
     state, named = read_state(log, profile)
     target, handling = AcceptTarget(index, code), Handling(key or [], out, yes, as_json)
@@ -202,8 +208,7 @@ def override(
     from sfrl_secure.governance.orders import OrderAction, OverrideTarget
     from sfrl_secure.operating.acts import decision_at
 
-    if (index is None) == (decision is None):
-        raise MalformedError("say which decision: --index N or --decision DIGEST")
+    check_one("which decision", index is not None, decision is not None, "--index N or --decision DIGEST")
     state, named = read_state(log, profile)
     digest = _digest(decision, "--decision") if decision is not None else decision_at(state, segment, index or 0)
     target, handling = OverrideTarget(digest, decided_class), Handling(key or [], out, yes, as_json)

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfrl_secure.cli.inputs import check_file
-from sfrl_secure.errors import MalformedError, NotFoundError, RoundStateError
+from sfrl_secure.cli.inputs import check_file, naming, parse_model_digest
+from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError, RoundStateError, SfrlError
 from sfrl_secure.wire.receipts import ReceiptKind
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def fetch(
 ) -> None:
     """Open the segment's round and write its base model: one float32 array a tensor."""
     with open_participant(profile) as participant:
-        opened = participant.open_round(segment, wait_seconds=wait)
+        opened = participant.open_round(segment, wait_seconds=wait, through_halt=False)
         model = participant.model(opened)
     write_model(out, model)
     said = {**_round_of(opened), "coordinates": model.manifest.coordinates, "out": str(out.absolute())}
@@ -86,7 +88,7 @@ def submit(
 
     With --model, refuse a round whose base is another model than the one that was fetched. An update that would betray
     single examples, by the segment's terms (leak_rows, leak_labels, leak_noise), is refused here and not sent: train on
-    more examples, of more kinds.
+    more examples, of more kinds. A round takes one update of yours, and no second one after a withdrawal.
     """
     import numpy as np
 
@@ -97,20 +99,23 @@ def submit(
     kinds = {"none": None, "witnessed": ReceiptKind.WITNESSED, "counted": ReceiptKind.COUNTED}
     if receipt not in kinds:
         raise MalformedError(f"a receipt to wait for is one of {', '.join(kinds)}")
+    base = None if model is None else parse_model_digest(model)
     check_file(update, "the update")
-    indices, values = read_update(update)
+    with naming(update):
+        indices, values = read_update(update)
     with open_participant(profile) as participant:
-        opened = participant.open_round(segment, wait_seconds=wait)
+        opened = participant.open_round(segment, wait_seconds=wait, through_halt=False)
         if isinstance(opened, FinishedSegment):
             raise RoundStateError("round_not_open", "the segment's rounds are used up under the terms in force")
-        if model is not None and opened.base_model.hex() != model:
+        if base is not None and opened.base_model != base:
             raise RoundStateError(
                 "wrong_base", f"the open round {opened.number} begins from another model: fetch again and train on it"
             )
-        sent = participant.submit(
-            opened, indices, values, weight,
-            value_type="fp32" if value_type == "fp32" else "int8", noise_std=noise_std, rng=np.random.default_rng(),
-        )  # fmt: skip
+        with _in_parameter_units(opened):
+            sent = participant.submit(
+                opened, indices, values, weight,
+                value_type="fp32" if value_type == "fp32" else "int8", noise_std=noise_std, rng=np.random.default_rng(),
+            )  # fmt: skip
         said: dict[str, Any] = {
             **_round_of(opened),
             "index": sent.index,
@@ -126,8 +131,8 @@ def submit(
                 said["receipt"] = _keep_receipt(participant, sent, ReceiptKind.COUNTED, wait)
             except NotFoundError:
                 raise NotFoundError(
-                    f"entry {sent.index} admits the update, and no model counts it within {wait:.0f} seconds: the "
-                    f"round is still open, or was aborted with too few; its receipt so far is {said['receipt']}"
+                    f"entry {sent.index} admits the update, and no model counts it within {wait:.0f} seconds: "
+                    f"{_why_uncounted(participant, sent)}; its receipt so far is {said['receipt']}"
                 ) from None
     _say(said, as_json)
 
@@ -137,12 +142,17 @@ def withdraw(
 ) -> None:
     """Take an admitted update back while its round is open: it is then not counted.
 
-    The round takes no second update of yours. Once it is closed the update stays in its model: ask an operator, who can
-    exclude it and have the model derived again. Run again, it says the entry that there is.
+    It is final: the round takes no second update of yours. Once it is closed the update stays in its model: ask an
+    operator, who can exclude it and have the model derived again. Run again, it says the entry that there is.
     """
     with open_participant(profile) as participant:
         submitted = participant.submitted(segment, round_number)
-        taken_back = participant.withdraw(submitted)
+        try:
+            taken_back = participant.withdraw(submitted)
+        except RoundStateError as denied:
+            if denied.reason != "round_not_open":
+                raise
+            raise RoundStateError(denied.reason, _too_late(participant, submitted)) from None
     said = {
         "segment": segment,
         "round": submitted.update.round,
@@ -162,20 +172,74 @@ def complain(
 ) -> None:
     """Write down that an update of yours was sent and no gatekeeper acknowledged it.
 
-    The file is the signed update, without its values. An auditor puts it on record (`sfrl record complaint`) before the
-    round closes; gatekeepers that have not answered by the close are found to have censored it.
+    The file is the signed update, without its values. An auditor puts it on record (`sfrl record complaint`) at least
+    10 seconds before the round closes; gatekeepers that have not answered by the close are found to have censored it. A
+    refusal that has an entry in the log is an answer: then there is nothing to complain of.
     """
     from sfrl_secure.participant.sent import parse_complaint
     from sfrl_secure.storage.files import write_atomically
 
     with open_participant(profile) as participant:
         raw = participant.complaint(segment, round_number)
-    _, envelope, update = parse_complaint(raw)
-    write_atomically(out.absolute(), raw)
+        _, envelope, update = parse_complaint(raw)
+        # Written first: whoever censors can also say that the round is over.
+        write_atomically(out.absolute(), raw)
+        opened = _round_now(participant, segment)
+    if opened is not None and opened.opened != update.round_opened:
+        typer.echo(
+            f"warning: round {update.round} is over and round {opened.number} is open, the gatekeeper shows: a "
+            "complaint is of use only while its round is open",
+            err=True,
+        )
     said = {
         "segment": segment, "round": update.round, "update": envelope.digest.hex(), "out": str(out.absolute()),
     }  # fmt: skip
     _say(said, as_json)
+
+
+@contextmanager
+def _in_parameter_units(opened: OpenRound) -> Iterator[None]:
+    """Say a limit that a refusal names in grid units in those of the values, too."""
+    limits, unit = opened.terms.limits, 2.0**-opened.terms.model.grid_exponent
+    most = {"norm_limit": limits.norm_max, "magnitude_limit": limits.magnitude_max}
+    try:
+        yield
+    except DeniedError as denied:
+        if denied.reason not in most:
+            raise
+        words = f"{denied}, which is {most[denied.reason] * unit:g} in parameter units"
+        raise DeniedError(denied.reason, words, entry_index=denied.entry_index) from None
+
+
+def _round_now(participant: Participant, segment: str) -> OpenRound | None:
+    """The round that is open at this moment; None where none is, or nobody proves one."""
+    from sfrl_secure.participant.rounds import OpenRound
+
+    try:
+        opened = participant.open_round(segment, wait_seconds=0.0)
+    except SfrlError:
+        return None
+    return opened if isinstance(opened, OpenRound) else None
+
+
+def _why_uncounted(participant: Participant, sent: Submitted) -> str:
+    opened = _round_now(participant, sent.update.segment)
+    number = sent.update.round
+    if opened is None:
+        return f"round {number} is still open, or was aborted with too few"
+    if opened.opened == sent.update.round_opened:
+        return f"round {number} is still open"
+    return f"round {number} is over without it: aborted with too few, or it was taken out (see `sfrl round show`)"
+
+
+def _too_late(participant: Participant, submitted: Submitted) -> str:
+    """Say which update it was that cannot be taken back, and which round is open instead."""
+    segment, number = submitted.update.segment, submitted.update.round
+    opened = _round_now(participant, segment)
+    closed = f"yours in round {number} is closed with its round and stays: an operator can exclude it"
+    if opened is None or opened.number == number:
+        return closed
+    return f"you have no update in round {opened.number} of {segment}, which is open; {closed}"
 
 
 def _keep_receipt(participant: Participant, sent: Submitted, kind: ReceiptKind, wait_seconds: float) -> str:

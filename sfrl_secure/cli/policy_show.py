@@ -142,11 +142,15 @@ def _revoked_keys(state: FederationState) -> Iterator[str]:
 def _orders(state: FederationState) -> Iterator[str]:
     from sfrl_secure.governance.documents import Order
     from sfrl_secure.operating.document_words import order_words
+    from sfrl_secure.operating.order_meaning import meaning_of
 
     for series in sorted(state.placed):
         placed = state.placed[series]
         if isinstance(placed.document, Order):
-            yield f"last order   no. {placed.document.version}, entry {placed.index}: {order_words(placed.document)}"
+            said = order_words(placed.document)
+            meaning = meaning_of(placed.document, state)
+            meant = f": {meaning}" if meaning else ""
+            yield f"last order   no. {placed.document.version}, entry {placed.index}: {said}{meant}"
 
 
 def _rules(state: FederationState) -> Iterator[str]:

@@ -51,6 +51,9 @@ def sign(
     bytes that are signed; the summary in the file is not looked at. Send the signature file back.
     """
     opened = read_request(request)
+    if opened.document.version > 1:
+        where = shlex.quote(str(request))
+        typer.echo(f"note: what this changes, and for whom: sfrl policy diff {where} --log DIR", err=True)
     (signed,) = sign_with(opened, [key], yes=yes)
     path = out or signature_path(request, signed.signature.key_id)
     check_free(path)
@@ -88,9 +91,9 @@ def publish(
     opened = read_request(request)
     named = open_profile(profile)
     if proof is not None:
-        check_free(proof)
+        check_free(proof, "--proof")
     given = [read_signature(each) for each in signatures or []]
     state = open_state(log, named)
-    gathered = gather_checked(opened, given, state)
+    gathered = gather_checked(opened, given, state, [str(path) for path in signatures or []])
     # A copy may be behind: signatures are counted by it, and the log judges the rest.
     say(publish_gathered(gathered, named, state=state if log is None else None, proof=proof), as_json)

@@ -48,23 +48,30 @@ def check(
     """Say what is wrong with drafts and rules, as file:line: reason.
 
     Without --log or --profile only what can be known from the file alone; with one, also whether it fits what is in
-    force.
+    force, and what is allowed and perhaps not meant, as a warning.
+
+    Rules can look at principal.clearance and principal.groups, resource.sensitivity, and of the update in context:
+    round, weight, nonzeros, payload_bytes, density_ppm, noise_std, value_type, support_mode and suite, and at
+    action "admit" also norm, largest_magnitude and tensors. See "Policy" in proto/README.md.
 
     Exit code 0: nothing is wrong.
     Exit code 2: something is.
     """
     state = None if log is None and profile is None else open_state(log, open_profile(profile) if profile else None)
     found = {path: _checked(path, state) for path in files}
-    problems = [each for _, listed in found.values() for each in listed]
+    problems = [each for _, listed, _ in found.values() for each in listed]
     if as_json:
         listed = [{"file": str(each.path), "line": each.line, "reason": each.reason} for each in problems]
-        typer.echo(json.dumps({"ok": not problems, "problems": listed}))
+        warned = [{"file": str(path), "reason": each} for path, (_, _, cautions) in found.items() for each in cautions]
+        typer.echo(json.dumps({"ok": not problems, "problems": listed, "warnings": warned}))
     else:
-        for path, (what, listed_here) in found.items():
+        for path, (what, listed_here, cautions) in found.items():
             for each in listed_here:
                 typer.echo(str(each))
             if not listed_here:
                 typer.echo(f"{path}: ok: {what}")
+            for caution in cautions:
+                typer.echo(f"{path}: warning: {caution}")
     raise typer.Exit(2 if problems else 0)
 
 
@@ -85,6 +92,8 @@ def build(
     Its version and predecessor are those that the log needs next, and what the draft leaves out stays as it is in
     force. Nothing is signed and nothing is published: the request goes to the operators, who run `sfrl policy sign`.
     """
+    from sfrl_secure.operating.cautions import cautions_of
+
     state = open_state(log, open_profile(profile) if profile else None)
     built = build_file(file, state, expires)
     if isinstance(built, tuple):
@@ -94,6 +103,8 @@ def build(
     path = request_path(built, out)
     check_free(path)
     stored = None if objects is None else _store_zeros(file, objects)
+    for caution in cautions_of(built.document, state):
+        typer.echo(f"warning: {caution}", err=True)
     said = write_request(path, built, state)
     if stored is not None:
         said["stored"] = stored
@@ -137,7 +148,7 @@ def key(
     from sfrl_secure.storage.secrets import write_secret
 
     if new:
-        check_free(file)
+        check_free(file, "")
         write_secret(file, SigningKey.generate(suite).to_pem())
     typer.echo(key_draft(read_key(file).public_key), nl=False)
 
@@ -151,19 +162,23 @@ def build_file(file: Path, state: FederationState, expires: str) -> SigningReque
     return read if isinstance(read, tuple) else build_draft(read, Ground(state, SystemClock().now_us()))
 
 
-def _checked(file: Path, state: FederationState | None) -> tuple[str, tuple[Problem, ...]]:
-    """What a file is, and what is wrong with it."""
+def _checked(file: Path, state: FederationState | None) -> tuple[str, tuple[Problem, ...], tuple[str, ...]]:
+    """What a file is, what is wrong with it, and what is perhaps not meant."""
     from sfrl_secure.clock import SystemClock
+    from sfrl_secure.operating.cautions import cautions_of
     from sfrl_secure.operating.drafting import Ground, build_draft
 
     read = _read(file, "365d")
     if isinstance(read, tuple):
-        return "", read
+        return "", read, ()
     built = build_draft(read, Ground(state, SystemClock().now_us()))
     if isinstance(built, tuple):
-        return "", built
+        return "", built, ()
     kind, name = built.document.series
-    return (f"{kind} {name}".strip() + ("" if state is None else f", version {built.document.version}")), ()
+    what = f"{kind} {name}".strip()
+    if state is None:
+        return what, (), ()
+    return f"{what}, version {built.document.version}", (), cautions_of(built.document, state)
 
 
 def _read(file: Path, expires: str) -> DraftFile | tuple[Problem, ...]:

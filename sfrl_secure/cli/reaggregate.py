@@ -24,7 +24,7 @@ from sfrl_secure.cli.operator_inputs import (
     YesOption,
 )
 from sfrl_secure.cli.order import HoursOption, SegmentArgument, give_order, read_state
-from sfrl_secure.errors import DeniedError, MalformedError, RoundStateError
+from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError, RoundStateError
 
 
 def reaggregate(
@@ -60,7 +60,7 @@ def reaggregate(
     if not may_begin_at(found, from_round):
         steps = ", ".join(str(step.round) for step in found.lineage) or "none"
         due = f", and what is derived again begins with round {found.due[0]}" if found.due else ""
-        raise RoundStateError("unknown_round", f"no such round led to the newest model; those did: {steps}{due}")
+        raise NotFoundError(f"no such round led to the newest model; those did: {steps}{due}")
     newly = left_out_by(state, found, from_round)
     if not newly:
         raise RoundStateError(

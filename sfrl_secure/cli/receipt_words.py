@@ -114,8 +114,10 @@ def _comparison_in_words(compared: Comparison) -> Iterator[str]:
 
 
 def _open_of(proven: ProvenReceipt, compared: Comparison | None) -> tuple[str, ...]:
-    """What a later receipt would prove."""
-    if proven.model is not None or (compared is not None and compared.counting is not None):
+    """What a later receipt would prove, and what none does."""
+    if proven.model is not None:
+        return ("that no order has left the update out of the round's model since: `sfrl audit verify` says so",)
+    if compared is not None and compared.counting is not None:
         return ()
     return ("that the update was counted: the COUNTED receipt proves it, once the round is over",)
 

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from sfrl_secure.cli.inputs import check_file, read_input
+from sfrl_secure.cli.inputs import check_file, naming, parse_model_digest, read_input
 from sfrl_secure.cli.participant import JsonOption, ProfileOption, SegmentOption, WaitOption, open_participant
-from sfrl_secure.errors import MalformedError
-
-if TYPE_CHECKING:
-    from sfrl_secure.ids import Digest
+from sfrl_secure.errors import MalformedError, RoundStateError
 
 INPUT_BYTES_MAX = 2**30
 
@@ -38,7 +35,7 @@ def decision(
     ] = "",
     attributions: Annotated[
         list[str] | None,
-        typer.Option("--attribution", help="Share of one input feature, FEATURE=SHARE. Repeatable, at most 64."),
+        typer.Option("--attribution", help="Share of one input feature, FEATURE=SHARE from -1 to 1. At most 64."),
     ] = None,
     record_seq: Annotated[
         int, typer.Option("--number", min=0, help="Number of the record; by default one above the last kept here.")
@@ -55,16 +52,21 @@ def decision(
 
     raw_input = read_input(input_file, INPUT_BYTES_MAX, "the input")
     decided = Decision(
-        model=_model(model),
+        model=parse_model_digest(model),
         predicted_class=predicted,
         confidence=confidence,
         active_latents=tuple(sorted(_number(text, "--latents") for text in latents.split(",") if text)),
         attributions=attributions_of([_share(text) for text in attributions or []]),
     )
     with open_participant(profile) as participant:
-        recorded = participant.record_decision(
-            segment, raw_input, decided, record_seq=record_seq, wait_seconds=wait
-        )
+        try:
+            recorded = participant.record_decision(
+                segment, raw_input, decided, record_seq=record_seq, wait_seconds=wait
+            )
+        except RoundStateError as denied:
+            if denied.reason != "record_seq":
+                raise
+            raise RoundStateError(denied.reason, f"{denied}: name a higher one with --number") from None
         opening = participant.opening_path(segment, recorded.record_seq)
     said = {
         "segment": segment,
@@ -122,12 +124,14 @@ def complaint(
     from sfrl_secure.audit.profile import read_auditor_profile
     from sfrl_secure.cli.complaints import record_complaint
     from sfrl_secure.clock import SystemClock
-    from sfrl_secure.participant.sent import COMPLAINT_BYTES_MAX
+    from sfrl_secure.participant.sent import COMPLAINT_BYTES_MAX, parse_complaint
     from sfrl_secure.rpc.channel import RpcChannel
     from sfrl_secure.rpc.clients import AuditLogClient
     from sfrl_secure.storage.files import write_atomically
 
     raw = read_input(file, COMPLAINT_BYTES_MAX, "the complaint")
+    with naming(file):
+        parse_complaint(raw)
     check_file(profile, "the profile")
     auditor = read_auditor_profile(profile)
     for each in (auditor.certificate, auditor.tls_key, auditor.service_ca, auditor.signing_key, auditor.trust_policy):
@@ -145,15 +149,6 @@ def complaint(
         "receipt": str(receipt),
     }
     _say(said, as_json)
-
-
-def _model(text: str) -> Digest:
-    from sfrl_secure.ids import parse_hex_digest
-
-    try:
-        return parse_hex_digest(text)
-    except MalformedError:
-        raise MalformedError("--model takes the 64 hexadecimal digits that `sfrl fetch` prints as `model`") from None
 
 
 def _number(text: str, option: str) -> int:

@@ -21,6 +21,7 @@ from sfrl_secure.cli.operator_inputs import (
     ReasonOption,
     StateLogOption,
     YesOption,
+    check_one,
     open_profile,
     open_state,
 )
@@ -56,15 +57,16 @@ def revoke(
     come back, change the record: `sfrl policy draft participant NAME`.
 
     A stolen TLS key alone submits nothing. Revoke it with --tls-key: its owner keeps name and record, and gets another
-    certificate.
+    certificate. A participant's or an auditor's takes the threshold `revocation`; an operator's or a service's takes
+    `governance`, so that one operator cannot shut out the others.
 
     For example: sfrl revoke rover-2 --reason "stolen" --profile operators/alice/profile.toml --key alice.key
     """
     from sfrl_secure.clock import SystemClock
     from sfrl_secure.operating.acts import draft_key_revocation, draft_participant_revocation
 
-    if (name is None) == (tls_key is None):
-        raise MalformedError("say whom to revoke: NAME of a participant, or --tls-key for one key")
+    ways = "NAME of a participant, or --tls-key for one key"
+    check_one("whom to revoke", name is not None, tls_key is not None, ways)
     named = open_profile(profile) if profile else None
     state = open_state(log, named)
     now_us = SystemClock().now_us()

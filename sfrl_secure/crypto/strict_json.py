@@ -31,7 +31,7 @@ def parse_strict_json(raw: bytes, *, bytes_max: int) -> dict[str, Any]:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise MalformedError("the document is UTF-8") from None
+        raise MalformedError("the document is not UTF-8") from None
     _check_depth(text)
     try:
         value = json.loads(

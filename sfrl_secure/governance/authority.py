@@ -39,13 +39,19 @@ from sfrl_secure.ids import ZERO_DIGEST, Digest
 Owner = tuple[str, str]
 """Role and name that a key serves."""
 
+_MEMBERS = frozenset({"participant", "auditor"})
+
 
 def threshold_of(document: Document, root: RootDocument) -> int:
     """How many of root's operators must sign this document; a root has its own threshold to meet besides."""
     match document:
         case RootDocument() | GenesisDocument():
             return root.thresholds.root
-        case ParticipantRecord(state="revoked") | KeyRevocation() | Order(action=OrderAction.HALT):
+        case KeyRevocation():
+            # Whoever revokes for operators and services could end the federation.
+            of_a_member = document.spiffe_id.role in _MEMBERS
+            return root.thresholds.revocation if of_a_member else root.thresholds.governance
+        case ParticipantRecord(state="revoked") | Order(action=OrderAction.HALT):
             return root.thresholds.revocation
         case ParticipantRecord() | JoinDocument():
             return root.thresholds.enrolment

@@ -58,6 +58,8 @@ class Rule:
         line: where it begins, counted from 1.
         text: Cedar, up to and with the `;`.
         conditions: bodies of its `when` and `unless`, in Cedar's JSON.
+        heads: what its scope asks of principal, action and resource, in Cedar's JSON.
+        is_permit: it permits; otherwise it forbids.
     """
 
     rule_id: str
@@ -65,6 +67,8 @@ class Rule:
     text: str
     scope: RuleScope
     conditions: tuple[Any, ...] = field(repr=False, compare=False)
+    heads: tuple[Any, ...] = field(repr=False, compare=False)
+    is_permit: bool
 
 
 def parse_rules_text(cedar: str) -> tuple[Rule, ...]:
@@ -114,7 +118,15 @@ def _parse_rule(policy: PolicyText) -> Rule:
         participant=_named_by(static["principal"], "Participant"),
         segment=_named_by(static["resource"], "Segment"),
     )
-    return Rule(rule_id, policy.line, policy.text, scope, tuple(each["body"] for each in static["conditions"]))
+    return Rule(
+        rule_id,
+        policy.line,
+        policy.text,
+        scope,
+        conditions=tuple(each["body"] for each in static["conditions"]),
+        heads=tuple(static[asked] for asked in ("principal", "action", "resource")),
+        is_permit=static["effect"] == "permit",
+    )
 
 
 def _actions_of(constraint: Mapping[str, Any]) -> frozenset[str] | None:

@@ -97,7 +97,7 @@ class LeakageTerms:
     Attributes:
         noise_std_min: in grid units.
         rows: of the touched coordinates, by tensor and axis.
-        labels: of the indices whose values have a sum above 0, by tensor and axis.
+        labels: of the indices whose values have a sum above an eighth of the largest there, either way.
     """
 
     nonzeros_min: int

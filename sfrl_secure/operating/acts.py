@@ -23,11 +23,11 @@ from sfrl_secure.governance.build import (
     build_root,
 )
 from sfrl_secure.governance.documents import JoinDocument, KeyRevocation, Order, ParticipantRecord, RootDocument
-from sfrl_secure.governance.orders import ExcludeTarget, OrderAction, OrderTarget, RollbackTarget
+from sfrl_secure.governance.orders import ExcludeTarget, OrderAction, OrderTarget, OverrideTarget, RollbackTarget
 from sfrl_secure.governance.root import Thresholds
 from sfrl_secure.ids import Digest, SpiffeId
 from sfrl_secure.limits import JOIN_LIFETIME_US, ORDER_LIFETIME_US
-from sfrl_secure.operating.drafting import Ground
+from sfrl_secure.operating.drafting import Ground, check_operators
 from sfrl_secure.operating.signing import SigningRequest, open_request
 from sfrl_secure.rounds.orders import check_order
 from sfrl_secure.rounds.state import FederationState, SegmentState
@@ -53,12 +53,14 @@ def draft_order(
     Raises:
         NotFoundError: there is no such segment.
         DeniedError: the order could have no effect now; says why.
-        MalformedError: a reason or a time out of its range.
+        MalformedError: a reason or a time out of its range; an override to the class that the decision has.
     """
     segment_of(state, segment)
+    if isinstance(target, OverrideTarget):
+        _check_changes_class(state, target)
     lifetime_us = int(hours * HOUR_US)
     if not 0 < lifetime_us <= ORDER_LIFETIME_US:
-        raise MalformedError(f"an order can be logged for at most {ORDER_LIFETIME_US // HOUR_US} hours")
+        raise MalformedError(f"an order can be logged for more than 0 and at most {ORDER_LIFETIME_US // HOUR_US} hours")
     raw = build_order(
         **Ground(state, now_us).succession(("order", segment)),
         expires_us=now_us + min(lifetime_us, ORDER_LIFETIME_US - _MARGIN_US),
@@ -71,6 +73,13 @@ def draft_order(
     assert isinstance(request.document, Order), "the payload type is an order's"
     check_order(state, request.document, now_us)
     return request
+
+
+def _check_changes_class(state: FederationState, target: OverrideTarget) -> None:
+    """A decision is overridden once: not to the class that it has."""
+    found = state.decisions.get(target.decision)
+    if found is not None and found.overridden is None and found.decided_class == target.decided_class:
+        raise MalformedError(f"the decision says class {found.decided_class} already: nothing would change")
 
 
 def segment_of(state: FederationState, name: str) -> SegmentState:
@@ -208,7 +217,7 @@ def draft_invitation(
         raise DeniedError("revoked", f"{name} was revoked: invite the participant under another name")
     lifetime_us = int(hours * HOUR_US)
     if not 0 < lifetime_us <= JOIN_LIFETIME_US:
-        raise MalformedError(f"an invitation ends after at most {JOIN_LIFETIME_US // HOUR_US} hours")
+        raise MalformedError(f"an invitation ends after more than 0 and at most {JOIN_LIFETIME_US // HOUR_US} hours")
     raw = build_join(
         **Ground(state, now_us).succession(("join", name)),
         expires_us=now_us + min(lifetime_us, JOIN_LIFETIME_US - _MARGIN_US),
@@ -252,6 +261,7 @@ def draft_root(
         raise MalformedError("the root in force has expired: say for how many days the next one holds, with --days")
     if (operators, {**before, **thresholds}, expires_us) == (dict(root.operators), before, root.expires_us):
         raise MalformedError("nothing would change: say whom to add or remove, a threshold, or --days")
+    check_operators(operators, {**before, **thresholds})
     raw = build_root(
         **Ground(state, now_us).succession(("root", "")),
         expires_us=expires_us,

@@ -15,6 +15,7 @@ from dataclasses import fields
 from sfrl_secure.governance.cedar_text import split_policies
 from sfrl_secure.governance.documents import (
     Document,
+    JoinDocument,
     ParticipantRecord,
     RootDocument,
     RulesDocument,
@@ -52,6 +53,8 @@ def changes_of(before: Document | None, after: Document, state: FederationState 
             said += terms_changes(before, after, state)
         case ParticipantRecord(), ParticipantRecord():
             said += _participant(before, after, state)
+        case JoinDocument(), JoinDocument():
+            said += _invitation(before, after)
         case _:
             said += [f"new: {each}" for each in words_of(after)]
     return tuple(said) or (NOTHING,)
@@ -163,6 +166,17 @@ def _participant(
         elif has and (before.clearance >= terms.sensitivity) != (after.clearance >= terms.sensitivity):
             reached = after.clearance >= terms.sensitivity
             yield f"its clearance {'now reaches' if reached else 'falls below'} the sensitivity of segment {segment}"
+
+
+def _invitation(before: JoinDocument, after: JoinDocument) -> Iterator[str]:
+    yield f"the invitation before ends: a join file of version {before.version} lets nobody in any more"
+    if before.clearance != after.clearance:
+        yield f"clearance: {before.clearance} -> {after.clearance}"
+    if before.groups != after.groups:
+        yield f"groups: {names(before.groups)} -> {names(after.groups)}"
+    if before.record_expires_us != after.record_expires_us:
+        old, new = time_in_words(before.record_expires_us), time_in_words(after.record_expires_us)
+        yield f"the record holds until: {old} -> {new}"
 
 
 def _records(state: FederationState) -> Iterator[ParticipantRecord]:

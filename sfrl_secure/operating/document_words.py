@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from sfrl_secure.crypto.keys import PublicKey
+from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.documents import (
     Document,
     GenesisDocument,
@@ -60,7 +61,8 @@ def words_of(document: Document) -> Iterator[str]:
     """Say everything that a document says."""
     yield line("document", title_of(document))
     yield line("federation", document.federation_id.hex())
-    yield line("replaces", document.previous.hex() if document.version > 1 else "nothing: it is the first")
+    replaced = f"version {document.version - 1}, {document.previous.hex()}"
+    yield line("replaces", replaced if document.version > 1 else "nothing: it is the first")
     if not isinstance(document, GenesisDocument):
         yield line("expires", time_in_words(document.expires_us))
     match document:
@@ -69,6 +71,7 @@ def words_of(document: Document) -> Iterator[str]:
         case ServicesDocument():
             yield from _services(document)
         case RulesDocument():
+            yield from _rules_caution(document)
             yield line("rules", "exactly this text:")
             yield from (f"  {number:>4}  {text}" for number, text in enumerate(document.cedar.split("\n"), 1))
         case SegmentTerms():
@@ -130,6 +133,18 @@ def _services(document: ServicesDocument) -> Iterator[str]:
         yield line("auditor", f"{each.spiffe_id.name}: {key_words(each.key)}")
 
 
+def _rules_caution(document: RulesDocument) -> Iterator[str]:
+    # Cedar is loaded where rules are shown: no other command waits for it.
+    from sfrl_secure.operating.rule_words import shut_out
+
+    try:
+        because = shut_out(document.cedar)
+    except MalformedError:
+        because = "they are not Cedar that fits the schema: the log refuses them"
+    if because:
+        yield line("CAUTION", because)
+
+
 def terms_words(terms: SegmentTerms) -> Iterator[str]:
     """A segment's terms, norm and magnitude in parameter units."""
     manifest, limits, rounds, exponent = terms.model.manifest, terms.limits, terms.round, terms.model.grid_exponent
@@ -186,7 +201,7 @@ def leakage_words(terms: SegmentTerms) -> str:
     noise = terms.leakage.noise_std_min
     said = [f"noise at least {in_parameter_units(noise, terms.model.grid_exponent)}" if noise else "no noise asked for"]
     said += [f"touched {bound_words(each)}" for each in terms.leakage.rows]
-    said += [f"raised {bound_words(each)}" for each in terms.leakage.labels]
+    said += [f"raised and lowered {bound_words(each)}" for each in terms.leakage.labels]
     return "; ".join(said)
 
 

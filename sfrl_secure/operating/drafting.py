@@ -37,7 +37,7 @@ from sfrl_secure.operating.drafting_terms import build_drafted_terms
 from sfrl_secure.operating.drafts import DraftFile, Problem
 from sfrl_secure.operating.signing import SigningRequest, open_request
 from sfrl_secure.operating.toml_lines import KeyPath
-from sfrl_secure.operating.units import parse_moment
+from sfrl_secure.operating.units import count, parse_moment
 from sfrl_secure.rounds.state import FederationState
 
 _KEY = re.compile(
@@ -189,16 +189,36 @@ def _root(draft: RootDraft, ground: Ground, expires_us: int) -> bytes:
     placed = ground.succession(("root", ""))
     if root is None:
         placed["version"] = 2
+    operators = {name: _key(each.suite, each.public_key, f"operators.{name}") for name, each in draft.operators.items()}
+    thresholds = draft.thresholds.model_dump()
+    check_operators(operators, thresholds)
     return build_root(
         **placed,
         expires_us=expires_us,
         trust_domain=ground.trust_domain,
         log_host="log.example" if root is None else root.log_host,
-        operators={
-            name: _key(each.suite, each.public_key, f"operators.{name}") for name, each in draft.operators.items()
-        },
-        thresholds=Thresholds(**draft.thresholds.model_dump()),
+        operators=operators,
+        thresholds=Thresholds(**thresholds),
     )
+
+
+def check_operators(operators: Mapping[str, PublicKey], thresholds: Mapping[str, int]) -> None:
+    """Check that each operator of a root has a key of its own, and that they can meet every threshold.
+
+    Raises:
+        MalformedError: says whose key it is, or which role takes too many.
+    """
+    owners: dict[Digest, str] = {}
+    for name in sorted(operators):
+        first = owners.setdefault(operators[name].key_id, name)
+        if first != name:
+            raise MalformedError(f"operators.{name}: {name}'s key is {first}'s: each operator has a key of its own")
+    for role, needed in thresholds.items():
+        if needed > len(operators):
+            raise MalformedError(
+                f"thresholds.{role}: {count(len(operators), 'operator')} would be left and {role} takes {needed}: "
+                "give it another threshold too"
+            )
 
 
 def _key(suite: str, public_key: str, where: str) -> PublicKey:

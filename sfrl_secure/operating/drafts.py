@@ -26,6 +26,7 @@ from sfrl_secure.governance.cedar_text import PolicyText, split_policies
 from sfrl_secure.governance.rule_review import review_rules
 from sfrl_secure.limits import DOCUMENT_BYTES_MAX
 from sfrl_secure.operating.draft_tables import KINDS, Draft, RulesDraft, Table
+from sfrl_secure.operating.rule_words import place_fault, shut_out
 from sfrl_secure.operating.toml_lines import KeyPath, key_lines, line_of
 from sfrl_secure.storage.files import read_bounded
 
@@ -130,6 +131,10 @@ def cedar_problems(path: Path, cedar: str, first_line: int = 1) -> tuple[Problem
             review_rules(cedar)
         except MalformedError as error:
             found.append(_cedar_problem(path, error, first_line - 1))
+        else:
+            because = shut_out(cedar)
+            if because:
+                found.append(Problem(path, first_line, f"{because}; to stop a segment, see `sfrl order halt`"))
     return tuple(sorted(found))
 
 
@@ -139,15 +144,18 @@ def _rule_problems(path: Path, policy: PolicyText, offset: int) -> list[Problem]
     except MalformedError as error:
         # A rule's own text begins where the one before ended, so its lines are counted from there.
         begins = split_policies(policy.text)[0].line
-        return [_cedar_problem(path, error, offset + policy.line - begins)]
+        return [_cedar_problem(path, error, offset + policy.line - begins, policy.text)]
     return []
 
 
-def _cedar_problem(path: Path, error: MalformedError, offset: int) -> Problem:
+def _cedar_problem(path: Path, error: MalformedError, offset: int, rule: str = "") -> Problem:
     matched = _LINE_FIRST.match(str(error))
     if matched is None:
         return Problem(path, offset + 1, str(error))
-    return Problem(path, offset + int(matched["line"]), " ".join(matched["what"].split()))
+    line, reason = int(matched["line"]), " ".join(matched["what"].split())
+    if rule:
+        line, reason = place_fault(rule, line, reason)
+    return Problem(path, offset + line, reason)
 
 
 def _with_cedar(

@@ -13,7 +13,7 @@ Trusts: the trust policy, and the state that it is given. Nothing in a request, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from sfrl_secure.crypto.envelope import Envelope, Signature, verify_single
@@ -42,6 +42,7 @@ _ADVICE = {
     "(`sfrl policy root`)",
     "lifetime": "build it again with an earlier expiry",
     "revoked": "a revoked name is never used again: invite the participant under another one",
+    "wrong_name": "a TLS key is revoked under the name that it was issued to: leave `--spiffe-id` out",
     "key_reused": "a key serves one name for ever: make a new one",
     "wrong_federation": "it was built for another federation than this log's",
     "model_changed": "leave the table [model] out of the draft: the segment's stays",
@@ -91,11 +92,13 @@ class Gathered:
     Attributes:
         envelope: None while there is no signature.
         needs: one, or for a root two: the root before and itself.
+        owners: whose each key is, of those who may sign.
     """
 
     request: SigningRequest
     envelope: Envelope | None
     needs: tuple[Need, ...]
+    owners: Mapping[Digest, str] = field(default_factory=dict)
 
     @property
     def is_enough(self) -> bool:
@@ -110,6 +113,8 @@ class Published:
     Attributes:
         tree_size: of the checkpoint, under the log's keys, that the entry is proven to lie in.
         proof: the `.tlog-proof` with the entry in it, to keep.
+        signed_by: key ids of the signatures that the entry holds.
+        was_there: it had been published before, and nothing was changed by this time.
     """
 
     index: int
@@ -117,6 +122,8 @@ class Published:
     tree_size: int
     entry_digest: Digest
     proof: bytes
+    signed_by: tuple[Digest, ...]
+    was_there: bool
 
 
 def roots_counted(request: SigningRequest, root: RootDocument) -> tuple[RootDocument, ...]:
@@ -124,11 +131,24 @@ def roots_counted(request: SigningRequest, root: RootDocument) -> tuple[RootDocu
     return (root, request.document) if isinstance(request.document, RootDocument) else (root,)
 
 
-def gather(request: SigningRequest, signatures: Sequence[DetachedSignature], root: RootDocument) -> Gathered:
+def owners_of(request: SigningRequest, root: RootDocument) -> dict[Digest, str]:
+    """Whose each key is, of those who may sign a request."""
+    return {
+        key.key_id: name for each in roots_counted(request, root) for name, key in sorted(each.operators.items())
+    }
+
+
+def gather(
+    request: SigningRequest,
+    signatures: Sequence[DetachedSignature],
+    root: RootDocument,
+    files: Sequence[str] = (),
+) -> Gathered:
     """Verify each signature, and count.
 
     Args:
         root: the root in force.
+        files: what each signature is called in an error; by default its key.
 
     Raises:
         MalformedError: a signature over another document.
@@ -140,25 +160,26 @@ def gather(request: SigningRequest, signatures: Sequence[DetachedSignature], roo
         key.key_id: (name, key) for each in counted for name, key in each.operators.items()
     }
     found: dict[Digest, Signature] = {}
-    for each in signatures:
+    called = files or [f"the signature by key {each.signature.key_id.hex()[:16]}" for each in signatures]
+    for each, what in zip(signatures, called, strict=True):
         if (each.digest, each.payload_type) != (request.digest, request.payload_type):
             raise MalformedError(
-                "a signature is over another document than the request: sign this request, with `sfrl policy sign`"
+                f"{what} is over another document than the request: sign this request, with `sfrl policy sign`"
             )
         owner = keys.get(each.signature.key_id)
         if owner is None:
             known = ", ".join(sorted({name for name, _ in keys.values()}))
-            raise DeniedError("threshold", f"a signature is of nobody who may sign; the operators are {known}")
+            raise DeniedError("threshold", f"{what} is of nobody who may sign; the operators are {known}")
         try:
             verify_single(Envelope(each.payload_type, request.payload, (each.signature,)), owner[1])
         except SignatureError:
-            raise SignatureError(f"the signature of {owner[0]} does not hold: have the request signed again") from None
+            raise SignatureError(f"{what}, of {owner[0]}, does not hold: have the request signed again") from None
         # An ML-DSA signature is another each time: the first will do.
         found.setdefault(each.signature.key_id, each.signature)
     ordered = tuple(found[key_id] for key_id in sorted(found))
     envelope = Envelope(request.payload_type, request.payload, ordered) if ordered else None
     needs = tuple(_need(request, each, found) for each in counted)
-    return Gathered(request, envelope, needs)
+    return Gathered(request, envelope, needs, {key_id: name for key_id, (name, _) in keys.items()})
 
 
 def check_enough(gathered: Gathered) -> Envelope:
@@ -199,18 +220,21 @@ def publish(
     """
     envelope = check_enough(gathered)
     # What is in the log already is answered with its entry, whatever has happened since.
-    if state is not None and state.statements.get(envelope.digest) is None:
+    was_there = state is not None and state.statements.get(envelope.digest) is not None
+    if state is not None and not was_there:
         check_effect(envelope, gathered.request, state, now_us)
     try:
         appended = log.append(envelope)
     except DeniedError as denied:
         raise _advised(denied) from None
-    return _open(appended, envelope, policy)
+    return _open(appended, envelope, policy, was_there=was_there)
 
 
 def _need(request: SigningRequest, root: RootDocument, found: Mapping[Digest, object]) -> Need:
     threshold = threshold_of(request.document, root)
-    signed = tuple(name for name in sorted(root.operators) if root.operators[name].key_id in found)
+    # Whoever shares a key is one signer: the log refuses such a root, and here one signature is never two.
+    by_key = {root.operators[name].key_id: name for name in sorted(root.operators, reverse=True)}
+    signed = tuple(sorted(name for key_id, name in by_key.items() if key_id in found))
     return Need(root.version, threshold, signed, tuple(name for name in sorted(root.operators) if name not in signed))
 
 
@@ -219,7 +243,7 @@ def _advised(denied: DeniedError) -> DeniedError:
     return denied if advice is None else DeniedError(denied.reason, f"{denied}: {advice}")
 
 
-def _open(appended: AppendedEntry, sent: Envelope, policy: TrustPolicy) -> Published:
+def _open(appended: AppendedEntry, sent: Envelope, policy: TrustPolicy, *, was_there: bool) -> Published:
     logged = appended.logged
     checkpoint = open_checkpoint(appended.checkpoint, policy, quorum=False).checkpoint
     try:
@@ -231,7 +255,12 @@ def _open(appended: AppendedEntry, sent: Envelope, policy: TrustPolicy) -> Publi
     if entry.envelope.digest != sent.digest:
         raise VerificationError("the log answers with another entry than the document that was sent")
     kept = format_tlog_proof(TlogProof(logged.raw, logged.index, logged.path, appended.checkpoint))
-    return Published(logged.index, entry.log_time_us, checkpoint.size, entry.envelope.digest, kept)
+    signed_by = tuple(each.key_id for each in entry.envelope.signatures)
+    # The log keeps the first envelope: other signatures than ours were there before us.
+    was_there = was_there or set(entry.envelope.signatures) != set(sent.signatures)
+    return Published(
+        logged.index, entry.log_time_us, checkpoint.size, entry.envelope.digest, kept, signed_by, was_there
+    )
 
 
 def published_words(published: Published) -> str:

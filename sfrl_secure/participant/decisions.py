@@ -2,7 +2,8 @@
 
 The log holds a salted hash of what a decision was about. The salt is kept here, in a file for its owner alone, before
 the record is sent: a record whose salt is lost could never be opened. Records of a segment are numbered from 1, each
-above the last; a number that was taken and never sent is a gap, and gaps are allowed.
+above the last; a number that was taken and never sent is a gap, and gaps are allowed. One that was refused is free
+again, and its opening is kept under another name.
 
 Format: proto/README.md, "What participants sign"; the file is ours.
 
@@ -26,6 +27,7 @@ from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.statements import Attribution
 from sfrl_secure.ids import Digest, parse_hex_digest, parse_segment
 from sfrl_secure.storage.files import SECRET_MODE, make_folder, read_bounded, write_new
+from sfrl_secure.storage.system import rename, sync_folder
 
 OPENING_BYTES_MAX = 4_096
 OPENING_TYPE = "sfrl-decision-opening/v1"
@@ -65,10 +67,11 @@ def attributions_of(shares: Sequence[tuple[int, float]]) -> tuple[Attribution, .
     """Put shares, of 1 each, into millionths and in order.
 
     Raises:
-        MalformedError: a share that is no number.
+        MalformedError: a share that is no number from -1 to 1.
     """
-    if not all(math.isfinite(share) for _, share in shares):
-        raise MalformedError("an attribution's share is a number")
+    # Of one prediction: no feature has more than all of it, for or against.
+    if not all(math.isfinite(share) and abs(share) <= 1.0 for _, share in shares):
+        raise MalformedError("an attribution's share is a number from -1 to 1, of the whole prediction")
     return tuple(Attribution(feature, round(share * PPM)) for feature, share in sorted(shares))
 
 
@@ -106,11 +109,13 @@ def keep_opening(receipts: Path, segment: str, record_seq: int, salt: bytes, raw
     """Commit to an input and keep the opening, durably; never replace one.
 
     Raises:
-        MalformedError: the salt has not 32 bytes.
-        ExhaustedError, UncertainStateError: it could not be kept, or one of this number is.
+        MalformedError: the salt has not 32 bytes, or an opening of this number is kept.
+        ExhaustedError, UncertainStateError: it could not be kept.
     """
     opening = Opening(segment, record_seq, commit_to_input(salt, raw), SecretBytes(salt))
     path = opening_path(receipts, segment, record_seq)
+    if path.exists():
+        raise MalformedError(f"there is a record {record_seq} of {segment} already: its opening is {path}")
     make_folder(path.parent)
     text = json.dumps(
         {
@@ -124,6 +129,20 @@ def keep_opening(receipts: Path, segment: str, record_seq: int, salt: bytes, raw
     )
     write_new(path, text.encode("ascii") + b"\n", mode=SECRET_MODE)
     return opening
+
+
+def set_aside(receipts: Path, segment: str, opening: Opening) -> None:
+    """Take the opening of a record that was refused out of the way: its number is free again.
+
+    It is renamed and not deleted: the refusal is a gatekeeper's word, and should the log hold the record after all,
+    nobody could open it without the salt.
+
+    Raises:
+        UncertainStateError: the disk did not confirm.
+    """
+    path = opening_path(receipts, segment, opening.record_seq)
+    rename(path, path.with_name(f"{opening.record_seq}-{opening.commitment.hex()[:16]}.refused.json"))
+    sync_folder(path.parent)
 
 
 def read_opening(path: Path) -> Opening:

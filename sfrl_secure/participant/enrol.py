@@ -32,7 +32,7 @@ from sfrl_secure.ids import SpiffeId
 from sfrl_secure.participant.join_file import JoinFile
 from sfrl_secure.rpc.channel import AnonymousTls, RpcChannel
 from sfrl_secure.rpc.clients import IdentityClient
-from sfrl_secure.rpc.identity_requests import ask_identity, open_identity, open_logged
+from sfrl_secure.rpc.identity_requests import IdentityAsker, open_identity, open_logged
 from sfrl_secure.storage.files import FolderLock, make_folder, read_bounded, write_atomically
 from sfrl_secure.storage.secrets import read_secret, write_secret
 from sfrl_secure.translog.opened import open_checkpoint
@@ -103,12 +103,10 @@ def enrol(
     with FolderLock(folder):
         key = _signing_key(folder, suite)
         record = _record(folder, join, key)
-        asked = ask_identity(
-            join.spiffe_id, join.federation_id, key, clock.now_us(), tls_key=_tls_key(folder)
-        )
+        asker = IdentityAsker(join.spiffe_id, join.federation_id, key, clock, tls_key=_tls_key(folder))
         with connect(join) as channel:
             try:
-                answer = IdentityClient(channel).enrol(record, asked.request, asked.csr)
+                asked, answer = IdentityClient(channel).enrol_with(asker, record)
             except UnavailableError:
                 raise UnavailableError(
                     f"the gatekeeper does not answer at {join.enrol_address}: check the network, and run the same "

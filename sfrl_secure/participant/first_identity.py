@@ -28,7 +28,7 @@ from sfrl_secure.ids import Digest, SpiffeId, parse_hex_digest
 from sfrl_secure.limits import TRUST_POLICY_BYTES_MAX
 from sfrl_secure.rpc.channel import AnonymousTls, RpcChannel
 from sfrl_secure.rpc.clients import IdentityClient
-from sfrl_secure.rpc.identity_requests import ask_identity, open_identity
+from sfrl_secure.rpc.identity_requests import IdentityAsker, open_identity
 from sfrl_secure.storage.files import FolderLock, make_folder, read_bounded, write_atomically
 from sfrl_secure.storage.secrets import read_secret, write_secret
 from sfrl_secure.storage.settings import parse_peer_address
@@ -115,10 +115,10 @@ def get_first_identity(
         UnavailableError: the gatekeeper does not answer; the same call goes on later.
     """
     with FolderLock(tls_key.parent):
-        asked = ask_identity(spiffe_id, door.federation_id, key, clock.now_us(), tls_key=_tls_key(tls_key))
+        asker = IdentityAsker(spiffe_id, door.federation_id, key, clock, tls_key=_tls_key(tls_key))
         with connect(door) as channel:
             try:
-                answer = IdentityClient(channel).enrol(None, asked.request, asked.csr)
+                asked, answer = IdentityClient(channel).enrol_with(asker, None)
             except UnavailableError:
                 raise UnavailableError(
                     f"the gatekeeper does not answer at {door.address}: check the network, and run the same command "

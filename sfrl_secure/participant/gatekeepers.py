@@ -1,7 +1,8 @@
 """Several gatekeepers as one: the next one answers where one does not.
 
 Any gatekeeper of a federation answers for all, because the log decides between them; so a call that one leaves
-unanswered may be made to the next, and every method of theirs is idempotent. What a gatekeeper refuses is refused:
+unanswered may be made to the next, for every method of theirs is idempotent, but that a request for an identity has
+effect once: whoever asks for one uses `preferred`, and signs again for the next. What a gatekeeper refuses is refused:
 nobody shops for a milder one.
 
 Runs in: participant, cli.
@@ -51,6 +52,11 @@ class FailoverChannel(RpcChannel):
         is another."""
         channel = self._channels[self._preferred]
         return _TurningStream(channel.stream(path, request, deadline_seconds=deadline_seconds), self.turn)
+
+    @property
+    def preferred(self) -> RpcChannel:
+        """The channel to the gatekeeper that the next call goes to first."""
+        return self._channels[self._preferred]
 
     def turn(self) -> None:
         """Prefer the next gatekeeper from now on."""

@@ -1,8 +1,8 @@
 """Receipts, verified: from the file and the trust policy alone, offline and years later.
 
 ACKNOWLEDGED: the log signed that the update was admitted. WITNESSED: and the witness quorum saw it. COUNTED: and a
-model was published that names a closing that names the update. None of them says that the entries had effect: that is
-the verifier's.
+model was published that names a closing that names the update; the round's first model, since one that takes another's
+place may leave the update out. None of them says that the entries had effect: that is the verifier's.
 
 Format: proto/README.md, "Receipts".
 
@@ -48,7 +48,7 @@ class ProvenReceipt:
         tree_size: size of the log that the proofs lead to.
         witnesses: who cosigned, by the trust policy's names, sorted.
         roots: every root of the federation that it shows, from version 1 on.
-        model: for COUNTED, the model that the update was counted in.
+        model: for COUNTED, the model that the update was counted in. Operators may have left it out since.
         counted_count: for COUNTED, how many updates were.
     """
 
@@ -151,6 +151,8 @@ def _open_counted(
         raise VerificationError("the closing is not that of the update's round, or the round was aborted")
     if model.round_closed != closing.entry_hash or model.round != closed.round:
         raise VerificationError("the model does not name this closing")
+    if model.supersedes is not None:
+        raise VerificationError("the model takes another one's place, and need not count what the closing does")
     if update.weight >= 2**32:
         raise VerificationError("no update that is counted has such a weight")
     leaf = leaf_hash(

@@ -30,7 +30,7 @@ from sfrl_secure.ids import SpiffeId, parse_hex_digest
 from sfrl_secure.participant.gatekeepers import FailoverChannel
 from sfrl_secure.rpc.channel import ClientTls, RpcChannel, RpcStream
 from sfrl_secure.rpc.clients import IdentityClient
-from sfrl_secure.rpc.identity_requests import ask_identity, open_identity
+from sfrl_secure.rpc.identity_requests import IdentityAsker, open_identity
 from sfrl_secure.storage.files import FolderLock
 from sfrl_secure.storage.tls_pair import TlsPair, replace_tls_pair
 from sfrl_secure.translog.policy import TrustPolicy
@@ -130,14 +130,18 @@ def _renew(
 ) -> PeerCertificate:
     policy = profile.open_trust_policy()
     current = _hold(profile.open_tls(), profile.trust_domain).said
-    asked = ask_identity(
-        profile.spiffe_id, parse_hex_digest(federation_id), profile.open_signing_key(), clock.now_us()
-    )
-    client = IdentityClient(channel)
+    asker = IdentityAsker(profile.spiffe_id, parse_hex_digest(federation_id), profile.open_signing_key(), clock)
     for left in range(len(profile.gatekeepers), 0, -1):
+        # Each is sent a request of its own: one that does not answer may have taken the one before.
+        asked = asker.ask()
+        client = IdentityClient(channel.preferred)
         try:
             answer = client.renew(asked.request, asked.csr, deadline_seconds=RENEW_SECONDS)
             break
+        except UnavailableError:
+            channel.turn()
+            if left == 1:
+                raise
         except DeniedError as denied:
             # No refusal: only the one with the CA's key issues.
             if denied.reason != "not_issuing" or left == 1:

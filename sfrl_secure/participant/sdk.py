@@ -24,7 +24,7 @@ from sfrl_secure.aggregation.models import ModelSnapshot, model_bytes, parse_mod
 from sfrl_secure.clock import Clock, SystemClock
 from sfrl_secure.crypto.envelope import Envelope, sign_envelope
 from sfrl_secure.crypto.keys import SigningKey
-from sfrl_secure.errors import DigestError, MalformedError, NotFoundError, VerificationError
+from sfrl_secure.errors import DigestError, MalformedError, NotFoundError, RoundStateError, VerificationError
 from sfrl_secure.governance.statements import UPDATE_TYPE, PayloadFormat, UpdateStatement
 from sfrl_secure.ids import Digest, parse_hex_digest, parse_segment, sha256
 from sfrl_secure.limits import VALUE_MAX
@@ -114,25 +114,35 @@ class Participant:
         )
 
     def open_round(
-        self, segment: str, after_round: int = 0, *, wait_seconds: float = 60.0
+        self, segment: str, after_round: int = 0, *, wait_seconds: float = 60.0, through_halt: bool = True
     ) -> OpenRound | FinishedSegment:
         """Wait for a round with a number above `after_round` and open it, or learn that there will be none.
 
+        Args:
+            through_halt: wait for the operators to resume a halted segment; False to be told of a halt at once.
+
         Raises:
             NotFoundError: no such round opened in time.
+            RoundStateError: `halted`, by order.
             VerificationError: what the gatekeeper showed does not prove it.
             DeniedError: `unknown_segment`, `not_granted`, `participant_inactive`.
             UnavailableError: no gatekeeper answers.
         """
         parse_segment(segment)
         end = self._monotonic() + wait_seconds
+        # Whoever does not wait through a halt asks first how it stands: a halted segment's round would be waited for.
+        longest = POLL_SECONDS if through_halt else 0.0
         while True:
             left = max(end - self._monotonic(), 0.0)
-            request = wire.RoundRequest(segment, after_round, int(min(left, POLL_SECONDS) * 1000))
+            request = wire.RoundRequest(segment, after_round, int(min(left, longest) * 1000))
+            longest = POLL_SECONDS
             try:
                 answer = self._gatekeeper.get_round(request, deadline_seconds=CALL_SECONDS)
-            except NotFoundError:
+            except (NotFoundError, RoundStateError) as error:
+                is_halted = isinstance(error, RoundStateError) and error.reason == "halted"
                 left = end - self._monotonic()
+                if isinstance(error, RoundStateError) and (not is_halted or not through_halt or left <= 0):
+                    raise
                 if left <= 0:
                     raise NotFoundError(
                         "no such round opened in time: wait longer, or ask an operator whether the segment's terms "

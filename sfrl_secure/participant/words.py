@@ -22,7 +22,7 @@ from sfrl_secure.clock import Clock
 from sfrl_secure.crypto.commitment import SALT_BYTES
 from sfrl_secure.crypto.envelope import Envelope, sign_envelope
 from sfrl_secure.crypto.keys import SigningKey
-from sfrl_secure.errors import NotFoundError
+from sfrl_secure.errors import DeniedError, NotFoundError
 from sfrl_secure.governance.statements import (
     DECISION_TYPE,
     WITHDRAWAL_TYPE,
@@ -34,7 +34,7 @@ from sfrl_secure.governance.statements import (
 )
 from sfrl_secure.ids import Digest
 from sfrl_secure.participant.acknowledgement import open_acknowledgement
-from sfrl_secure.participant.decisions import Decision, Opening, keep_opening, last_record_seq
+from sfrl_secure.participant.decisions import Decision, Opening, keep_opening, last_record_seq, set_aside
 from sfrl_secure.participant.exchange import CALL_SECONDS, keep_acknowledged, send_until_decided
 from sfrl_secure.participant.sent import COMPLAINT_BYTES_MAX
 from sfrl_secure.participant.submissions import Submitted
@@ -99,9 +99,13 @@ class WordsOnRecord:
         number = record_seq or last_record_seq(self.receipts, segment) + 1
         opening = keep_opening(self.receipts, segment, number, secrets.token_bytes(SALT_BYTES), raw_input)
         envelope = sign_decision(self.key, federation_id, self.name, opening, decision, self.clock.now_us())
-        acknowledged = send_until_decided(
-            lambda: self.gatekeeper.record_decision(envelope, deadline_seconds=CALL_SECONDS), self.sleep
-        )
+        try:
+            acknowledged = send_until_decided(
+                lambda: self.gatekeeper.record_decision(envelope, deadline_seconds=CALL_SECONDS), self.sleep
+            )
+        except DeniedError:
+            set_aside(self.receipts, segment, opening)
+            raise
         open_acknowledgement(acknowledged, envelope, segment, self.policy, DecisionRecorded)
         keep_acknowledged(self.receipts / "decisions" / segment / f"{number}.tlog-proof", acknowledged)
         return AcknowledgedDecision(envelope.digest, acknowledged.logged.index, number)

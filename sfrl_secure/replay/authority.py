@@ -107,8 +107,11 @@ def take_document(state: State, document: Document, envelope: Envelope, at: Posi
 
 def _threshold_of(content: object) -> str:
     match content:
-        case Participant(state="revoked") | KeyRevocation() | Order(action="halt"):
+        case Participant(state="revoked") | Order(action="halt"):
             return "revocation"
+        case KeyRevocation(spiffe_id=whose):
+            # A single operator must not be able to shut the others out, or the services.
+            return "revocation" if whose.role in ("participant", "auditor") else "governance"
         case Participant() | Join():
             return "enrolment"
         case _:
@@ -170,6 +173,10 @@ def _check_content(state: State, document: Document, root: Root) -> None:
         raise Void("root_changed", f"{root.trust_domain} and {root.log_host}", "others")
     if isinstance(content, Join) and state.is_revoked(content.name):
         raise Void("revoked", "an invitation of a name that is not revoked", content.name)
+    if isinstance(content, KeyRevocation):
+        known = state.identities.get(content.spki_sha256)
+        if known is not None and known.spiffe_id != content.spiffe_id:
+            raise Void("wrong_name", known.spiffe_id, content.spiffe_id)
     if isinstance(content, Participant):
         try:
             verify_possession(content.key, content.possession, document.federation_id, content.name)

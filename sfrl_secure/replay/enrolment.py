@@ -17,11 +17,16 @@ from sfrl_secure.replay.docket import Position
 from sfrl_secure.replay.documents import Document, Participant
 from sfrl_secure.replay.findings import Void
 from sfrl_secure.replay.interventions import Join
+from sfrl_secure.replay.issued import Issued
 from sfrl_secure.replay.state import Identity, State
 from sfrl_secure.replay.statements import IdentityIssued
 
 _HOUR_US = 3_600_000_000
-_LIFETIME_US = 366 * 24 * _HOUR_US
+_DAY_US = 24 * _HOUR_US
+_LIFETIME_US = 366 * _DAY_US
+
+IDENTITIES_A_DAY_MAX = 1_000
+"""Identities under one SPIFFE ID in any 24 hours."""
 
 
 def invitation(state: State, document: Document, envelope: Envelope) -> tuple[Join, Document] | None:
@@ -68,10 +73,16 @@ def apply_identity(state: State, body: IdentityIssued, at: Position) -> None:
         expected = f"an end after {at.log_time_us} and by {at.log_time_us + _LIFETIME_US}"
         raise Void("expired", expected, str(body.not_after_us))
     _check_request(state, body, key, at.log_time_us)
+    if known is not None and body.request.created_us <= known.requested_us:
+        raise Void("request_used", f"a request made after {known.requested_us}", str(body.request.created_us))
     _check_renewal(state, body, at.log_time_us)
-    state.identities[body.spki_sha256] = Identity(body.spiffe_id, body.not_after_us)
+    issued = state.issued.get(body.spiffe_id, Issued())
+    if issued.since(at.log_time_us - _DAY_US) >= IDENTITIES_A_DAY_MAX:
+        raise Void("identity_rate", f"{IDENTITIES_A_DAY_MAX} identities of a name in 24 hours", "one more")
+    issued.add(at.index, at.log_time_us, body.spki_sha256)
+    state.issued[body.spiffe_id] = issued
+    state.identities[body.spki_sha256] = Identity(body.spiffe_id, body.not_after_us, body.request.created_us)
     state.forgotten_keys.discard(body.spki_sha256)
-    state.issued.setdefault(body.spiffe_id, []).append((at.index, body.spki_sha256))
 
 
 def forget_fallen_names(state: State) -> None:
@@ -114,10 +125,10 @@ def _check_renewal(state: State, body: IdentityIssued, now_us: int) -> None:
     if body.renews is not None:
         before = state.identities.get(body.renews)
         is_open = before is not None and before.spiffe_id == name and now_us < before.not_after_us
-        if not is_open or body.renews in state.revoked_keys | state.forgotten_keys:
+        if not is_open or body.renews in state.revoked_keys or body.renews in state.forgotten_keys:
             raise Void("renews", "an identity of the same name that opens the door", "none")
     elif name.role == "participant":
         recorded = state.since["participant", name.name]
-        others = [index for index, key in state.issued.get(name, []) if key != body.spki_sha256]
-        if others and others[-1] > recorded:
+        issued = state.issued.get(name)
+        if issued is not None and issued.last_of_another(body.spki_sha256) > recorded:
             raise Void("renews", f"the identity that it renews: one was issued since entry {recorded}", "none")

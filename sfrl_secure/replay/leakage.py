@@ -42,7 +42,8 @@ class Leakage:
 
     Attributes:
         noise_std_min: grid units.
-        rows: of the coordinates of a tensor; `labels`, of its values whose sum is above 0.
+        rows: of the coordinates of a tensor; `labels`, of its values whose sum is raised, and as many whose sum is
+            lowered, by more than an eighth of the largest.
     """
 
     nonzeros_min: int
@@ -95,25 +96,39 @@ def leak_reason(
         noise_std: what the header claims.
         sum_of_squares: of the decoded values.
     """
-    if any(_is_below(floor, manifest, decoded, rising=False) for floor in leakage.rows):
+    if any(_is_below(floor, manifest, decoded) for floor in leakage.rows):
         return "leak_rows"
-    if any(_is_below(floor, manifest, decoded, rising=True) for floor in leakage.labels):
+    if any(_shows_labels(floor, manifest, decoded) for floor in leakage.labels):
         return "leak_labels"
     if noise_std and 4 * sum_of_squares < len(decoded.indices) * noise_std**2:
         return "leak_noise"
     return ""
 
 
-def _is_below(floor: Floor, manifest: Manifest, decoded: DecodedUpdate, *, rising: bool) -> bool:
+def _is_below(floor: Floor, manifest: Manifest, decoded: DecodedUpdate) -> bool:
+    along, _ = _touched(floor, manifest, decoded)
+    return len(along) > 0 and len(np.unique(along)) < floor.least
+
+
+def _shows_labels(floor: Floor, manifest: Manifest, decoded: DecodedUpdate) -> bool:
+    along, values = _touched(floor, manifest, decoded)
+    if len(along) == 0:
+        return False
+    sums = _sums(along, values)
+    # 8 * s > M would leave 64 bits; s is an integer, so that s > floor(M / 8) says the same.
+    eighth = np.abs(sums).max() // 8
+    return int((sums > eighth).sum()) < floor.least or int((sums < -eighth).sum()) < floor.least
+
+
+def _touched(
+    floor: Floor, manifest: Manifest, decoded: DecodedUpdate
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each coordinate in the floor's tensor that an update touches: its index along the axis, and its value."""
     tensor = manifest.tensors[floor.position]
     begin, end = np.searchsorted(decoded.indices, (tensor.start, tensor.end))
-    if begin == end:
-        return False
     behind = prod(tensor.shape[floor.axis + 1 :])
     along = (decoded.indices[begin:end] - tensor.start) // behind % tensor.shape[floor.axis]
-    if not rising:
-        return len(np.unique(along)) < floor.least
-    return int((_sums(along, decoded.values[begin:end]) > 0).sum()) < floor.least
+    return along, decoded.values[begin:end]
 
 
 def _sums(along: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -25,6 +25,24 @@ from sfrl_secure.replay.state import State
 from sfrl_secure.replay.statements import LOG_EVIDENCE, NO_EVIDENCE, OBJECT_EVIDENCE, Statement, UpdateRefused
 from sfrl_secure.replay.words import Update
 
+_OF_THE_PAYLOAD = frozenset(
+    {
+        # Step 12.
+        "payload_format", "payload_shape", "payload_declared", "payload_length", "payload_digest", "not_canonical",
+        "out_of_range", "not_finite", "off_grid", "magnitude",
+        # Step 13.
+        "norm_limit", "magnitude_limit", "tensor_not_allowed", "leak_rows", "leak_labels", "leak_noise",
+        # Step 14.
+        "policy_denied", "policy_error",
+    }
+)  # fmt: skip
+"""Reasons that only the payload shows: what has evidence OBJECT."""
+_NOT_RECEIVED = "not_received"
+_ON_WORD = _OF_THE_PAYLOAD | {"digest_mismatch", _NOT_RECEIVED}
+"""Reasons that a gatekeeper may give of a signed update without evidence."""
+_UNQUOTED = frozenset({"malformed", "bad_signature"})
+"""Reasons for which there is no update to quote."""
+
 _SINGLE_REFUSALS_MAX = 3
 _DAY_US = 86_400_000_000
 _DEADLINE_MARGIN_US = 2_000_000
@@ -36,13 +54,12 @@ def apply_refusal(state: State, docket: Docket, statement: Statement, body: Upda
     if body.peer not in state.issued:
         raise Void("peer_unknown", "a peer to which an identity was issued", body.peer)
     if body.envelope is None or body.update is None:
-        if body.evidence != NO_EVIDENCE:
-            raise Void("refusal_evidence", "no evidence where no envelope is", "evidence")
+        if body.evidence != NO_EVIDENCE or body.reason not in _UNQUOTED:
+            raise Void("refusal_evidence", "no evidence, and a reason for which no envelope is quoted", body.reason)
     else:
         if not is_signed(state, body.envelope, body.update):
             raise Void("bad_signature", "a quoted update is signed by its participant's key in force", "it is not")
-        if body.evidence != NO_EVIDENCE:
-            _check_reason(state, body, body.envelope, body.update, at.log_time_us)
+        _check_reason(state, body, body.envelope, body.update, at.log_time_us)
     segment = None if statement.segment is None else state.segments[statement.segment]
     kind = (str(body.peer), statement.stream, body.reason, 0 if segment is None else segment.last_round)
     if state.refusals[kind] >= _SINGLE_REFUSALS_MAX:
@@ -59,7 +76,14 @@ def apply_refusal(state: State, docket: Docket, statement: Statement, body: Upda
 
 
 def _check_reason(state: State, body: UpdateRefused, envelope: Envelope, update: Update, now_us: int) -> None:
-    """What the log shows of the reason: with evidence LOG all of it, with OBJECT that nothing spoke against it yet."""
+    """What the log shows of the reason: with evidence LOG all of it, else that nothing spoke against the update yet."""
+    if body.evidence == OBJECT_EVIDENCE and body.reason not in _OF_THE_PAYLOAD:
+        raise Void("refusal_evidence", "with an object, a reason that a payload gives", body.reason)
+    if body.evidence == NO_EVIDENCE and body.reason not in _ON_WORD:
+        raise Void("refusal_evidence", "without evidence, a reason that the log cannot show", body.reason)
+    if body.reason == _NOT_RECEIVED and body.evidence == NO_EVIDENCE:
+        # The gatekeeper never had the update, and has decided nothing.
+        return
     margin_us = _DEADLINE_MARGIN_US if body.reason == "deadline" else 0
     found = _decision_in_log(state, body.peer, envelope, update, now_us, margin_us)
     expected = body.reason if body.evidence == LOG_EVIDENCE else ""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId
 from sfrl_secure.replay.documents import Document, Participant, Root, Services
 from sfrl_secure.replay.interventions import Join
+from sfrl_secure.replay.issued import Issued
 from sfrl_secure.replay.policy import RuleSet
 from sfrl_secure.replay.segments import Segment
 from sfrl_secure.replay.terms import Terms
@@ -21,10 +22,15 @@ from sfrl_secure.replay.terms import Terms
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A TLS public key, under whose name it opens the door, and until when; by the newest identity_issued for it."""
+    """A TLS public key, under whose name it opens the door, and until when; by the newest identity_issued for it.
+
+    Attributes:
+        requested_us: when the request was made that had effect last; a later one has to be later.
+    """
 
     spiffe_id: SpiffeId
     not_after_us: int
+    requested_us: int
 
 
 @dataclass(slots=True)
@@ -45,7 +51,7 @@ class State:
         in_force: last effective version by series; `since`, the leaf index of each.
         owners: role and name that each key id serves.
         rule_set: the rules in force, parsed.
-        identities: by public key, every identity that was ever issued; `issued`, by SPIFFE ID, with the leaf indices.
+        identities: by public key, every identity that was ever issued; `issued`, when and for which, by SPIFFE ID.
         forgotten_keys: public keys whose name stood no more since they were issued.
         revoked_keys: public keys that open nothing; `spent_joins`, digests of join documents that were used.
         streams: next position and last entry hash by stream.
@@ -66,7 +72,7 @@ class State:
     rule_set: RuleSet | None = None
     governance_head: Digest = ZERO_DIGEST
     identities: dict[Digest, Identity] = field(default_factory=dict)
-    issued: dict[SpiffeId, list[tuple[int, Digest]]] = field(default_factory=dict)
+    issued: dict[SpiffeId, Issued] = field(default_factory=dict)
     forgotten_keys: set[Digest] = field(default_factory=set)
     revoked_keys: set[Digest] = field(default_factory=set)
     spent_joins: set[Digest] = field(default_factory=set)

@@ -33,7 +33,7 @@ from sfrl_secure.governance.terms import SegmentTerms
 from sfrl_secure.ids import Digest
 from sfrl_secure.limits import JOIN_LIFETIME_US
 from sfrl_secure.rounds.effects import take_terms
-from sfrl_secure.rounds.identities import revoke_key, take_names
+from sfrl_secure.rounds.identities import check_key_revocation, revoke_key, take_names
 from sfrl_secure.rounds.orders import check_order, take_order
 from sfrl_secure.rounds.state import FederationState, Placed
 
@@ -66,6 +66,8 @@ def check_document(
     state.owners.check(document)
     if isinstance(document, JoinDocument):
         _check_join(state, document, log_time_us)
+    if isinstance(document, KeyRevocation):
+        check_key_revocation(state, document.spiffe_id, document.spki_sha256)
     if isinstance(document, Order):
         check_order(state, document, log_time_us)
 

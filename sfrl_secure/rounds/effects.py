@@ -183,6 +183,7 @@ def take_model_published(
     current.model_services_index = state.index_of_document(("services", ""))
     segment.models.add(body.model)
     if body.supersedes is None:
+        current.first_model_index, current.first_services_index = index, current.model_services_index
         segment.lineage.append(step)
     else:
         at = segment.step_of(body.round)

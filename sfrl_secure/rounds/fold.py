@@ -304,7 +304,7 @@ class FederationFold:
         state = self.state
         match statement.body:
             case IdentityIssued() as body:
-                take_identity(state, body)
+                take_identity(state, body, log_time_us)
             case UpdateRefused() as body:
                 verdicts.take_refused(state, statement.stream, body, index)
             case RefusalsCounted():

@@ -12,14 +12,15 @@ Trusts: the state of the fold. Nothing in the request.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 
 from sfrl_secure.crypto.envelope import verify_single
 from sfrl_secure.crypto.keys import PublicKey
 from sfrl_secure.errors import DeniedError, SignatureError
 from sfrl_secure.governance.documents import ParticipantRecord, RootDocument, ServicesDocument
-from sfrl_secure.governance.statements import IDENTITY_REQUEST_TYPE, IdentityIssued
-from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId
+from sfrl_secure.governance.statements import IDENTITY_REQUEST_TYPE, IdentityIssued, IdentityRequest
+from sfrl_secure.ids import Digest, SpiffeId
 from sfrl_secure.rounds.state import FederationState, RecordedIdentity
 
 LIFETIME_US_MAX = 366 * 86_400_000_000
@@ -28,7 +29,9 @@ LIFETIME_US_MAX = 366 * 86_400_000_000
 REQUEST_AGE_US_MAX = 3_600_000_000
 """A request is made at most so long before its entry, or after it, by two clocks."""
 
-_SEVERAL = ZERO_DIGEST
+RATE_WINDOW_US = 86_400_000_000
+RATE_MAX = 1_000
+"""So many identities of one SPIFFE ID are issued in the window, whatever their keys."""
 
 
 def signing_key_of(state: FederationState, spiffe_id: SpiffeId) -> PublicKey:
@@ -58,7 +61,8 @@ def check_identity(state: FederationState, body: IdentityIssued, log_time_us: in
 
     Raises:
         DeniedError: `unknown_name`, `revoked`, `key_reused`, `expired`, `lifetime`; of the request `bad_signature`,
-            `wrong_federation`, `wrong_peer`, `request_stale`; of `renews`: `not_renewed`.
+            `wrong_federation`, `wrong_peer`, `request_stale`, `request_used`; `identity_rate`; of `renews`:
+            `not_renewed`.
     """
     key = signing_key_of(state, body.spiffe_id)
     if body.spki_sha256 in state.revoked_keys:
@@ -70,6 +74,8 @@ def check_identity(state: FederationState, body: IdentityIssued, log_time_us: in
     if body.not_after_us > log_time_us + LIFETIME_US_MAX:
         raise DeniedError("lifetime", f"an identity lives for at most {LIFETIME_US_MAX} us")
     _check_request(state, body, key, log_time_us)
+    check_unused(state, body.request)
+    check_rate(state, body.spiffe_id, log_time_us)
     check_renewal(state, body.spiffe_id, body.spki_sha256, body.renews, log_time_us)
 
 
@@ -91,6 +97,31 @@ def _check_request(state: FederationState, body: IdentityIssued, key: PublicKey,
         ) from None
 
 
+def check_unused(state: FederationState, request: IdentityRequest) -> None:
+    """Check that a request is newer than the last one that had effect for its public key: each has effect once.
+
+    Whoever kept it, or reads it in the log, makes nothing of it any more; and the newest entry of a key is the one that
+    its holder asked for last.
+
+    Raises:
+        DeniedError: `request_used`.
+    """
+    last_us = state.last_requests.get(request.spki_sha256)
+    if last_us is not None and request.created_us <= last_us:
+        raise DeniedError("request_used", "this request, or a newer one for its public key, was used: sign a new one")
+
+
+def check_rate(state: FederationState, spiffe_id: SpiffeId, now_us: int) -> None:
+    """Check that a name has had few enough identities lately.
+
+    Raises:
+        DeniedError: `identity_rate`.
+    """
+    times = state.issue_times.get(spiffe_id, [])
+    if len(times) - bisect_right(times, now_us - RATE_WINDOW_US) >= RATE_MAX:
+        raise DeniedError("identity_rate", f"a name gets at most {RATE_MAX} identities in 24 hours")
+
+
 def check_renewal(
     state: FederationState, spiffe_id: SpiffeId, spki_sha256: Digest, renews: Digest | None, now_us: int
 ) -> None:
@@ -108,16 +139,31 @@ def check_renewal(
         raise DeniedError("not_renewed", "whoever has an identity asks for the next one over it")
 
 
-def take_identity(state: FederationState, body: IdentityIssued) -> None:
+def take_identity(state: FederationState, body: IdentityIssued, log_time_us: int) -> None:
     """Let a public key in."""
     who, spki = body.spiffe_id, body.spki_sha256
     state.identities[spki] = RecordedIdentity(who, spki, body.serial, body.not_after_us)
     state.issued[spki] = who
+    state.last_requests[spki] = body.request.created_us
+    times = state.issue_times.setdefault(who, [])
+    # What no window reaches any more is forgotten: log time never falls.
+    del times[: bisect_right(times, log_time_us - RATE_WINDOW_US)]
+    times.append(log_time_us)
     state.recorded_peers.add(who)
     if who.role == "participant":
-        state.sole_identity[who.name] = spki if state.sole_identity.get(who.name, spki) == spki else _SEVERAL
+        state.sole_identity[who.name] = spki if state.sole_identity.get(who.name, spki) == spki else None
     else:
-        state.only_key[who] = spki if state.only_key.get(who, spki) == spki else _SEVERAL
+        state.only_key[who] = spki if state.only_key.get(who, spki) == spki else None
+
+
+def check_key_revocation(state: FederationState, spiffe_id: SpiffeId, spki_sha256: Digest) -> None:
+    """Check that a key revocation names whose key it is: by that name its threshold goes.
+
+    Raises:
+        DeniedError: `wrong_name`.
+    """
+    if state.issued.get(spki_sha256, spiffe_id) != spiffe_id:
+        raise DeniedError("wrong_name", "the public key was issued to another name than the revocation says")
 
 
 def revoke_key(state: FederationState, spki_sha256: Digest) -> None:

@@ -1,8 +1,9 @@
 """Leakage: what of an update would betray single examples.
 
-A support that touches few rows of an embedding says which tokens the examples had; a last layer that raises few labels
-says which labels; values smaller than the noise that is claimed were not given it. A gatekeeper refuses such an update
-before anybody else has it, and the SDK before it is sent. All in exact integers, so that everyone sees the same.
+A support that touches few rows of an embedding says which tokens the examples had; a last layer that moves few labels
+one way, and the others the other way, says which labels; values smaller than the noise that is claimed were not given
+it. A gatekeeper refuses such an update before anybody else has it, and the SDK before it is sent. All in exact
+integers, so that everyone sees the same.
 
 What this does not see stands in proto/README.md, "Leakage", which is also the format.
 
@@ -24,6 +25,9 @@ from sfrl_secure.sparse.update import SparseUpdate
 _HALF_BITS = 20
 _LOW = (1 << _HALF_BITS) - 1
 
+Halves = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Numbers as high * 2**20 + low."""
+
 
 def check_leakage(terms: SegmentTerms, update: SparseUpdate, noise_std: int) -> None:
     """Step 13, its end: rows, then labels, then noise.
@@ -41,8 +45,9 @@ def check_leakage(terms: SegmentTerms, update: SparseUpdate, noise_std: int) -> 
             raise DeniedError("leak_rows", f"fewer than {bound.least} indices of a guarded axis are touched")
     for bound in terms.leakage.labels:
         along, values = _touched(terms, update, bound)
-        if along.size and _raised(along, values) < bound.least:
-            raise DeniedError("leak_labels", f"fewer than {bound.least} indices of a guarded axis are raised")
+        if along.size and min(raised_and_lowered(_sums(along, values))) < bound.least:
+            message = f"fewer than {bound.least} indices of a guarded axis are raised, or lowered"
+            raise DeniedError("leak_labels", message)
     if noise_std > 0 and 4 * update.norm_squared() < update.nonzeros * noise_std**2:
         raise DeniedError("leak_noise", "the values are smaller than the noise that is claimed")
 
@@ -60,8 +65,8 @@ def _touched(
     return along, update.values[first:end]
 
 
-def _raised(along: NDArray[np.int64], values: NDArray[np.int64]) -> int:
-    """How many different indices have values with a sum above 0.
+def _sums(along: NDArray[np.int64], values: NDArray[np.int64]) -> Halves:
+    """Sum of the values at each different index.
 
     2**31 values of 2**40 do not fit into 64 bits. Their halves of 20 bits do: each half's sum stays below 2**52, which
     float64 adds exactly too.
@@ -69,5 +74,32 @@ def _raised(along: NDArray[np.int64], values: NDArray[np.int64]) -> int:
     _, place = np.unique(along, return_inverse=True)
     high = np.bincount(place, weights=values >> _HALF_BITS).astype(np.int64)
     low = np.bincount(place, weights=values & _LOW).astype(np.int64)
-    high += low >> _HALF_BITS
-    return int(np.count_nonzero((high > 0) | ((high == 0) & (low & _LOW > 0))))
+    return high, low
+
+
+def raised_and_lowered(sums: Halves) -> tuple[int, int]:
+    """How many of the sums are above an eighth of the largest magnitude among them, and how many of their opposites.
+
+    Args:
+        sums: at least one; both halves below 2**59, which leaves room for eight times of each.
+    """
+    upward = _carried(*sums)
+    downward = _carried(-sums[0], -sums[1])
+    largest = max(_greatest(upward), _greatest(downward))
+    return _count_above_eighth(upward, largest), _count_above_eighth(downward, largest)
+
+
+def _carried(high: NDArray[np.int64], low: NDArray[np.int64]) -> Halves:
+    """The same numbers with 0 <= low < 2**20, so that they are in order by high, then low."""
+    return high + (low >> _HALF_BITS), low & _LOW
+
+
+def _greatest(numbers: Halves) -> tuple[int, int]:
+    high, low = numbers
+    top = high.max()
+    return int(top), int(low[high == top].max())
+
+
+def _count_above_eighth(numbers: Halves, largest: tuple[int, int]) -> int:
+    high, low = _carried(8 * numbers[0], 8 * numbers[1])
+    return int(np.count_nonzero((high > largest[0]) | ((high == largest[0]) & (low > largest[1]))))

@@ -152,6 +152,8 @@ class RoundState:
         closed: the effective round_closed, its entry hash and index, once there is one.
         is_abandoned: an order came before its model, which will never be.
         model: digest of its model as last derived, that model's leaf index, once there is one.
+        first_model_index: leaf index of the model_published that superseded none; `first_services_index`, of the
+            services document in force there.
         left_out: counted participants without whom its model is derived: as the newest order has it where its step is
             due, else as it was last derived. `left_out_derived` are those of the model as it is.
         closed_services_index: leaf index of the services document in force at the closing; `model_services_index`, at
@@ -177,6 +179,8 @@ class RoundState:
     is_abandoned: bool = False
     model: Digest | None = None
     model_index: int = -1
+    first_model_index: int = -1
+    first_services_index: int = -1
     left_out: frozenset[str] = frozenset()
     left_out_derived: frozenset[str] = frozenset()
     closed_services_index: int = -1
@@ -303,9 +307,11 @@ class FederationState:
         revoked_keys: TLS public keys that open nothing, whether or not they were issued.
         issued: every TLS public key that was ever issued, and to whom: a key serves one name, for ever.
         sole_identity: by participant's name, the one TLS public key that was issued to it since its record in force
-            took effect; zeros where there were several.
+            took effect; None where there were several.
         only_key: by the SPIFFE ID of an operator, auditor or service, the one TLS public key that was ever issued to
-            it; zeros where there were several.
+            it; None where there were several.
+        last_requests: by TLS public key, when the last request for it that had effect was made.
+        issue_times: by SPIFFE ID, log times of the identities issued to it that the rate can still count.
         recorded_peers: everybody to whom one was.
         statements: where each statement stands, and each document that had effect.
         admitted_updates: each effective admission by the statement digest of its update.
@@ -328,8 +334,10 @@ class FederationState:
     identities: dict[Digest, RecordedIdentity] = field(default_factory=dict)
     revoked_keys: set[Digest] = field(default_factory=set)
     issued: dict[Digest, SpiffeId] = field(default_factory=dict)
-    sole_identity: dict[str, Digest] = field(default_factory=dict)
-    only_key: dict[SpiffeId, Digest] = field(default_factory=dict)
+    sole_identity: dict[str, Digest | None] = field(default_factory=dict)
+    only_key: dict[SpiffeId, Digest | None] = field(default_factory=dict)
+    last_requests: dict[Digest, int] = field(default_factory=dict)
+    issue_times: dict[SpiffeId, list[int]] = field(default_factory=dict)
     recorded_peers: set[SpiffeId] = field(default_factory=set)
     segments: dict[str, SegmentState] = field(default_factory=dict)
     streams: dict[str, StreamState] = field(default_factory=dict)

@@ -18,6 +18,29 @@ from sfrl_secure.rounds.admission import NOT_RECEIVED, check_log_steps, check_si
 from sfrl_secure.rounds.quota import take_use
 from sfrl_secure.rounds.state import Admission, FederationState, RefusedUpdate, SegmentState
 
+DECODING_REASONS = frozenset(
+    {
+        "payload_format", "payload_shape", "payload_declared", "payload_length", "payload_digest",
+        "not_canonical", "out_of_range", "not_finite", "off_grid", "magnitude",
+    }
+)
+"""Reasons of step 12: the payload itself is the evidence."""
+
+_OF_THE_PAYLOAD = DECODING_REASONS | {
+    "norm_limit", "magnitude_limit", "tensor_not_allowed", "leak_rows", "leak_labels", "leak_noise",
+    "policy_denied", "policy_error",
+}
+"""Reasons of steps 12 to 14."""
+
+_REASONS_WITH = {
+    Evidence.OBJECT: _OF_THE_PAYLOAD,
+    Evidence.NONE: _OF_THE_PAYLOAD | {"digest_mismatch", NOT_RECEIVED},
+}
+"""What a refusal that quotes an update may say with each evidence; with LOG it says what the log gives."""
+
+UNQUOTED_REASONS = frozenset({"malformed", "bad_signature"})
+"""Reasons of a refusal that quotes none."""
+
 _DAY_US = 86_400_000_000
 
 
@@ -64,6 +87,8 @@ def take_admitted(
 def check_refused(state: FederationState, stream: str, body: UpdateRefused, log_time_us: int) -> None:
     """Check a refusal: its peer is on record, its update signed, and what it claims of the log is so.
 
+    What speaks of the payload claims that the log's own steps let the update pass.
+
     Raises:
         ConflictError: `refusal`, the log gives another reason or other rules at this point; `counted`, the peer has as
             many refusals of this kind as get an entry.
@@ -74,14 +99,16 @@ def check_refused(state: FederationState, stream: str, body: UpdateRefused, log_
     if body.envelope is not None and body.update is not None:
         update = body.update
         check_signed(state, body.envelope, UPDATE_TYPE, update.participant, update.key_id)
-        if body.evidence is not Evidence.NONE:
+        if body.reason not in _REASONS_WITH.get(body.evidence, {body.reason}):
+            raise DeniedError("evidence", "this evidence shows no such reason")
+        if body.evidence is not Evidence.NONE or body.reason != NOT_RECEIVED:
             # The gatekeeper refused by its own clock, up to this long before the log's deadline.
             margin_us = DEADLINE_MARGIN_US if body.reason == "deadline" else 0
             found = denial_in_log(state, body.peer, body.envelope, update, log_time_us, margin_us=margin_us)
             if found != ((body.reason, body.rule_ids) if body.evidence is Evidence.LOG else None):
                 raise ConflictError("the log gives another reason now", reason="refusal")
-    elif body.evidence is not Evidence.NONE:
-        raise DeniedError("evidence", "without an envelope there is no evidence")
+    elif body.evidence is not Evidence.NONE or body.reason not in UNQUOTED_REASONS:
+        raise DeniedError("evidence", "without an envelope there is no evidence, and two reasons need none")
     key = state.refusal_key(body.peer, stream, body.reason)
     if state.single_refusals.get(key, 0) >= SINGLE_REFUSALS_MAX:
         raise ConflictError(f"a peer gets {SINGLE_REFUSALS_MAX} refusal entries of a kind", reason="counted")

@@ -119,7 +119,7 @@ class RpcChannel:
             method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = connection.channel.unary_unary(path)
             return method(request, timeout=deadline_seconds)
         except grpc.RpcError as failed:
-            raise error_of(failed) from None
+            raise error_of(failed, self._address) from None
         except ValueError:  # what gRPC raises once another thread has closed the channel
             raise UnavailableError("the channel is closed") from None
         finally:
@@ -169,7 +169,7 @@ class RpcChannel:
         # In gRPC's own thread, which must not close its channel: the next call does.
         if not call.add_callback(lambda: self._give_back(connection)):
             self._give_back(connection)
-        return RpcStream(call)
+        return RpcStream(call, self._address)
 
     def _take(self) -> _Connection:
         """The connection for a call that begins now, under the certificate of now."""
@@ -215,8 +215,8 @@ class _StreamCall(_Messages, Protocol):
 class RpcStream:
     """The messages of one call, in order, as they come. `cancel` ends it, from any thread."""
 
-    def __init__(self, call: _Messages) -> None:
-        self._call = call
+    def __init__(self, call: _Messages, address: str = "") -> None:
+        self._call, self._address = call, address
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield each message.
@@ -227,7 +227,7 @@ class RpcStream:
         try:
             yield from self._call
         except grpc.RpcError as failed:
-            raise error_of(failed) from None
+            raise error_of(failed, self._address) from None
 
     def cancel(self) -> None:
         """End the call."""

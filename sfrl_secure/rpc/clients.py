@@ -19,6 +19,7 @@ from sfrl_secure.errors import DigestError, MalformedError, SfrlError
 from sfrl_secure.ids import Digest
 from sfrl_secure.rpc.append_stream import AppendStream, appended_of
 from sfrl_secure.rpc.channel import RpcChannel, RpcStream, call_with_retry
+from sfrl_secure.rpc.identity_requests import AskedIdentity, IdentityAsker
 from sfrl_secure.translog.entries import LoggedEntry
 from sfrl_secure.translog.tiles import BUNDLE_BYTES_MAX, Bundle
 from sfrl_secure.wire import append_entries, audit_service, gatekeeper_service, identity_service, log_reads
@@ -274,7 +275,8 @@ class GatekeeperClient:
 class IdentityClient:
     """A gatekeeper that issues identities: to newcomers at an address of its own, to everybody else at its usual one.
 
-    A newcomer's channel is one with `AnonymousTls`; it verifies the service CA and the gatekeeper's name.
+    A newcomer's channel is one with `AnonymousTls`; it verifies the service CA and the gatekeeper's name. No request is
+    sent twice, for it has effect once, and whether it had is not known where the answer is lost.
     """
 
     def __init__(self, channel: RpcChannel) -> None:
@@ -287,28 +289,37 @@ class IdentityClient:
 
         Raises:
             DeniedError: refused, with the reason.
+            UnavailableError: no answer; it may have had effect all the same.
         """
+        raw = identity_service.encode_enrol_request(record, request, csr)
         return identity_service.parse_enrol_response(
-            self._call(
-                identity_service.ENROL,
-                identity_service.encode_enrol_request(record, request, csr),
-                deadline_seconds,
-            )
+            self._channel.call(identity_service.ENROL, raw, deadline_seconds=deadline_seconds)
         )
+
+    def enrol_with(
+        self, asker: IdentityAsker, record: Envelope | None, *, deadline_seconds: float = ISSUE_SECONDS
+    ) -> tuple[AskedIdentity, EnrolResponse]:
+        """Enrol, by another request each time that it is tried; give the one that was answered, and the answer.
+
+        Raises:
+            DeniedError: refused, with the reason.
+            UnavailableError: no answer in time.
+        """
+
+        def attempt(left: float) -> tuple[AskedIdentity, EnrolResponse]:
+            asked = asker.ask()
+            return asked, self.enrol(record, asked.request, asked.csr, deadline_seconds=left)
+
+        return call_with_retry(attempt, deadline_seconds=deadline_seconds)
 
     def renew(self, request: Envelope, csr: bytes, *, deadline_seconds: float = ISSUE_SECONDS) -> RenewResponse:
         """Ask for the caller's next identity.
 
         Raises:
             DeniedError: refused, with the reason.
+            UnavailableError: no answer; it may have had effect all the same.
         """
+        raw = identity_service.encode_renew_request(request, csr)
         return identity_service.parse_renew_response(
-            self._call(
-                identity_service.RENEW_IDENTITY, identity_service.encode_renew_request(request, csr), deadline_seconds
-            )
-        )
-
-    def _call(self, path: str, request: bytes, deadline_seconds: float) -> bytes:
-        return call_with_retry(
-            lambda left: self._channel.call(path, request, deadline_seconds=left), deadline_seconds=deadline_seconds
+            self._channel.call(identity_service.RENEW_IDENTITY, raw, deadline_seconds=deadline_seconds)
         )

@@ -160,7 +160,11 @@ def check_recorded(certificate: PeerCertificate, recorded: RecordedIdentity | No
         DeniedError: `unknown_identity`.
     """
     if recorded is None or recorded.spiffe_id != certificate.spiffe_id:
-        raise DeniedError("unknown_identity", "the log has no entry for this identity and key")
+        raise DeniedError(
+            "unknown_identity",
+            "the log has no entry for this identity and key that is in force: revoked, removed, or never issued; "
+            "ask an operator",
+        )
     if recorded.serial not in (None, certificate.serial):
         raise DeniedError("unknown_identity", "the log has recorded another certificate for this key")
     if now_us >= recorded.not_after_us:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sfrl_secure.clock import Clock
 from sfrl_secure.crypto.envelope import Envelope, sign_envelope
 from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.crypto.secret import SecretBytes
@@ -53,6 +54,37 @@ class AskedIdentity:
 def sign_identity_request(request: IdentityRequest, key: SigningKey) -> Envelope:
     """Sign a request with the signing key that governance knows of whom it names."""
     return sign_envelope(IDENTITY_REQUEST_TYPE, encode_identity_request(request), [key])
+
+
+class IdentityAsker:
+    """Asks for one identity for one TLS key, by another request each time. For one thread.
+
+    The log lets a request have effect once. Where an answer is lost nobody knows whether it had, so a call that is
+    tried again is signed again.
+    """
+
+    def __init__(
+        self,
+        spiffe_id: SpiffeId,
+        federation_id: Digest,
+        key: SigningKey,
+        clock: Clock,
+        *,
+        tls_key: SecretBytes | None = None,
+    ) -> None:
+        """Prepare; as for `ask_identity`."""
+        self._spiffe_id, self._federation_id, self._key, self._clock = spiffe_id, federation_id, key, clock
+        self._tls_key = generate_tls_key()[0] if tls_key is None else tls_key
+        self._last_us = 0
+
+    def ask(self) -> AskedIdentity:
+        """Sign a request that is newer than every one before, even where the clock has not moved.
+
+        Raises:
+            MalformedError: the TLS key is not ECDSA P-256.
+        """
+        self._last_us = max(self._clock.now_us(), self._last_us + 1)
+        return ask_identity(self._spiffe_id, self._federation_id, self._key, self._last_us, tls_key=self._tls_key)
 
 
 def ask_identity(

@@ -82,6 +82,7 @@ REASONS: dict[str, grpc.StatusCode] = {
             "role",
             "participant_inactive",
             "wrong_peer",
+            "wrong_name",
             "not_granted",
             "policy_denied",
             "policy_error",
@@ -114,11 +115,19 @@ REASONS: dict[str, grpc.StatusCode] = {
     ),
     "unknown_segment": _Code.NOT_FOUND,
     **dict.fromkeys(
-        ("replayed", "duplicate", "invitation_spent", "not_renewed", "key_reused", "already_issued"),
+        (
+            "replayed",
+            "duplicate",
+            "request_used",
+            "invitation_spent",
+            "not_renewed",
+            "key_reused",
+            "already_issued",
+        ),
         _Code.ALREADY_EXISTS,
     ),
-    # A participant's own quota; what a service has too much of for now is an ExhaustedError, without a reason.
-    **dict.fromkeys(("quota_updates", "quota_bytes"), _Code.RESOURCE_EXHAUSTED),
+    # The caller's own quota; what a service has too much of for now is an ExhaustedError, without a reason.
+    **dict.fromkeys(("quota_updates", "quota_bytes", "identity_rate"), _Code.RESOURCE_EXHAUSTED),
     # The request itself will never do.
     **dict.fromkeys(
         (
@@ -204,12 +213,21 @@ def abort_with(context: grpc.ServicerContext, error: BaseException) -> NoReturn:
     context.abort(status_of(error), detail.message)
 
 
-def error_of(failed: grpc.RpcError) -> SfrlError:
+def error_of(failed: grpc.RpcError, address: str = "") -> SfrlError:
     """Return the typed error that a failed call stands for.
+
+    Args:
+        address: of whom was called, which the error names where nobody answered.
 
     The detail comes from the peer that the channel authenticated. It names the refusal; it proves nothing.
     """
-    return _error_from(failed.code() if isinstance(failed, grpc.Call) else _Code.UNKNOWN, _detail_in(failed))
+    code, detail = failed.code() if isinstance(failed, grpc.Call) else _Code.UNKNOWN, _detail_in(failed)
+    if address and code in (_Code.UNAVAILABLE, _Code.DEADLINE_EXCEEDED) and detail == ErrorDetail():
+        return UnavailableError(
+            f"nobody answers at {address} ({code.name}): check that the service runs and that the address is right, "
+            "then try again"
+        )
+    return _error_from(code, detail)
 
 
 def refusal_of(error: SfrlError) -> Refusal:

@@ -125,12 +125,12 @@ def read_settings(
     except ValidationError as error:
         # Without what stood there, which may be a key that was pasted by mistake.
         found = error.errors(include_input=False, include_url=False, include_context=False)
-        problems = {each["loc"]: _sentence_of(each, renamed or {}) for each in found}
+        problems = {each["loc"]: sentence_of(each, renamed or {}) for each in found}
         sentences = [problem for _, problem in sorted(problems.items(), key=lambda item: tuple(map(str, item[0])))]
         raise MalformedError(f"{path}: {'; '.join(sentences[:PROBLEMS_MAX])}") from None
 
 
-def _sentence_of(problem: ErrorDetails, renamed: Mapping[str, str]) -> str:
+def sentence_of(problem: ErrorDetails, renamed: Mapping[str, str]) -> str:
     """Say what is wrong with one key, in the words of a settings file."""
     key = ".".join(map(str, problem["loc"]))
     match problem["type"]:
@@ -143,5 +143,13 @@ def _sentence_of(problem: ErrorDetails, renamed: Mapping[str, str]) -> str:
             return f"`{key}` is a list, such as [\"one\", \"two\"], or tables under [[{key}]]"
         case "model_type":
             return f"`{key}` is a table, [{key}]"
+        case "int_type" | "int_from_float" | "int_parsing":
+            return f"`{key}` is a whole number"
+        case "float_type" | "float_parsing":
+            return f"`{key}` is a number"
+        case "string_type":
+            return f"`{key}` is text, in quotation marks"
+        case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
+            return f"`{key}` is {problem['msg'].removeprefix('Input should be ')}"
         case _:
             return f"`{key}`: {problem['msg'].removeprefix('Value error, ')}"

@@ -42,7 +42,7 @@ RULES = """
 """
 USES_MAX = {"rocks": 100, "dust": 2, "ice": 4}
 """How often the quotas let one participant in: by number, and by bytes."""
-GOOD = {0: 5, 5: -7, 17: 100}
+GOOD = {0: 5, 5: -7, 16: -60, 17: 100}
 FP32 = {"format": PayloadFormat(1, "free", "fp32")}
 
 Changes = Mapping[str, Any]
@@ -85,7 +85,8 @@ def patched(at: int, new: bytes, *, is_hashed: bool = True) -> Callable[[bytes],
 
 def beyond_the_model(_: bytes) -> bytes:
     """A payload whose last index is no coordinate: one of a larger model, under this model's number."""
-    return patched(8, MANIFEST.coordinates.to_bytes(8, "little"))(payload_of({0: 5, 5: -7, 50: 100}, coordinates=100))
+    larger = payload_of({0: 5, 5: -7, 16: -60, 50: 100}, coordinates=100)
+    return patched(8, MANIFEST.coordinates.to_bytes(8, "little"))(larger)
 
 
 # In a payload of one leaf: preamble, table, and the leaf from 64 on: base, parameter, scale (int8), values.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
-from simulator import DAY_US, HOUR_US, Simulator, operator_id, participant_id, service_id
+from simulator import DAY_US, HOUR_US, Simulator, auditor_id, operator_id, participant_id, service_id
 
 from sfrl_secure.clock import SystemClock
 from sfrl_secure.crypto.envelope import Envelope, sign_envelope
@@ -27,14 +28,15 @@ from sfrl_secure.crypto.secret import SecretBytes
 from sfrl_secure.crypto.x509 import generate_tls_key
 from sfrl_secure.errors import DeniedError
 from sfrl_secure.governance.build import build_participant
-from sfrl_secure.governance.documents import ParticipantRecord
-from sfrl_secure.governance.statements import IdentityIssued, PeerClass
-from sfrl_secure.ids import SpiffeId, parse_spiffe_id, sha256
+from sfrl_secure.governance.documents import KeyRevocation, ParticipantRecord
+from sfrl_secure.governance.statements import IdentityIssued, PeerClass, Statement
+from sfrl_secure.ids import ZERO_DIGEST, SpiffeId, parse_spiffe_id, sha256
 from sfrl_secure.operating.acts import draft_invitation, draft_participant_revocation
 from sfrl_secure.rpc.channel import ClientTls
 from sfrl_secure.rpc.clients import IdentityClient
 from sfrl_secure.rpc.identity_requests import AskedIdentity, ask_identity
 from sfrl_secure.storage.secrets import read_secret
+from sfrl_secure.wire.content import parse_content
 from sfrl_secure.wire.identity_service import EnrolResponse
 
 from .arena import Arena
@@ -426,13 +428,23 @@ def test_the_history_is_true_and_holds_every_refusal(live: Live) -> None:
 
 # A gatekeeper's signing key was stolen: it writes identities as it likes
 
-G1 = service_id("gatekeeper", "g1")
+G1, G2, L1 = service_id("gatekeeper", "g1"), service_id("gatekeeper", "g2"), service_id("audit_log", "l1")
 THIEF = SigningKey.generate("ed25519")
 FRESH = sha256(b"the thief's TLS key")
 
 
 def over(sim: Simulator, name: str) -> Any:
     return next(key for key, each in sim.state.identities.items() if each.spiffe_id == participant_id(name))
+
+
+def recorded(sim: Simulator, name: str) -> IdentityIssued:
+    """The body of the identity that the log has of a participant."""
+    for index in range(len(sim.log.raw)):
+        content = parse_content(sim.log.envelope_at(index))
+        body = content.body if isinstance(content, Statement) else None
+        if isinstance(body, IdentityIssued) and body.spiffe_id == participant_id(name):
+            return body
+    raise AssertionError("the simulator issues to everybody")
 
 
 WRITTEN: dict[str, tuple[str, str, Callable[[Simulator], IdentityIssued]]] = {
@@ -457,6 +469,21 @@ WRITTEN: dict[str, tuple[str, str, Callable[[Simulator], IdentityIssued]]] = {
     "a-request-of-another-federation": (
         "wrong_federation", "request", lambda sim: sim.identity("rover-1", spki=FRESH, signed=sim.identity_request(
             participant_id("rover-1"), FRESH, federation_id=OTHER_FEDERATION)),
+    ),
+    "a-request-that-the-log-shows": (
+        "request_used", "request_used", lambda sim: replace(recorded(sim, "rover-1"), serial=666),
+    ),
+    "a-request-older-than-the-one-that-the-log-shows": (
+        "request_used", "request_used", lambda sim: sim.identity(
+            "rover-1", spki=over(sim, "rover-1"), serial=666, signed=sim.identity_request(
+                participant_id("rover-1"), over(sim, "rover-1"),
+                created_us=recorded(sim, "rover-1").request.created_us - 1)),
+    ),
+    "zeros-for-a-tls-key": (
+        "not_renewed", "renews", lambda sim: sim.identity("rover-1", spki=ZERO_DIGEST, renews=None),
+    ),
+    "over-zeros": (
+        "not_renewed", "renews", lambda sim: sim.identity("rover-1", spki=FRESH, renews=ZERO_DIGEST),
     ),
     "with-a-stolen-signing-key-and-no-connection": (
         "not_renewed", "renews", lambda sim: sim.identity("rover-1", spki=FRESH, renews=None),
@@ -492,6 +519,61 @@ def test_an_identity_that_nobody_asked_for_has_no_effect_and_is_found_in_a_log_t
     body = make(arena.sim)
     arena.denied(reason, code, arena.sim.sign(arena.sim.statement(G1, "identity", body)))
     assert arena.sim.view().lookup(FRESH) is None
+
+
+def test_a_stolen_gatekeeper_locks_nobody_out_with_the_request_that_he_signed(tmp_path: Path) -> None:
+    """A newer entry of another serial would close the door to the certificate that its holder has."""
+    with Arena(tmp_path) as arena:
+        sim = arena.sim
+        for who in (participant_id("rover-1"), operator_id("ann"), service_id("aggregator", "a1")):
+            spki = sha256(who.encode())
+            body = sim.log.statement_at(sim.issue(who, spki=spki, serial=5)).body
+            stolen = replace(body, serial=666)
+            arena.denied("request_used", "request_used", sim.sign(sim.statement(G2, "identity", stolen)))
+            assert sim.state.identities[spki].serial == 5
+
+
+def test_zeros_for_a_tls_key_are_one_key_of_many(tmp_path: Path) -> None:
+    """A stolen gatekeeper and a stolen signing key: after any history a first identity has been."""
+    with Arena(tmp_path) as arena:
+        sim = arena.sim
+        sim.issue("rover-1", spki=sha256(b"renewed"))
+        for spki in (ZERO_DIGEST, FRESH):
+            for renews in (None, ZERO_DIGEST):
+                body = sim.identity("rover-1", spki=spki, renews=renews)
+                arena.denied("not_renewed", "renews", sim.sign(sim.statement(G1, "identity", body)))
+
+
+def test_a_member_that_renews_without_end_comes_to_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfrl_secure.rounds.identities.RATE_MAX", 20)
+    monkeypatch.setattr("sfrl_secure.replay.enrolment.IDENTITIES_A_DAY_MAX", 20)
+    with Arena(tmp_path) as arena:
+        sim, first = arena.sim, sha256(b"rover-1")
+        for number in range(19):
+            sim.issue("rover-1", spki=sha256(b"%d" % (number % 7)), renews=first)
+        body = sim.identity("rover-1", spki=FRESH, renews=first)
+        arena.denied("identity_rate", "identity_rate", sim.sign(sim.statement(G1, "identity", body)))
+        again = sim.identity("rover-1", spki=first, renews=first)
+        arena.denied("identity_rate", "identity_rate", sim.sign(sim.statement(G1, "identity", again)))
+        sim.issue("rover-2", spki=sha256(b"another"))
+
+
+def test_one_operator_closes_the_door_to_no_operator_and_no_service(tmp_path: Path) -> None:
+    """The threshold `revocation` is one; it is for members. Nor does another name in the document help."""
+    with Arena(tmp_path) as arena:
+        sim, kind = arena.sim, KeyRevocation.payload_type
+        for who in (operator_id("ann"), operator_id("bob"), G1, service_id("aggregator", "a1"), L1):
+            spki = sha256(who.encode())
+            sim.issue(who, spki=spki)
+            own = sim.key_revocation_raw(spki, who)
+            arena.denied("threshold", "threshold", sim.sign_document(kind, own, ["eve"]))
+            for other in (participant_id("rover-1"), auditor_id("iris")):
+                raw = sim.key_revocation_raw(spki, other)
+                arena.denied("wrong_name", "wrong_name", sim.sign_document(kind, raw, ["eve"]))
+            assert spki in sim.state.identities
+        sim.publish(kind, sim.key_revocation_raw(sha256(b"rover-1"), participant_id("rover-1")), ["eve"])
+        arena.verify()
+
 
 
 @pytest.mark.parametrize("role", ["aggregator", "audit_log", "verifier"])

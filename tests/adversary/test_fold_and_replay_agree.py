@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ..unit.replay.builder import SECOND, SEGMENT
-from .two_folds import NAMES, Pair, of
+from .two_folds import NAMES, Pair, few_identities, of
 from .two_folds_interventions import (
     complain,
     decide,
@@ -26,6 +26,7 @@ from .two_folds_interventions import (
     order,
     publish_again,
     record_by,
+    renew,
     revoke_key,
     rotate_root,
     withdraw,
@@ -79,7 +80,7 @@ def go_on(pair: Pair, n: int) -> None:
 ACTIONS: tuple[Act, ...] = (
     let_time_pass, open_round, admit, refuse, close, publish_model, publish_terms, publish_rules,
     publish_services, record,
-    issue, say_again, say_nonsense, drop_too_many, say_little, anchor, be_stale,
+    issue, renew, say_again, say_nonsense, drop_too_many, say_little, anchor, be_stale,
     rotate_root, invite, record_by, revoke_key, order, publish_again, withdraw, complain, decide,
 )  # fmt: skip
 OFTEN = (go_on,) * 24
@@ -95,8 +96,42 @@ ORDERED_STEPS = st.lists(
 @settings(deadline=None, max_examples=200)
 @given(steps=STEPS)
 def test_random_histories_mean_the_same_to_both(steps: list[tuple[Act, int]]) -> None:
+    with few_identities():
+        pair = Pair()
+        for act, n in steps:
+            act(pair, n)
+            pair.catch_up()
+
+
+ENROLLED: tuple[Act, ...] = (
+    *(renew,) * 12, issue, issue, revoke_key, invite, record_by, record, rotate_root, publish_services, let_time_pass,
+)  # fmt: skip
+ENROLLED_STEPS = st.lists(st.tuples(st.sampled_from(ENROLLED), st.integers(0, 2**16)), min_size=1, max_size=40)
+
+
+@settings(deadline=None, max_examples=100)
+@given(steps=ENROLLED_STEPS)
+def test_histories_full_of_identities_mean_the_same_to_both(steps: list[tuple[Act, int]]) -> None:
+    """Requests again, keys of zeros, more identities than a day has room for, keys revoked by whoever may not."""
+    with few_identities():
+        pair = Pair()
+        for act, n in steps:
+            act(pair, n)
+            pair.catch_up()
+
+
+REFUSED_STEPS = st.lists(
+    st.tuples(st.sampled_from((refuse,) * 6 + (go_on, admit, publish_rules)), st.integers(0, 2**16)),
+    min_size=1, max_size=40,
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=100)
+@given(steps=REFUSED_STEPS)
+def test_histories_full_of_refusals_mean_the_same_to_both(steps: list[tuple[Act, int]]) -> None:
+    """In an open round: every reason with every evidence."""
     pair = Pair()
-    for act, n in steps:
+    for act, n in [(go_on, 0), *steps]:
         act(pair, n)
         pair.catch_up()
 

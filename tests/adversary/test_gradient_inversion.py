@@ -3,7 +3,8 @@ not.
 
 The attack needs no search. The first layer of a perceptron has, for each hidden unit, a gradient of its weights that is
 the input times the gradient of its bias: one divided by the other is the input. The bias of the last layer rises at the
-label and falls everywhere else (Zhao et al. 2020, "iDLG"). A step of descent is a gradient times a number, so a model
+label and falls everywhere else (Zhao et al. 2020, "iDLG"); where inputs are negative, or weights decay, it is the one
+that moves against all others, or by far the most. A step of descent is a gradient times a number, so a model
 update says the same. The rock is a reference material of the USGS, BHVO-2, a basalt from Kilauea.
 """
 
@@ -156,7 +157,7 @@ def terms_of(manifest: ModelManifest, tensors: list[str], **leakage: Any) -> dic
 
 
 PERMIT = '@id("permit") permit (principal, action, resource);'
-GUARDED = {"labels": (LeakageBound("layer2.bias", 0, 3),)}
+GUARDED = {"labels": (LeakageBound("layer2.bias", 0, 2),)}
 GUARDED_UNITS = {"rows": (LeakageBound("layer1.weight", 0, 12),)}
 
 
@@ -259,8 +260,95 @@ def test_many_rocks_of_many_kinds_are_admitted_and_give_none_away(federation: Ca
     update = encoded(learnt_from(rocks))
     send(federation(**GUARDED), update)
     inverted = invert(update.payload, update.update.nonzeros)
-    assert len(inverted.labels) >= 3
+    assert 2 <= len(inverted.labels) <= LABELS - 2
     assert error_to(rocks, inverted.guesses) > 0.1
+
+
+# A last layer whose inputs have both signs, and one whose weights decay
+
+
+KINDS_OF_ROCK, UNITS = 10, 64
+HEAD = ModelManifest((TensorSpec("head.weight", (KINDS_OF_ROCK, UNITS), "int32"),))
+GUARDED_HEAD = {"labels": (LeakageBound("head.weight", 0, 2),)}
+BIAS = ModelManifest((TensorSpec("head.bias", (KINDS_OF_ROCK,), "int32"),))
+GUARDED_BIAS = {"labels": (LeakageBound("head.bias", 0, 2),)}
+
+
+def errors_of(scores: Floats, kinds: Floats) -> Floats:
+    """What cross-entropy says each score should have been less, a row for each example."""
+    likely = np.exp(scores - scores.max(axis=1, keepdims=True))
+    likely /= likely.sum(axis=1, keepdims=True)
+    return likely - (np.arange(KINDS_OF_ROCK) == kinds[:, None])
+
+
+def head_learnt(seed: int, count: int) -> tuple[Floats, int]:
+    """A step of a last layer behind tanh, and the label of the first example."""
+    rng = np.random.default_rng(seed)
+    units, weight = np.tanh(rng.normal(size=(count, UNITS))), rng.normal(size=(KINDS_OF_ROCK, UNITS)) * 0.1
+    kinds = rng.integers(0, KINDS_OF_ROCK, count)
+    return -0.1 * (errors_of(units @ weight.T, kinds).T @ units).reshape(-1) / count, int(kinds[0])
+
+
+def bias_learnt(seed: int, count: int) -> tuple[Floats, int]:
+    """A step with weight decay of the bias of a model that is sure of itself, and the label of the first example.
+
+    The first example moves its label more than nine times as far as any decays: the model had not learnt it yet. Of
+    one that it had, the step is mostly decay, and the gate makes no difference.
+    """
+    rng = np.random.default_rng(seed)
+    decay = 5e-4 * rng.normal(size=KINDS_OF_ROCK)
+    while True:
+        kinds = rng.integers(0, KINDS_OF_ROCK, count)
+        errors = errors_of(rng.normal(size=(count, KINDS_OF_ROCK)) * 12, kinds)
+        if -errors[0, kinds[0]] > 9 * np.abs(decay).max():
+            return -0.1 * (errors.mean(axis=0) + decay), int(kinds[0])
+
+
+def odd_one_out(delta: Floats) -> int:
+    """The row whose sum has another sign than all others."""
+    raised = delta.reshape(KINDS_OF_ROCK, -1).sum(axis=1) > 0
+    return int(np.flatnonzero(raised != (raised.sum() > KINDS_OF_ROCK // 2))[0])
+
+
+STEPS = [
+    pytest.param(HEAD, GUARDED_HEAD, head_learnt, odd_one_out, id="inputs of both signs"),
+    pytest.param(BIAS, GUARDED_BIAS, bias_learnt, lambda delta: int(np.argmax(delta)), id="weight decay"),
+]
+
+
+@pytest.mark.parametrize(("manifest", "guard", "learnt", "read"), STEPS)
+def test_no_sign_of_the_inputs_and_no_decay_gets_one_label_past_the_gate(
+    federation: Callable[..., Simulator], manifest: ModelManifest, guard: dict[str, Any],
+    learnt: Callable[[int, int], tuple[Floats, int]], read: Callable[[Floats], int],
+) -> None:  # fmt: skip
+    sim = federation(manifest, **guard)
+    rising = 0
+    for seed in range(200):
+        delta, label = learnt(seed, 1)
+        assert read(delta) == label
+        rising += np.count_nonzero(delta.reshape(KINDS_OF_ROCK, -1).sum(axis=1) > 0) >= 2
+        with pytest.raises(DeniedError) as denied:
+            check_leakage(sim.segment.terms, encoded(delta).update, 0)
+        assert denied.value.reason == "leak_labels"
+    # To count what rises would not do.
+    assert rising > 50
+    refused(sim, encoded(learnt(0, 1)[0]), "leak_labels")
+
+
+@pytest.mark.parametrize(("manifest", "guard", "learnt", "read"), STEPS)
+def test_batches_of_many_labels_pass_it_nearly_all(
+    federation: Callable[..., Simulator], manifest: ModelManifest, guard: dict[str, Any],
+    learnt: Callable[[int, int], tuple[Floats, int]], read: object,
+) -> None:  # fmt: skip
+    sim = federation(manifest, **guard)
+    held_up = 0
+    for seed in range(200):
+        try:
+            check_leakage(sim.segment.terms, encoded(learnt(seed, 64)[0]).update, 0)
+        except DeniedError:
+            held_up += 1
+    assert held_up <= 6
+    send(sim, encoded(learnt(0, 64)[0]))
 
 
 # Noise

@@ -34,7 +34,7 @@ STREAM = f"segment/{SEGMENT}"
 VALUES = {0: 5, 3: -7, 17: 100}
 RULES = """
 @id("all") permit (principal, action, resource);
-@id("sparse") forbid (principal, action == Action::"submit", resource) when { context.density_ppm > 130000 };
+@id("sparse") forbid (principal, action == Action::"submit", resource) when { context.density_ppm > 170000 };
 @id("quiet") forbid (principal, action == Action::"submit", resource) when { context.noise_std > 0 &&
   context.weight > 50 };
 @id("frozen") forbid (principal, action == Action::"admit", resource) when { context.tensors.contains("a.bias") &&
@@ -49,8 +49,8 @@ GATE = LeakageTerms(
 )
 GUARDED = {"terms": {"leakage": GATE}}
 WITH_RULES = {"rules": RULES}
-# What passes the gate: two rows of the weights, two raised labels.
-SOUND = {0: 5, 7: -7, 16: 3, 18: 4}
+# What passes the gate: two rows of the weights, two labels raised and two lowered.
+SOUND = {0: 5, 7: -7, 16: 3, 17: -3, 18: 4, 19: -4}
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ LIES: list[tuple[str, str, Evidence, dict[str, Any], Callable[[Simulator], Signe
     ("a norm over the terms", "norm_limit", OBJECT, {}, own(values=dict.fromkeys(range(5), 2**20))),
     ("one value over the terms", "magnitude_limit", OBJECT, {}, own(values={0: 2**21})),
     ("a tensor that is frozen", "tensor_not_allowed", OBJECT, {}, own(values={0: 1, 23: 1})),
-    ("more than the rules' density", "policy_denied", LOG, WITH_RULES, own(values=dict.fromkeys(range(4), 1))),
+    ("more than the rules' density", "policy_denied", LOG, WITH_RULES, own(values=dict.fromkeys(range(5), 1))),
     ("noise and a weight that the rules forbid", "policy_denied", LOG, WITH_RULES, own(noise_std=1, weight=51)),
     ("a tensor that the rules forbid", "policy_denied", OBJECT, WITH_RULES, own(weight=91)),
     # The leakage gate.
@@ -121,9 +121,12 @@ LIES: list[tuple[str, str, Evidence, dict[str, Any], Callable[[Simulator], Signe
      {"terms": {"leakage": replace(GATE, noise_std_min=8)}}, own(values=SOUND, noise_std=7)),
     ("noise that the values do not show", "leak_noise", OBJECT, {}, own(values={0: 1, 1: 1}, noise_std=3)),
     ("noise of 2**40 that nothing shows", "leak_noise", OBJECT, {}, own(noise_std=2**40)),
-    ("one row of the input layer", "leak_rows", OBJECT, GUARDED, own(values={0: 5, 3: -7, 16: 3, 18: 4})),
-    ("one label raised", "leak_labels", OBJECT, GUARDED, own(values={0: 5, 7: -7, 16: 3, 18: -4})),
-    ("no label raised", "leak_labels", OBJECT, GUARDED, own(values={0: 5, 7: -7, 17: -1})),
+    ("one row of the input layer", "leak_rows", OBJECT, GUARDED,
+     own(values={0: 5, 3: -7, 16: 3, 17: -3, 18: 4, 19: -4})),
+    ("one label raised", "leak_labels", OBJECT, GUARDED, own(values={0: 5, 7: -7, 16: 3, 17: -3, 18: -4})),
+    ("one label lowered", "leak_labels", OBJECT, GUARDED, own(values={0: 5, 7: -7, 16: 3, 17: 3, 18: -4})),
+    ("a second label raised by an eighth of the largest", "leak_labels", OBJECT, GUARDED,
+     own(values={0: 5, 7: -7, 16: 8, 17: -3, 18: 1, 19: -4})),
 ]  # fmt: skip
 
 
@@ -147,7 +150,7 @@ def test_what_the_gate_and_the_rules_allow_is_admitted(tmp_path: Path) -> None:
     with Arena(tmp_path, rules=RULES, **GUARDED) as arena:
         arena.sim.open_round()
         arena.send("rover-1", arena.sim.update("rover-1", {0: 5, 7: -7}, weight=5))
-        arena.send("rover-2", arena.sim.update("rover-2", {16: 3, 18: 4}, weight=5))
+        arena.send("rover-2", arena.sim.update("rover-2", {16: 3, 17: -3, 18: 4, 19: -4}, weight=5))
         arena.verify()
         assert set(arena.sim.segment.rounds[1].admissions) == {"rover-1", "rover-2"}
 

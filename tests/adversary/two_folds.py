@@ -7,15 +7,19 @@ only one of them keeps is not: models' integers, findings.
 from __future__ import annotations
 
 import copy
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
+from unittest.mock import patch
 
 from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.errors import DeniedError, MalformedError
 from sfrl_secure.ids import Digest
+from sfrl_secure.replay import enrolment
 from sfrl_secure.replay.enrolment import signing_key_of
 from sfrl_secure.replay.fold import Replay
 from sfrl_secure.replay.segments import Round, Segment, Verdict
+from sfrl_secure.rounds import identities
 from sfrl_secure.rounds.fold import Content, FederationFold
 from sfrl_secure.rounds.payloads import check_admission
 from sfrl_secure.rounds.quota import used
@@ -36,6 +40,18 @@ KEYS = {
 }
 """Every key that a document may bring into force."""
 NAMES = ("r1", "r2", "r3", "r4", "r5", "r6")
+FEW_IDENTITIES = 4
+"""What stands for a thousand identities of a name in a day."""
+
+
+@contextmanager
+def few_identities() -> Iterator[None]:
+    """Let both readers stop at a few identities of a name in a day."""
+    with (
+        patch.object(enrolment, "IDENTITIES_A_DAY_MAX", FEW_IDENTITIES),
+        patch.object(identities, "RATE_MAX", FEW_IDENTITIES),
+    ):
+        yield
 
 
 class WatchedReplay(Replay):
@@ -95,6 +111,10 @@ class Pair:
         assert (fold.spent_joins, fold.revoked_keys) == (replay.spent_joins, replay.revoked_keys)
         assert fold.issued == {key: each.spiffe_id for key, each in replay.identities.items()}
         assert fold.recorded_peers == replay.issued.keys()
+        assert fold.last_requests == {key: each.requested_us for key, each in replay.identities.items()}
+        for name, issued in replay.issued.items():
+            since = self.log.now - DAY
+            assert sum(time > since for time in fold.issue_times[name]) == issued.since(since)
         self._compare_doors()
         admitted = {key: (each.update.segment, each.update.participant) for key, each in fold.admitted_updates.items()}
         assert admitted == replay.admitted
@@ -189,6 +209,8 @@ class Pair:
         ends += [each.not_after_us for each in state.identities.values()]
         ends += [r.deadline_us for s in state.segments.values() for r in s.rounds.values() if r.is_open]
         ends += [end + 120 * SECOND for end in ends]
+        # Where the rate binds, a place is free again a day later.
+        ends += [times[0] + DAY for times in state.issue_times.values() if len(times) >= FEW_IDENTITIES]
         return sorted(end for end in ends if end > self.log.now) or [self.log.now + 60 * SECOND]
 
 

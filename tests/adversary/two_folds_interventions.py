@@ -76,28 +76,48 @@ def record_by(pair: Pair, n: int) -> None:
 
 
 def revoke_key(pair: Pair, n: int) -> None:
-    """Mostly keys that open the door, sometimes one that nobody has yet."""
-    keys = [*sorted(pair.fold.state.identities), b"\7" * 32, b"\x08" * 32]
-    other: dict[str, Any] = of([{}, {}, {"version": 1, "previous": ZEROS.hex()}, {"signers": ("cyd",)}], n // 5)
-    pair.log.revoke_key("spiffe://rover.example/participant/r1", of(keys, n), void=True, **other)
+    """Mostly keys that open the door, under their own name or another; sometimes one that nobody has yet."""
+    issued = pair.fold.state.issued
+    key = of([*sorted(issued), b"\7" * 32, ZEROS], n)
+    anybody = f"spiffe://rover.example/{of(WHO, n // 17)}"
+    whose = of([str(issued.get(key, anybody)), str(issued.get(key, anybody)), anybody], n // 3)
+    signers = of([("ann", "bob"), ("ann", "bob"), ("bob",), ("cyd",), ("ann", "cyd"), ("dee",)], n // 7)
+    signers = tuple(name for name in signers if name in pair.log.operators) or ("ann",)
+    other: dict[str, Any] = of([{}, {}, {}, {"version": 1, "previous": ZEROS.hex()}], n // 5)
+    pair.log.revoke_key(whose, key, signers=signers, void=True, **other)
 
 
 def issue(pair: Pair, n: int) -> None:
     log, state = pair.log, pair.fold.state
     spiffe_id = f"spiffe://rover.example/{of(WHO, n)}"
-    spki = of([sha(spiffe_id.encode()), b"\7" * 32, sha(b"%d" % n)], n // 10)
+    spki = of([sha(spiffe_id.encode()), b"\7" * 32, sha(b"%d" % n), ZEROS], n // 10)
+    last_us = state.last_requests.get(spki, log.now)  # type: ignore[call-overload]
     own = sorted(key for key, each in state.identities.items() if each.spiffe_id == spiffe_id)
-    renews = of([b"", *own, *own, *own, b"\7" * 32], n // 30)
+    renews = of([b"", *own, *own, *own, b"\7" * 32, ZEROS], n // 40)
     end = of([None, None, None, log.now + SECOND, log.now + SECOND + 1, log.now + SECOND + 366 * DAY,
               log.now + SECOND + 366 * DAY + 1, log.now + 5 * SECOND], n // 7)  # fmt: skip
     request: dict[str, Any] = of(
         [{}, {}, {}, {}, {"created_us": log.now + SECOND - HOUR}, {"created_us": log.now + SECOND - HOUR - 1},
          {"created_us": log.now + SECOND + HOUR}, {"created_us": log.now + SECOND + HOUR + 1}, {"spki": b"\7" * 32},
+         {"created_us": last_us}, {"created_us": last_us + 1}, {"created_us": last_us - 1},
          {"key_id": ZEROS}, {"federation_id": ZEROS}, {"spiffe_id": "spiffe://rover.example/auditor/eve"}],
         n // 11,
     )  # fmt: skip
     keys = [SPARE_KEYS[1]] if n % 13 == 12 else None
     log.issue(spiffe_id, spki, not_after_us=end, request=request, renews=renews, keys=keys)
+
+
+def renew(pair: Pair, n: int) -> None:
+    """As a participant would that has an identity, for that key or a new one; or with a request made too early."""
+    log, state = pair.log, pair.fold.state
+    own = sorted(key for key, each in state.identities.items() if each.spiffe_id.role == "participant")
+    if not own:
+        return
+    renews = of(own, n)
+    spki = of([renews, renews, sha(b"%d" % (n % 7)), ZEROS], n // 5)
+    last_us = state.last_requests.get(spki, log.now)
+    created_us = of([log.now + SECOND, log.now + SECOND, last_us, last_us - 1, last_us + 1], n // 3)
+    log.issue(str(state.identities[renews].spiffe_id), spki, renews=renews, request={"created_us": created_us})
 
 
 def order(pair: Pair, n: int) -> None:

@@ -29,7 +29,8 @@ from .two_folds import BASE, NAMES, SPARE_KEYS, TOKENS, Pair, of
 REASONS = (
     "weight_limit", "duplicate", "round_full", "round_not_open", "wrong_peer", "replayed", "policy_denied",
     "participant_inactive", "unknown_segment", "not_canonical", "malformed", "deadline", "halted", "quota_updates",
-    "quota_bytes", "noise_too_small", "leak_noise", "not_received",
+    "quota_bytes", "noise_too_small", "leak_noise", "not_received", "bad_signature", "digest_mismatch",
+    "payload_length", "norm_limit", "leak_labels", "policy_error", "too_dense", "made_up",
 )  # fmt: skip
 UPDATES = ({1: 5}, {0: -3, 13: 9}, {i: i + 1 for i in range(10)}, {2: 127 * 64}, {})
 
@@ -80,7 +81,7 @@ def refuse(pair: Pair, n: int) -> None:
         ],
         n // 97,
     )  # fmt: skip
-    log.refuse(of(NAMES, n), of(REASONS, n // 5), **other)
+    log.refuse(of(NAMES, n), of(REASONS, n // 5), **{"evidence": of((1, 1, 2, 3), n // 3)} | other)
 
 
 def close(pair: Pair, n: int) -> None:

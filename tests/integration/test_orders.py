@@ -24,7 +24,7 @@ from sfrl_secure.audit.profile import read_operator_profile
 from sfrl_secure.audit.report import Report
 from sfrl_secure.cli.reading import LogReading
 from sfrl_secure.crypto.envelope import envelope_to_json, sign_envelope
-from sfrl_secure.errors import DeniedError, NotFoundError
+from sfrl_secure.errors import DeniedError, RoundStateError
 from sfrl_secure.governance.orders import NoTarget, OrderAction, OrderTarget, OverrideTarget, ReaggregateTarget
 from sfrl_secure.governance.statements import CloseCause, CloseOutcome
 from sfrl_secure.operating.acts import (
@@ -144,7 +144,7 @@ def told(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Told:
 def _halt_and_exclude(told: Told, rovers: dict[str, Participant]) -> None:
     opened = told.see(rovers[R1], 3)
     told.operators.order(OrderAction.HALT, signers=ONE)
-    with pytest.raises(NotFoundError):
+    with pytest.raises(RoundStateError, match="halted"):
         rovers[R1].open_round(SEGMENT, 2, wait_seconds=1.0)
     with pytest.raises(DeniedError) as denied:
         submit(rovers[R1], 3, opened=opened)

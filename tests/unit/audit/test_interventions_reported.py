@@ -125,3 +125,12 @@ def test_censorship_is_told_against_the_gatekeepers(writer: Writer, tmp_path: Pa
     assert report.results_sound
     accept(writer, at, "censorship")
     assert verify(writer, tmp_path / "after").verdict == "verified"
+
+
+def test_an_order_that_accepts_what_nobody_found_is_told(writer: Writer, tmp_path: Path) -> None:
+    writer.run_round(UPDATES)
+    order = accept(writer, 3, "overdue")
+    report = verify(writer, tmp_path)
+    assert (report.verdict, report.accepted) == ("verified", ())
+    assert f"the order at entry {order} accepts overdue at entry 3: no such finding" in report.to_text()
+    assert report.to_json()["unmatched"] == [{"code": "overdue", "index": 3, "order_index": order}]

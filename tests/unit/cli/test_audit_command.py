@@ -140,7 +140,7 @@ def test_a_log_without_its_entries_is_missing_evidence(run, published) -> None:
 def test_a_folder_that_is_no_log_says_so(run, tmp_path: Path) -> None:
     ended = run("audit", "show", "--log", tmp_path)
     assert ended.code == 2
-    assert "no `checkpoint`" in ended.err
+    assert f"{tmp_path} holds neither `checkpoint` nor `tile`" in ended.err
 
 
 def test_a_bundle_that_cannot_be_cut_is_named(run, published) -> None:

@@ -10,7 +10,10 @@ from typer.testing import CliRunner
 
 from sfrl_secure.cli.main import app
 from sfrl_secure.clock import SystemClock
+from sfrl_secure.crypto.envelope import envelope_to_json, sign_envelope
+from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError, SfrlError
+from sfrl_secure.governance.documents import ParticipantRecord
 from sfrl_secure.participant import enrol as joining
 from sfrl_secure.participant import first_identity
 from sfrl_secure.participant.join_file import JoinFile, generate_token, write_join_file
@@ -178,6 +181,37 @@ def test_what_whom_governance_names_is_told(
     run(*named, "--enrol-address", "elsewhere.example:1", "--trust-policy", alice, "--service-ca", key)
     assert [each.enrol_address for each in asked[1:]] == [federation.addresses.enrol, "elsewhere.example:1"]
     assert (asked[2].like.trust_policy, asked[2].like.service_ca) == (alice, key)
+
+
+def test_who_is_enrolled_with_this_join_file_has_nothing_to_do(
+    federation: Federation, join: JoinFile, tmp_path: Path
+) -> None:
+    path, mine = tmp_path / "mine.join", tmp_path / "mine"
+    write_join_file(path, join)
+    theirs = federation.folder.participant("rover-1") / "profile.toml"
+    mine.mkdir()
+    profile = theirs.read_text(encoding="ascii").replace('"rover-1"', f'"{join.name}"')
+    (mine / "profile.toml").write_text(profile, encoding="ascii")
+    for key, is_this in ((join.join_key, True), (SigningKey.generate("ed25519"), False)):
+        record = sign_envelope(ParticipantRecord.payload_type, b"{}", [key])
+        (mine / "record.json").write_bytes(envelope_to_json(record))
+        if is_this:
+            assert "enrolled already" in run("enrol", path, "--dir", mine)
+            assert json.loads(run("enrol", path, "--dir", mine, "--json"))["profile"] == str(mine / "profile.toml")
+        else:
+            with pytest.raises(MalformedError, match="choose a new folder"):
+                run("enrol", path, "--dir", mine)
+    assert not (mine / "signing.key").exists()
+
+
+def test_what_is_no_join_file_or_suite_is_said(federation: Federation, tmp_path: Path) -> None:
+    path = tmp_path / "no.join"
+    path.write_bytes(b"\xff")
+    path.chmod(0o600)
+    with pytest.raises(MalformedError, match=rf"^{path}: the document is not UTF-8"):
+        run("enrol", path, "--dir", tmp_path / "new")
+    with pytest.raises(MalformedError, match=r"ed25519, ed25519\+ml-dsa-44"):
+        run("enrol", path, "--dir", tmp_path / "new", "--suite", "rsa")
 
 
 def test_renewing_wants_a_profile_of_somebody(federation: Federation, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_init_refuses_a_folder_that_holds_something_and_a_file(run, tmp_path: Pa
     for place in (tmp_path, tmp_path / "file"):
         ended = run("init", place)
         assert ended.code == 2
-        assert ended.err.startswith("error: the folder is not empty")
+        assert ended.err.startswith(f"error: the folder {place} is not empty")
 
 
 def test_init_says_what_comes_next(run, tmp_path: Path) -> None:

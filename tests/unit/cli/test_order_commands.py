@@ -26,6 +26,8 @@ def test_a_halt_takes_one_key_and_a_resume_two(run, governed: Governed) -> None:
     said = json.loads(alone.out)
     assert said["needs"] == ["2 of the operators of root v1: signed by eve; 1 more of ann, bob"]
     assert "SIGNATURE..." in said["next"][1]
+    assert "NOT published: too few have signed; it takes 2 of the operators" in alone.err
+    assert "would sign   eve, with ed25519 key " in alone.err
     assert sim.segment.is_halted
     assert run("order", "resume", SEGMENT, *at, *governed.keys("ann", "bob"), "--out", "other.json").code == 0
     assert not sim.segment.is_halted
@@ -69,15 +71,19 @@ def test_an_update_is_excluded_by_round_and_participant_or_by_digest(run, govern
     ("command", "reason"),
     [
         (("exclude", SEGMENT), "--round N --participant NAME, or --update DIGEST"),
-        (("exclude", SEGMENT, "--round", "1"), "--round N --participant NAME, or --update DIGEST"),
+        (("exclude", SEGMENT, "--round", "1"), "one round and one participant: --round N --participant NAME"),
         (("exclude", SEGMENT, "--update", "ABC"), "64 lower-case"),
         (("rollback", SEGMENT), "--round N or --model DIGEST"),
-        (("rollback", SEGMENT, "--round", "1", "--model", "0" * 64), "--round N or --model DIGEST"),
+        (("rollback", SEGMENT, "--round", "1", "--model", "0" * 64), "two ways: give only one of --round N or"),
         (("override", SEGMENT, "--class", "1"), "--index N or --decision DIGEST"),
         (("halt", "sand"), "it has: rocks"),
         (("halt", SEGMENT, "--hours", "100"), "at most 72 hours"),
+        (("halt", SEGMENT, "--hours", "0"), "more than 0"),
+        (("halt", SEGMENT, "--hours", "-1"), "more than 0"),
         (("halt", SEGMENT, "--reason", "caf\u00e9"), "printable ASCII"),
-        (("accept", SEGMENT, "--index", "1", "--code", "NO"), "a-z and '_'"),
+        (("accept", SEGMENT, "--index", "1", "--code", "foo"), "no such code: the codes are: anchor,"),
+        (("accept", SEGMENT, "--index", "1", "--code", "defectiv"), "did you mean defective?"),
+        (("accept", SEGMENT, "--index", "1", "--code", "model"), "nobody can accept"),
     ],
 )
 def test_a_command_that_names_no_target_says_what_to_name(run, governed: Governed, command, reason: str) -> None:
@@ -102,12 +108,25 @@ def test_a_finding_is_accepted_and_a_decision_overridden(run, governed: Governed
     sim.publish_terms(operations=["fetch", "record", "submit"])
     first, second = sim.decide("rover-1"), sim.decide("rover-2")
     at = ("--profile", governed.profile, "--yes", *governed.keys("ann", "bob"))
-    assert run("order", "accept", SEGMENT, "--index", 3, "--code", "void", *at).code == 0
-    assert sim.state.accepted == [(3, "void")]
+    assert run("order", "accept", SEGMENT, "--index", 3, "--code", "role", *at).code == 0
+    assert sim.state.accepted == [(3, "role")]
     index = sim.state.decisions[first].index
     assert run("order", "override", SEGMENT, "--index", index, "--class", 7, *at).code == 0
     assert run("order", "override", SEGMENT, "--decision", second.hex(), "--class", 0, *at).code == 0
     assert [sim.state.decisions[each].overridden for each in (first, second)] == [7, 0]
+
+
+def test_who_signs_an_order_is_told_whose_update_it_is_about(run, governed: Governed) -> None:
+    governed.sim.play_round("rover-1", "rover-2", "rover-3")
+    command = ("order", "exclude", SEGMENT, "--round", 1, "--participant", "rover-2")
+    ended = run(*command, "--profile", governed.profile)
+    assert "this is      the update of rover-2 in round 1, admitted by entry " in ended.err
+
+
+def test_the_codes_that_can_be_accepted_are_in_the_help(run) -> None:
+    said = " ".join(run("order", "accept", "--help").out.split())
+    assert "censorship" in said
+    assert "wrong_prefix" in said
 
 
 # Deriving again
@@ -181,7 +200,7 @@ def test_nothing_to_leave_out_and_no_such_round_are_said(run, governed: Governed
     assert nothing.code == 3
     assert "no update is newly excluded and nobody newly revoked" in nothing.err
     missing = run("round", "reaggregate", SEGMENT, "--from", 2, *at)
-    assert missing.code == 3
+    assert missing.code == 2
     assert "those did: 1" in missing.err
 
 

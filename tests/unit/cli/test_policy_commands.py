@@ -69,10 +69,11 @@ def test_check_names_file_line_and_reason_of_each_bad_thing(run, governed: Gover
     assert ended.code == 2
     lines = ended.out.splitlines()
     assert lines[0].startswith("a.toml:2: `expires`: a duration is")
-    assert lines[1].startswith("b.cedar:1: ")
+    assert lines[1].startswith("b.cedar:3: rule a: attribute `wait`")
+    assert "policy0" not in lines[1]
     assert lines[2] == "c.cedar: ok: rules"
     listed = json.loads(run("policy", "check", "a.toml", "b.cedar", "c.cedar", "--json").out)
-    assert [each["line"] for each in listed["problems"]] == [2, 1]
+    assert [each["line"] for each in listed["problems"]] == [2, 3]
     assert not listed["ok"]
 
 
@@ -270,6 +271,53 @@ def test_an_auditors_profile_publishes_nothing(run, governed: Governed) -> None:
     assert "an operator's is needed" in ended.err
 
 
+def test_publishing_again_names_who_signed_the_entry_and_not_who_signed_now(run, governed: Governed) -> None:
+    path = request(run, governed)
+    given = signatures(run, governed, path, "ann", "bob", "eve")
+    first = run("policy", "publish", path, *given[:2], "--profile", governed.profile, "--json")
+    assert json.loads(first.out)["signed_by"] == ["ann", "bob"]
+    for places in ((), ("--log", governed.log)):
+        again = run("policy", "publish", path, *given, "--profile", governed.profile, "--json", *places)
+        said = json.loads(again.out)
+        assert "published" not in said
+        assert said["already_published"].startswith("terms of segment rocks")
+        assert (said["index"], said["signed_by"]) == (json.loads(first.out)["index"], ["ann", "bob"])
+
+
+def test_a_strangers_signature_or_key_is_named_by_its_file(run, governed: Governed) -> None:
+    path = request(run, governed)
+    run("policy", "key", "dora.key", "--new")
+    assert run("policy", "sign", path, "--key", "dora.key", "--yes", "--out", "dora.json").code == 0
+    ended = run("policy", "publish", path, "dora.json", "--profile", governed.profile)
+    assert (ended.code, "dora.json is of nobody who may sign" in ended.err) == (3, True)
+    at_once = run("order", "halt", "rocks", "--profile", governed.profile, "--key", "dora.key", "--yes")
+    assert (at_once.code, "key file dora.key is of nobody who may sign" in at_once.err) == (3, True)
+    assert "would sign" not in at_once.err
+
+
+def test_a_file_that_cannot_be_made_has_one_reason_and_its_own_option(run, governed: Governed) -> None:
+    path = request(run, governed)
+    sign = ("policy", "sign", path, "--key", governed.key("ann"), "--yes", "--out")
+    there, nowhere = run(*sign, path), run(*sign, "nowhere/x.json")
+    assert there.err.endswith("terms.json is there already: name another with --out\n")
+    assert nowhere.err.endswith("x.json has no folder to lie in: make nowhere, or name another with --out\n")
+    key = run("policy", "key", governed.key("ann"), "--new")
+    assert key.err.endswith("ann.key is there already: name another\n")
+
+
+def test_a_group_that_nobody_has_is_a_warning_of_check_and_build(run, governed: Governed) -> None:
+    path = draft(run, governed, ('groups = ["rovers"]', 'groups = ["rvers"]'))
+    checked = run("policy", "check", path, "--log", governed.log)
+    assert checked.code == 0
+    assert "warning: no participant has the group rvers: did you mean rovers?" in checked.out
+    assert "rvers" in run("policy", "build", path, "--log", governed.log).err
+
+
+def test_whoever_signs_is_told_where_to_see_what_changes(run, governed: Governed) -> None:
+    ended = run("policy", "sign", request(run, governed), "--key", governed.key("ann"), "--yes")
+    assert "sfrl policy diff terms.json --log DIR" in ended.err
+
+
 # Comparing
 
 
@@ -343,12 +391,14 @@ def test_root_is_rotated_by_the_operators_before_and_after(run, governed: Govern
         (("--add", "dora=draft.toml"), "draft.toml"),
         (("--threshold", "root"), "ROLE=N"),
         (("--threshold", "laws=2"), "ROLE=N"),
-        (("--threshold", "root=9"), "from 1 to 3"),
+        (("--threshold", "root=9"), "3 operators would be left and root takes 9"),
+        (("--add", "erin=ann.pub"), "erin's key is ann's"),
         (("--remove", "dora"), "ann, bob, eve"),
     ],
 )
 def test_a_root_that_cannot_be_is_refused_with_what_can(run, governed: Governed, options, reason: str) -> None:
     Path("draft.toml").write_text("kind = 1\n")
+    Path("ann.pub").write_text(run("policy", "key", governed.key("ann")).out)
     ended = run("policy", "root", *options, "--log", governed.log)
     assert ended.code == 2
     assert reason in ended.err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from sfrl_secure.errors import MalformedError
@@ -51,13 +53,26 @@ def test_a_plan_is_read_with_defaults_where_it_says_nothing() -> None:
 )
 def test_what_does_not_fit_is_refused_and_its_key_named(before: str, after: str, named: str) -> None:
     assert PLAN.count(before) >= 1
-    with pytest.raises(MalformedError, match=rf"the plan's {named}: "):
+    with pytest.raises(MalformedError, match=rf"the plan, line [0-9]+: .*`{re.escape(named)}`"):
         parse_plan(PLAN.replace(before, after, 1).encode())
+
+
+def test_all_that_does_not_fit_is_named_at_once_by_line_and_in_our_words() -> None:
+    text = PLAN.replace("weight_max = 1000", "weight_max = 1.5").replace('"alice"', '"Alice"')
+    text = text.replace("threshold = 2", "threshold = 0")
+    with pytest.raises(MalformedError) as refused:
+        parse_plan(text.encode())
+    said = str(refused.value)
+    assert said.startswith("the plan, line 2: `operators.0`: a name is 1 to 64 lower-case letters")
+    assert "; line 3: `threshold` is greater than or equal to 1;" in said
+    assert said.endswith("; line 16: `segments.0.weight_max` is a whole number")
+    with pytest.raises(MalformedError, match="not TOML: line 2, column 5"):
+        parse_plan(b"a = 1\nb = = 2\n")
 
 
 @pytest.mark.parametrize("raw", [b"\xff", b"= 1", b"[[participants]", b"a = 1\na = 2"])
 def test_what_is_not_toml_is_refused(raw: bytes) -> None:
-    with pytest.raises(MalformedError, match="not TOML"):
+    with pytest.raises(MalformedError, match=r"not TOML|not UTF-8"):
         parse_plan(raw)
 
 

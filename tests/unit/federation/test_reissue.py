@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from sfrl_secure.audit.verify import verify_log
 from sfrl_secure.clock import SystemClock
+from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.crypto.svid import open_svid
 from sfrl_secure.errors import MalformedError, NotFoundError
 from sfrl_secure.participant.profile import read_profile
@@ -45,14 +47,26 @@ def test_a_fresh_federation_needs_nothing(tmp_path: Path) -> None:
 
 def test_a_running_federation_is_left_alone(stale: Federation) -> None:
     supervisor = Supervisor(stale.folder)
-    with supervisor.running("verifier"), pytest.raises(MalformedError, match="running already"):
+    with supervisor.running("verifier"), pytest.raises(MalformedError, match="stop the services first"):
         reissue(stale.folder, SystemClock())
 
 
 def test_all_whose_keys_lie_here_get_a_new_identity_and_the_federation_runs_again(stale: Federation) -> None:
     before = {path: path.read_bytes() for path in stale.folder.root.rglob("tls.crt")}
     assert len(expired_services(stale.folder, SystemClock())) == 4
-    renewed = reissue(stale.folder, SystemClock())
+    # As after `sfrl enrol` in the operators' folder; and one whose key governance does not name any more.
+    shutil.move(stale.folder.participant("rover-3"), stale.folder.operator("rover-3"))
+    profile = stale.folder.participant("rover-2") / "profile.toml"
+    named = read_profile(profile)
+    key = named.signing_key.read_bytes()
+    named.signing_key.write_bytes(SigningKey.generate("ed25519").to_pem().expose())
+    left_out: list[tuple[str, str]] = []
+    renewed = reissue(stale.folder, SystemClock(), lambda who, why: left_out.append((who.name, why)))
+    assert left_out == [("rover-2", "its record in force names another signing key")]
+    assert len(renewed) == 10
+    named.signing_key.write_bytes(key)
+    shutil.move(stale.folder.operator("rover-3"), stale.folder.participant("rover-3"))
+    renewed += reissue(stale.folder, SystemClock())
     # Four services, three operators, an auditor, three participants.
     assert len(renewed) == len(before) == 11
     assert all(path.read_bytes() != old for path, old in before.items())

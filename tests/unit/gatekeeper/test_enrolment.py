@@ -64,6 +64,8 @@ class Newcomer:
     def asked(
         self, *, name: str = NAME, key: SigningKey | None = None, tls_key: SecretBytes | None = None
     ) -> AskedIdentity:
+        """A request, newer than the one before."""
+        self.sim.clock.advance(1_000_000)
         return ask_identity(
             participant_id(name), self.sim.federation_id, key or self.key, self.sim.clock.now_us(),
             tls_key=tls_key or self.tls_key,
@@ -284,6 +286,58 @@ def test_a_participant_who_lost_its_keys_joins_again_with_a_new_token(desk: Newc
     assert desk.sim.state.participant(NAME).key == key.public_key
 
 
+@pytest.mark.parametrize("older_us", [0, 1])
+def test_a_request_gives_one_identity_and_an_older_one_for_its_key_none(desk: Newcomer, older_us: int) -> None:
+    record, older = desk.sim.sign_join(NAME, desk.key), desk.asked()
+    first = desk.asked()
+    desk.enrol(record, first)
+    sent_again = older if older_us else first
+    assert desk.refused(lambda: desk.enrol(record, sent_again)) == "request_used"
+    who, over = participant_id(NAME), first.identity.spki_sha256
+    assert desk.refused(lambda: desk.renew(who, over, sent_again)) == "request_used"
+    # Its holder signs another, and the certificate that was given is still the newest one.
+    serial = desk.sim.state.identities[over].serial
+    assert desk.renew(who, over, desk.asked()).certificate
+    assert desk.sim.state.identities[over].serial != serial
+
+
+def test_of_two_calls_for_one_key_the_newer_request_counts_and_the_older_one_gives_nothing(desk: Newcomer) -> None:
+    """The newer one is served by another gatekeeper, after the older one was looked at and before its entry."""
+    desk.key, over = desk.sim.rovers["rover-1"], sha256(b"rover-1")
+    older, newer = desk.asked(name="rover-1"), desk.asked(name="rover-1")
+    other, given = Newcomer(open_desk(desk.sim)), []
+
+    def meanwhile(envelope: Envelope) -> None:
+        if not given:
+            given.append(b"")
+            given[0] = other.renew(participant_id("rover-1"), over, newer).certificate
+
+    desk.sim.log.before_append = meanwhile
+    assert _denial(lambda: desk.renew(participant_id("rover-1"), over, older)) == "request_used"
+    said = open_svid(given[0], DOMAIN)
+    assert desk.sim.state.identities[said.spki_sha256].serial == said.serial
+
+
+def test_a_name_gets_so_many_identities_in_a_day_and_a_record_is_not_spent_on_the_next(
+    desk: Newcomer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfrl_secure.rounds.identities.RATE_MAX", 3)
+    who, over = participant_id("rover-1"), sha256(b"rover-1")
+    desk.key = desk.sim.rovers["rover-1"]
+    for number in range(2):
+        desk.renew(who, over, desk.asked(name="rover-1", tls_key=generate_tls_key()[0] if number else None))
+    assert desk.refused(lambda: desk.renew(who, over, desk.asked(name="rover-1"))) == "identity_rate"
+    desk.sim.invite("rover-1")
+    record = desk.sim.sign_join("rover-1", desk.key)
+    assert desk.refused(lambda: desk.enrol(record, desk.asked(name="rover-1"))) == "identity_rate"
+    join = desk.sim.state.join("rover-1")
+    assert join is not None
+    assert join.digest not in desk.sim.state.spent_joins
+    desk.sim.clock.advance(DAY_US)
+    desk.sim.invite("rover-1")
+    desk.enrol(desk.sim.sign_join("rover-1", desk.key), desk.asked(name="rover-1"))
+
+
 # What is asked for
 
 
@@ -438,3 +492,9 @@ def test_the_entry_quotes_the_request_and_what_it_renews(desk: Newcomer) -> None
     body = desk.sim.log.statement_at(answer.issued.index).body
     assert isinstance(body, IdentityIssued)
     assert (body.envelope, body.request, body.renews) == (asked.request, asked.identity, sha256(b"rover-1"))
+
+
+def _denial(call: Callable[[], object]) -> str:
+    with pytest.raises(DeniedError) as refused:
+        call()
+    return refused.value.reason

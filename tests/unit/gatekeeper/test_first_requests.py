@@ -47,6 +47,8 @@ class Named:
     def asked(
         self, who: SpiffeId = DORA, *, key: SigningKey | None = None, new_tls_key: bool = False, off_us: int = 0
     ) -> AskedIdentity:
+        """A request, newer than the one before."""
+        self.sim.clock.advance(1)
         return ask_identity(
             who, self.sim.federation_id, key or self.keys[who], self.sim.clock.now_us() + off_us,
             tls_key=generate_tls_key()[0] if new_tls_key else self.tls_key,
@@ -107,6 +109,14 @@ def test_the_same_tls_key_gets_its_identity_again_and_another_one_none(named: Na
     assert named.refused(other) == "already_issued"
     with pytest.raises(DeniedError, match="sfrl renew"):
         named.enrol(other)
+
+
+def test_a_request_of_somebody_named_gives_one_identity(named: Named) -> None:
+    """Whoever reads the log, or recorded the call, has the request and can prove possession of nothing; so has a
+    gatekeeper. It is of no use to them."""
+    asked = named.asked()
+    named.enrol(asked)
+    assert named.refused(asked) == "request_used"
 
 
 def test_of_two_calls_with_two_tls_keys_that_both_passed_the_first_look_one_gets_an_identity(named: Named) -> None:
@@ -212,9 +222,8 @@ def test_a_tls_key_that_is_revoked_or_another_s_gives_nothing(named: Named) -> N
 def test_a_document_that_has_expired_names_nobody_for_the_first_time(sim: Simulator, who: SpiffeId) -> None:
     named = Named(open_desk(sim))
     named.name(expires_in_us=HOUR_US)
-    sim.clock.advance(HOUR_US - 1)
+    sim.clock.advance(HOUR_US - 2)
     named.enrol(named.asked(who))
-    sim.clock.advance(1)
     assert named.refused(named.asked(who)) == "expired"
 
 

@@ -14,9 +14,11 @@ from sfrl_secure.errors import (
     ExhaustedError,
     MalformedError,
     NotFoundError,
+    RoundStateError,
     SfrlError,
     UnavailableError,
 )
+from sfrl_secure.governance.orders import OrderAction
 from sfrl_secure.ids import Digest
 from sfrl_secure.limits import PROVE_ENTRIES_MAX, ROOTS_MAX
 from sfrl_secure.services.gatekeeper import proofs as proofs_module
@@ -155,6 +157,18 @@ def test_a_round_is_shown_under_the_checkpoint_that_covers_it(sim: Simulator, bu
     answer = builder.open_round(SEGMENT, 0, 0)
     assert answer.checkpoint == sim.log.witnessed.note
     assert answer.genesis == sim.log.logged_entry(0, len(sim.log.raw) - 1)
+
+
+def test_a_halted_segment_is_said_to_be_so(sim: Simulator, builder: ProofBuilder) -> None:
+    sim.open_round()
+    sim.order(OrderAction.HALT)
+    with pytest.raises(RoundStateError) as halted:
+        builder.open_round(SEGMENT, 0, 0.0)
+    assert halted.value.reason == "halted"
+    sim.order(OrderAction.RESUME)
+    assert not builder.open_round(SEGMENT, 0, 0.0).finished
+    with pytest.raises(NotFoundError):
+        builder.open_round(SEGMENT, 1, 0.0)
 
 
 def test_an_entry_whose_checkpoint_has_not_come_is_not_acknowledged(sim: Simulator, builder: ProofBuilder) -> None:

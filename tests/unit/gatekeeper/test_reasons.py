@@ -254,6 +254,21 @@ def test_each_reason_is_reached_logged_and_remembered(tmp_path: Path, case: Case
     sim.close()
 
 
+def test_the_replay_of_an_update_whose_participant_has_another_key_by_now_is_counted(sim: Simulator) -> None:
+    """No entry could quote it: its signature is not of the key in force."""
+    sim.open_round()
+    request = replayed(sim)
+    sim.record("rover-1", signing_key=SigningKey.generate("ed25519"))
+    gatekeeper, size = sim.gatekeeper(), len(sim.log.raw)
+    with pytest.raises(DeniedError) as denied:
+        gatekeeper.admitter.submit(request)
+    assert (denied.value.reason, denied.value.entry_index) == ("replayed", None)
+    assert len(sim.log.raw) == size
+    taken = gatekeeper.counter.take()
+    assert taken is not None
+    assert [(each.reason, each.count) for each in taken.counts] == [("replayed", 1)]
+
+
 def test_no_reason_of_the_table_is_left_out() -> None:
     """The table of proto/README.md, steps 3 to 14; `malformed` is the servicer's, `out_of_range` below."""
     table = (Path(__file__).parents[3] / "proto" / "README.md").read_text().split("## Admission")[1]

@@ -83,7 +83,10 @@ def test_each_type_has_its_own_threshold(build: Build) -> None:
     )
     assert threshold_of(root, root) == 4
     assert [threshold_of(build(kind), root) for kind in SERIES] == [3, 3, 3, 2, 2, 3]
-    assert threshold_of(build("key-revocation"), root) == 1
+    for path, needed in (("participant/a", 1), ("auditor/a", 1), ("operator/a", 3), ("service/gatekeeper/a", 3),
+                         ("service/aggregator/a", 3), ("service/audit_log/a", 3), ("service/verifier/a", 3)):
+        revocation = build("key-revocation", spiffe_id=parse_spiffe_id(f"spiffe://mars.example/{path}"))
+        assert threshold_of(revocation, root) == needed, path
     for action in OrderAction:
         order = build("order", action=action, target=TARGETS[action])
         assert threshold_of(order, root) == (1 if action is OrderAction.HALT else 3), action

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,9 +54,44 @@ VALID_AND_NEVER_TRUE = [
     ('"fp23" == context.value_type', "submit", "fp32, int8"),
     ('context.support_mode != "fre"', "submit", "support_mode is one of free"),
     ('context.suite == "ed25519+mldsa"', "submit", "suite is one of"),
-    ('principal in Segment::"rocks"', "submit", "principal is never in"),
-    ('resource in [Participant::"rover-1"]', "submit", "resource is never in"),
+    ('["fp23", "bf61"].contains(context.value_type)', "submit", "fp32, int8"),
+    ('[context.value_type].contains("fp23")', "submit", "fp32, int8"),
+    ('["fp32", "fp23"].containsAny([context.value_type])', "submit", "fp32, int8"),
+    ('[context.value_type].containsAll(["fp32", "fp23"])', "submit", "fp32, int8"),
+    ('[context.value_type, context.support_mode].contains("fp23")', "submit", "fp32, free, int8"),
+    ('(if context.round > 3 then "fp23" else "fp32") == context.value_type', "submit", "fp32, int8"),
+    ('context.value_type like "fp2*"', "submit", "fp32, int8"),
+    ('context.value_type like "*fp"', "submit", "fp32, int8"),
+    ('context.value_type like "fp\\*"', "submit", "fp32, int8"),
+    ('context.suite like "ed25519-*"', "submit", "suite is one of"),
+    ('(if context.round > 3 then context.suite else context.value_type) like "q*"', "submit", "suite or value_type"),
+    ("context.density_ppm > 2000000", "submit", "> never holds"),
+    ("context.density_ppm >= 1000001", "submit", ">= never holds"),
+    ("context.weight < 0", "submit", "< never holds"),
+    ("context.norm <= -1", "admit", "<= never holds"),
+    ("context.norm == -1", "admit", "== never holds"),
+    ("9223372036854775807 < context.weight", "submit", "< never holds"),
+    ("principal.clearance < resource.sensitivity - 9000000", "submit", "< never holds"),
+    ("(if context.weight > 3 then 1 else 2) * 4 > 8", "submit", "> never holds"),
+    ('principal in Segment::"rocks"', "submit", "Participant and Segment"),
+    ('resource in [Participant::"rover-1"]', "submit", "Segment and Participant"),
+    ('principal is Participant in Segment::"rocks"', "submit", "Participant and Segment"),
+    ("principal is Segment", "submit", "principal is never a Segment"),
+    ('Segment::"rocks" == principal', "submit", "Segment and Participant"),
+    ("principal in resource", "submit", "Participant and Segment"),
+    ('principal == Participant::"Rover 1!"', "submit", "no Participant has such a name"),
+    ('principal in [Participant::"rover-1", Participant::"rover_2"]', "submit", "no Participant has such a name"),
+    ('resource != Segment::"Rocks"', "submit", "no Segment has such a name"),
 ]
+
+COMPARISONS = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
+}  # fmt: skip
+
+ALWAYS_TRUE = [
+    "context.density_ppm <= 2000000", "context.density_ppm <= 1000000", "context.weight >= 0", "context.round > -1",
+    "-1 < context.round", "context.weight != -1", "1 == 1", "(if context.weight > 3 then 1 else 2) * 4 > 0",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("condition", "action", "why"), VALID_AND_NEVER_TRUE)
@@ -65,6 +102,47 @@ def test_a_condition_that_never_holds_is_named_with_its_line(condition: str, act
     message = refused(cedar)
     assert message.startswith("line 3: ")
     assert why in message
+
+
+@pytest.mark.parametrize("condition", ALWAYS_TRUE)
+@pytest.mark.parametrize("effect", ["permit", "forbid"])
+def test_a_comparison_that_always_holds_is_named_with_its_line(condition: str, effect: str) -> None:
+    cedar = rule(condition, effect=effect)
+    assert check_rules(cedar) == ("all", "no")
+    message = refused(cedar)
+    assert message.startswith("line 3: ")
+    assert "always holds" in message
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("sign", COMPARISONS)
+def test_a_comparison_builds_where_facts_decide_it_and_only_there(sign: str, swapped: bool) -> None:
+    facts = (0, 1, 10**6 - 1, 10**6)
+    for constant in (-1, *facts, 10**6 + 1):
+        sides = [str(constant), "context.density_ppm"] if swapped else ["context.density_ppm", str(constant)]
+        cedar = rule(f" {sign} ".join(sides))
+        compare = COMPARISONS[sign]
+        outcomes = {compare(constant, fact) if swapped else compare(fact, constant) for fact in facts}
+        if len(outcomes) == 2:
+            assert review_rules(cedar) == ("all", "no")
+        else:
+            assert f"{sign} {'always' if outcomes == {True} else 'never'} holds" in refused(cedar)
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        '(principal == Participant::"Rover 1!", action, resource)',
+        '(principal in Participant::"Rover 1!", action, resource)',
+        '(principal is Participant in Participant::"Rover 1!", action, resource)',
+        '(principal, action, resource == Segment::"No such")',
+        '(principal, action, resource is Segment in Segment::"No such")',
+    ],
+)
+def test_a_scope_with_a_name_that_nobody_can_have_is_named_with_its_line(scope: str) -> None:
+    cedar = f'{PERMIT}@id("no") forbid {scope};'
+    assert check_rules(cedar) == ("all", "no")
+    assert refused(cedar).startswith("line 3: no ")
 
 
 @pytest.mark.parametrize(
@@ -134,8 +212,23 @@ def test_arithmetic_that_can_overflow_does_not_build(condition: str) -> None:
         ("context.norm + context.largest_magnitude > 5", "admit"),
         ("context.norm - context.largest_magnitude * 1000 < 0", "admit"),
         ("-(context.round) + 1 < 0", "submit"),
-        ("context.weight > 9223372036854775807", "submit"),
-        ("(if context.weight > 3 then 1 else 2) * 4 > 0", "submit"),
+        ("context.density_ppm < 1000000", "submit"),
+        ("context.density_ppm >= 1000000", "submit"),
+        ("context.norm == 0", "admit"),
+        ("context.norm != 0", "admit"),
+        ("context.weight == context.round", "submit"),
+        ("principal.clearance < resource.sensitivity - 999999", "submit"),
+        ("(if context.weight > 3 then 1 else 2) * 4 > 4", "submit"),
+        ("{a: context.weight}.a >= 0", "submit"),
+        ("true == (context.weight > 3)", "submit"),
+        ('datetime("2026-01-01") < datetime("2027-01-01")', "submit"),
+        ('[context.value_type, context.suite].contains("ed25519")', "submit"),
+        ('[context.value_type, "any"].contains("any")', "submit"),
+        ('context.tensors.contains("a.weight")', "admit"),
+        ("context.value_type == context.suite", "submit"),
+        ('principal is Participant in Participant::"a.b"', "submit"),
+        ('principal == Participant::"rover-1" || resource != Segment::"rocks-2"', "submit"),
+        ('action in [Action::"submit", Action::"admit"]', "submit"),
         ('["fp32", "int8"].contains(context.value_type)', "submit"),
         ('context.value_type == "fp32" && context.suite != "ed25519"', "submit"),
         ('principal in [Participant::"a", Participant::"b"]', "submit"),
@@ -176,7 +269,8 @@ def extreme(most: int) -> st.SearchStrategy[int]:
 @given(data=st.data(), expression=LONGS)
 def test_what_passes_its_review_never_overflows(data: st.DataObject, expression: str) -> None:
     """The other direction is left open: a review may refuse what would not overflow."""
-    cedar = f'@id("x") permit (principal, action == Action::"admit", resource) when {{ {expression} != 3 || true }};'
+    scope = '(principal, action == Action::"admit", resource)'
+    cedar = f'@id("x") permit {scope} when {{ [{expression}].contains(3) || true }};'
     try:
         review_rules(cedar)
     except MalformedError:

@@ -25,6 +25,7 @@ from sfrl_secure.operating.acts import (
     update_to_exclude,
 )
 from sfrl_secure.operating.signing import SigningRequest
+from sfrl_secure.rounds.state import RecordedDecision
 
 KEY = SigningKey.generate("ed25519").public_key
 NONE = NoTarget()
@@ -76,6 +77,14 @@ def test_an_order_that_could_have_no_effect_is_not_drafted(
     with pytest.raises(DeniedError) as denied:
         give(sim)
     assert denied.value.reason == reason
+
+
+def test_an_override_to_the_class_that_the_decision_has_is_not_drafted(sim: Simulator) -> None:
+    digest, state = sha256(b"decision"), sim.state
+    state.decisions[digest] = RecordedDecision(3, SEGMENT, "rover-1", 3)
+    with pytest.raises(MalformedError, match="class 3 already"):
+        order(sim, "override", OverrideTarget(digest, 3))
+    order(sim, "override", OverrideTarget(digest, 4))
 
 
 def test_a_segment_that_is_not_there_is_named_with_those_that_are(sim: Simulator) -> None:
@@ -213,8 +222,8 @@ def test_the_next_root_changes_what_is_said_and_keeps_the_rest(sim: Simulator) -
         ({}, MalformedError, "nothing would change"),
         ({"remove": ["dora"]}, NotFoundError, "dora is no operator of root v1; they are: ann, bob, eve"),
         ({"remove": ["ann"], "add": {"ann": KEY}}, MalformedError, "either removed or given"),
-        ({"remove": ["ann", "bob"]}, MalformedError, "from 1 to 1"),
-        ({"thresholds": {"root": 4}}, MalformedError, "from 1 to 3"),
+        ({"remove": ["ann", "bob"]}, MalformedError, "1 operator would be left and root takes 2"),
+        ({"thresholds": {"root": 4}}, MalformedError, "3 operators would be left and root takes 4"),
     ],
 )
 def test_a_root_that_could_not_be_is_not_drafted(

@@ -203,7 +203,8 @@ def test_half_a_key_is_no_key(drafted: Drafted) -> None:
 def test_a_threshold_that_nobody_can_meet_is_refused(drafted: Drafted) -> None:
     found = drafted("root", "", ("governance = 2", "governance = 4"))
     assert isinstance(found, tuple)
-    assert "from 1 to 3" in found[0].reason
+    assert "3 operators would be left and governance takes 4" in found[0].reason
+    assert "governance = 4" in found[0].path.read_text().split("\n")[found[0].line - 1]
 
 
 def test_root_keeps_trust_domain_and_log(sim: Simulator, drafted: Drafted) -> None:
@@ -221,9 +222,9 @@ GOOD = '@id("a")\npermit (principal, action, resource);\n'
     ("cedar", "lines"),
     [
         (GOOD, []),
-        (GOOD + "\n// a comment\n@id(\"b\")\nforbid (principal, action, resource)\nwhen { context.wait > 3 };\n", [5]),
-        (GOOD + '@id("b")\nforbid (principal, action == Action::"submitt", resource);\n', [3]),
-        (GOOD + '@id("b")\nforbid (principal, action, resource)\nwhen { context.norm == 0 };\n', [3]),
+        (GOOD + "\n// a comment\n@id(\"b\")\nforbid (principal, action, resource)\nwhen { context.wait > 3 };\n", [7]),
+        (GOOD + '@id("b")\nforbid (principal, action == Action::"submitt", resource);\n', [4]),
+        (GOOD + '@id("b")\nforbid (principal, action, resource)\nwhen { context.norm == 0 };\n', [5]),
         (GOOD + "permit (principal, action, resource);\n", [3]),
         (GOOD + GOOD, [3]),
         (GOOD + '@id("b")\npermit (principal, action, resource)', [3]),
@@ -244,7 +245,7 @@ def test_a_bad_rule_inside_a_draft_has_the_drafts_line(tmp_path: Path, quotes: s
     path.write_text(f'kind = "rules"\nexpires = "9d"\ncedar = {quotes}\n{GOOD}{bad}{quotes}\n')
     found = read_draft(path)
     assert isinstance(found, tuple)
-    assert [problem.line for problem in found] == [6]
+    assert [problem.line for problem in found] == [8]
 
 
 def test_rules_are_taken_from_the_file_beside_the_draft(sim: Simulator, tmp_path: Path) -> None:

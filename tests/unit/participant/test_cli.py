@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from typer.testing import CliRunner
 from sfrl_secure.cli import record
 from sfrl_secure.cli.participant import UPDATE_FILE_BYTES_MAX, read_update, register, write_model
 from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError, RoundStateError, UnavailableError
+from sfrl_secure.governance.orders import OrderAction
 from sfrl_secure.governance.statements import DecisionRecorded
 from sfrl_secure.governance.terms import LeakageBound, LeakageTerms
 from sfrl_secure.ids import sha256
 from sfrl_secure.participant.receipts import open_receipt
+from sfrl_secure.participant.rounds import OpenRound
 from sfrl_secure.participant.sdk import Participant
 from sfrl_secure.participant.sent import parse_complaint
 from sfrl_secure.wire.receipts import ReceiptKind
@@ -88,6 +91,7 @@ def test_submit_keeps_the_witnessed_receipt_where_none_is_counted(sim: Simulator
         run("submit", "--update", str(update_file(tmp_path)), "--weight", "1", "--receipt", "counted")
     kept = Path(str(missing.value).rpartition(" ")[2])
     assert open_receipt(kept.read_bytes(), sim.policy).kind is ReceiptKind.WITNESSED
+    assert "round 1 is still open;" in str(missing.value)
 
 
 def test_submit_without_a_receipt_waits_for_none(sim: Simulator, run: Any, tmp_path: Path) -> None:
@@ -205,19 +209,78 @@ def test_complain_writes_the_signed_update_and_only_where_none_was_acknowledged(
         run("complain", "--out", str(out), wait=False)
 
 
+def test_submit_and_fetch_say_at_once_that_a_segment_is_halted(sim: Simulator, run: Any, tmp_path: Path) -> None:
+    sim.open_round()
+    sim.order(OrderAction.HALT)
+    waiting = ("--wait", "600")
+    with pytest.raises(RoundStateError, match="halted") as halted:
+        run("submit", "--update", str(update_file(tmp_path)), "--weight", "1", *waiting, wait=False)
+    assert halted.value.reason == "halted"
+    with pytest.raises(RoundStateError, match="halted"):
+        run("fetch", "--out", str(tmp_path / "m.npz"), *waiting, wait=False)
+    with pytest.raises(MalformedError, match="64 hexadecimal digits"):
+        run("submit", "--update", str(update_file(tmp_path)), "--weight", "1", "--model", "abc")
+
+
+def test_what_comes_too_late_is_said_with_the_round_that_is_open(sim: Simulator, run: Any, tmp_path: Path) -> None:
+    sim.open_round()
+    run("submit", "--update", str(update_file(tmp_path)), "--weight", "1", "--receipt", "none")
+    sim.clock.advance(60_000_000)
+    sim.close_round()
+    with pytest.raises(RoundStateError, match="yours in round 1 is closed"):
+        run("withdraw", wait=False)
+    sim.open_round()
+    with pytest.raises(RoundStateError, match="no update in round 2 of rocks, which is open; yours in round 1"):
+        run("withdraw", wait=False)
+
+
+def test_a_complaint_of_a_round_that_is_over_is_written_with_a_warning(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = typer.Typer()
+    register(app)
+    monkeypatch.setattr(Participant, "from_profile", lambda path: sim.participant("rover-1"))
+    sim.open_round()
+    rover = sim.participant("rover-1")
+    opened = rover.open_round(SEGMENT, wait_seconds=0)
+    assert isinstance(opened, OpenRound)
+    monkeypatch.setattr(rover, "_gatekeeper", type("Away", (), {"submit": staticmethod(_unavailable)}))
+    with pytest.raises(UnavailableError):
+        rover.submit(opened, np.array([1]), np.array([0.5]), 1, rng=np.random.default_rng(1))
+    arguments = ["complain", "--profile", "p", "--segment", SEGMENT, "--out", str(tmp_path / "complaint.json")]
+    assert "warning" not in CliRunner().invoke(app, arguments).stderr
+    sim.clock.advance(60_000_000)
+    sim.close_round()
+    sim.open_round()
+    said = CliRunner().invoke(app, arguments)
+    assert said.exit_code == 0
+    assert "round 1 is over and round 2 is open" in said.stderr
+    assert (tmp_path / "complaint.json").is_file()
+
+
+def test_a_limit_is_said_in_parameter_units_too(sim: Simulator, run: Any, tmp_path: Path) -> None:
+    sim.open_round()
+    limits = sim.segment.terms.limits
+    much = update_file(tmp_path, values=np.array([4.0, -0.25]) * limits.magnitude_max * 2.0**-GRID)
+    says = f"which is {limits.magnitude_max * 2.0**-GRID:g} in parameter units"
+    with pytest.raises(DeniedError, match=re.escape(says)) as denied:
+        run("submit", "--update", str(much), "--weight", "1")
+    assert denied.value.entry_index is not None
+
+
 def _unavailable(*_arguments: object, **_options: object) -> None:
     raise UnavailableError("away")
 
 
 def test_submit_refuses_here_what_would_betray_examples(sim: Simulator, run: Any, tmp_path: Path) -> None:
-    gate = LeakageTerms(1, 1, 0, (), (LeakageBound("a.weight", 0, 2),))
+    gate = LeakageTerms(1, 1, 0, (), (LeakageBound("a.weight", 0, 1),))
     sim.publish_terms(leakage=gate)
     sim.open_round()
     size = len(sim.log.raw)
     with pytest.raises(DeniedError) as denied:
-        run("submit", "--update", str(update_file(tmp_path)), "--weight", "1")
+        run("submit", "--update", str(update_file(tmp_path, values=np.array([0.5, 0.25]))), "--weight", "1")
     assert (denied.value.reason, len(sim.log.raw)) == ("leak_labels", size)
-    both = update_file(tmp_path, values=np.array([0.5, 0.25]))
+    both = update_file(tmp_path, values=np.array([0.5, -0.25]))
     with pytest.raises(DeniedError) as denied:
         run("submit", "--update", str(both), "--weight", "1", "--noise-std", "1.5")
     assert (denied.value.reason, len(sim.log.raw)) == ("leak_noise", size)
@@ -233,12 +296,12 @@ def decide(run: Any, folder: Path, *arguments: str, model: str, **options: Any) 
 
 def test_record_decision_and_its_opening(sim: Simulator, run: Any, tmp_path: Path) -> None:
     sim.open_round()
-    more = ("--latents", "9,2", "--attribution", "7=0.25", "--attribution", "3=-1.5")
+    more = ("--latents", "9,2", "--attribution", "7=0.25", "--attribution", "3=-0.5")
     said = decide(run, tmp_path, *more, model=sim.segment.model.hex())
     body = sim.log.statement_at(said["index"]).body
     assert isinstance(body, DecisionRecorded)
     assert (body.decision.active_latents, body.decision.predicted_class) == ((2, 9), 4)
-    assert [(each.feature, each.share_ppm) for each in body.decision.attributions] == [(3, -1_500_000), (7, 250_000)]
+    assert [(each.feature, each.share_ppm) for each in body.decision.attributions] == [(3, -500_000), (7, 250_000)]
     assert said["statement_digest"] == body.envelope.digest.hex()
     app = typer.Typer()
     app.add_typer(record.app, name="record")
@@ -259,6 +322,7 @@ def test_record_decision_and_its_opening(sim: Simulator, run: Any, tmp_path: Pat
         ("--attribution", "7"),
         ("--attribution", "x=1"),
         ("--attribution", "7=nan"),
+        ("--attribution", "7=1.01"),
         ("--attribution", "7=much"),
         ("--attribution", "7=0.1", "--attribution", "7=0.2"),
     ],

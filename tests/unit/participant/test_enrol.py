@@ -41,6 +41,7 @@ class Home:
     channel: DeskChannel
 
     def enrol(self, *, suite: str = "ed25519", join: JoinFile | None = None) -> Enrolled:
+        self.sim.clock.advance(1)
         return enrol(join or self.join, self.folder, self.sim.clock, suite=suite, connect=lambda _: self.channel)
 
     def keys(self) -> dict[str, bytes]:

@@ -67,6 +67,7 @@ class Home:
         return read_operator_profile(self.given / "profile.toml")
 
     def enrol(self, asks: OverseerAsks) -> FirstIdentity:
+        self.sim.clock.advance(1)
         return enrol_overseer(asks, self.folder, self.sim.clock, connect=lambda _: self.channel)
 
 

@@ -262,6 +262,54 @@ def test_closing_and_model_are_of_the_updates_round(shown: Shown) -> None:
             shown.open(later(shown, {}, model))
 
 
+def test_a_model_that_supersedes_is_none_that_the_closing_was_counted_in(shown: Shown) -> None:
+    with pytest.raises(VerificationError, match="another one's place"):
+        shown.open(later(shown, {}, {"supersedes": shown.sim.log.leaf(shown.sim.segment.rounds[1].first_model_index)}))
+
+
+def test_what_a_re_aggregation_left_out_keeps_its_receipt_of_the_first_model(sim: Simulator) -> None:
+    """And so does what it did not: both show the model that counted them, by the services in force there."""
+    sim.play_round("rover-1", "rover-2", "rover-3")
+    current = sim.segment.rounds[1]
+    first, first_index = sim.segment.model, current.model_index
+    left_out = current.admissions["rover-1"].statement_digest
+    before = sim.gatekeeper().proofs.receipt(SEGMENT, left_out, COUNTED)
+    sim.exclude("rover-1", 1)
+    sim.reaggregate(1)
+    sim.keys[A1] = SigningKey.generate("ed25519")
+    sim.publish_services()
+    superseding = sim.publish_model()
+    assert sim.segment.model != first
+    proofs, size = sim.gatekeeper().proofs, len(sim.log.raw)
+    for name in ("rover-1", "rover-2"):
+        receipt = proofs.receipt(SEGMENT, current.admissions[name].statement_digest, COUNTED)
+        assert receipt.counted is not None
+        assert receipt.counted.model_published.index == first_index
+        assert len(receipt.services) == 1
+        proven = open_receipt(encode_receipt(receipt), sim.policy)
+        assert (proven.model, proven.counted_count) == (first, 3)
+    # The path that it has fits the superseding model's closing as well.
+    assert before.counted is not None
+    taken = replace(
+        before,
+        checkpoint=sim.log.witnessed.note,
+        genesis=sim.log.logged_entry(0, size),
+        services=tuple(
+            sim.log.logged_entry(index, size)
+            for index in sorted({before.services[0].index, sim.state.index_of_document(("services", ""))})
+        ),
+        participant=sim.log.logged_entry(before.participant.index, size),
+        admitted=sim.log.logged_entry(before.admitted.index, size),
+        counted=replace(
+            before.counted,
+            round_closed=sim.log.logged_entry(before.counted.round_closed.index, size),
+            model_published=sim.log.logged_entry(superseding, size),
+        ),
+    )
+    with pytest.raises(VerificationError, match="another one's place"):
+        open_receipt(encode_receipt(taken), sim.policy)
+
+
 def test_a_closing_that_counts_others_is_refused(shown: Shown) -> None:
     for close in ({"counted_root": sha256(b"others")}, {"counted_count": 0}, {"counted_count": 2}):
         with pytest.raises(VerificationError):

@@ -10,7 +10,7 @@ from simulated_identities import LIFETIME_US, DeskChannel, IdentityDesk, invitat
 from simulator import Simulator, participant_id
 
 from sfrl_secure.crypto.svid import PeerCertificate, open_svid
-from sfrl_secure.errors import DeniedError, MalformedError, VerificationError
+from sfrl_secure.errors import DeniedError, MalformedError, UnavailableError, VerificationError
 from sfrl_secure.participant import renewal
 from sfrl_secure.participant.enrol import enrol
 from sfrl_secure.participant.gatekeepers import FailoverChannel
@@ -107,6 +107,29 @@ def test_a_renewal_that_fails_leaves_the_identity_and_is_tried_again_after_a_pau
     rover.now += renewal.PAUSE_SECONDS
     keeper.look(channel)
     assert rover.said() != before
+
+
+@pytest.mark.parametrize("when", ["broken", "lost"])
+def test_where_a_gatekeeper_does_not_answer_the_next_one_is_sent_a_request_of_its_own(rover: Rover, when: str) -> None:
+    """The first one may have taken its request, and a request has effect once."""
+    silent, other = rover.channel(), rover.channel()
+    getattr(silent, when).append(UnavailableError("cut"))
+    profile = rover.profile.model_copy(update={"gatekeepers": ("one.example:1", "two.example:1")})
+    renewed = renew_now(profile, FailoverChannel([silent, other]), rover.sim.clock)
+    assert (silent.calls, other.calls) == ([wire.RENEW_IDENTITY], [wire.RENEW_IDENTITY])
+    assert rover.sim.state.identities[renewed.spki_sha256].serial == renewed.serial
+    assert rover.said() == renewed
+
+
+def test_where_no_gatekeeper_answers_each_was_asked_once_and_nothing_is_changed(rover: Rover) -> None:
+    before, silent = rover.said(), [rover.channel(), rover.channel()]
+    for each in silent:
+        each.lost.append(UnavailableError("cut"))
+    profile = rover.profile.model_copy(update={"gatekeepers": ("one.example:1", "two.example:1")})
+    with pytest.raises(UnavailableError):
+        renew_now(profile, FailoverChannel(silent), rover.sim.clock)
+    assert [each.calls for each in silent] == [[wire.RENEW_IDENTITY]] * 2
+    assert rover.said() == before
 
 
 def test_what_another_process_has_renewed_is_taken_and_not_renewed_again(rover: Rover) -> None:

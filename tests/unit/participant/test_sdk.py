@@ -20,6 +20,7 @@ from sfrl_secure.errors import (
     MalformedError,
     NotFoundError,
     PayloadError,
+    RoundStateError,
     SfrlError,
     UnavailableError,
     VerificationError,
@@ -132,6 +133,26 @@ def test_no_round_in_time_is_not_found(sim: Simulator) -> None:
         sdk.open_round(SEGMENT, wait_seconds=6)
     assert rover.channel.calls.count(wire.GET_ROUND) >= 2
     assert slept
+
+
+def test_whoever_waits_through_a_halt_is_told_of_it_in_the_end(sim: Simulator) -> None:
+    rover = Rover(sim)
+    seconds = iter(range(100))
+    sdk = Participant(
+        name="rover-1", key=sim.rovers["rover-1"], policy=sim.policy, channel=rover.channel,
+        receipts=sim.folder / "r", clock=sim.clock, sleep=lambda _: None, monotonic=lambda: float(next(seconds)),
+    )  # fmt: skip
+    rover.channel._methods[wire.GET_ROUND] = replace(rover.channel._methods[wire.GET_ROUND], behaviour=_halted)
+    with pytest.raises(RoundStateError, match="halted"):
+        sdk.open_round(SEGMENT, wait_seconds=6)
+    assert rover.channel.calls.count(wire.GET_ROUND) >= 2
+    with pytest.raises(RoundStateError, match="halted"):
+        sdk.open_round(SEGMENT, wait_seconds=60, through_halt=False)
+    assert rover.channel.calls.count(wire.GET_ROUND) <= 4
+
+
+def _halted(raw: bytes, context: object) -> bytes:
+    raise RoundStateError("halted", "halted by order")
 
 
 def _not_yet(raw: bytes, context: object) -> bytes:

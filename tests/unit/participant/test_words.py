@@ -19,7 +19,6 @@ from sfrl_secure.errors import (
     MalformedError,
     NotFoundError,
     UnavailableError,
-    UncertainStateError,
     VerificationError,
 )
 from sfrl_secure.governance.statements import Attribution, DecisionRecorded, UpdateWithdrawn
@@ -244,11 +243,22 @@ def test_a_number_that_is_taken_is_refused_here_and_a_low_one_by_the_log(sim: Si
     rover = Rover(sim)
     decided = replace(DECISION, model=sim.segment.model)
     rover.sdk.record_decision(SEGMENT, b"a rock", decided, record_seq=5)
-    with pytest.raises(UncertainStateError):
+    with pytest.raises(MalformedError, match=r"5\.opening\.json"):
         rover.sdk.record_decision(SEGMENT, b"a rock", decided, record_seq=5)
     with pytest.raises(DeniedError) as denied:
         rover.sdk.record_decision(SEGMENT, b"a rock", decided, record_seq=4)
     assert denied.value.reason == "record_seq"
+
+
+def test_a_refused_record_frees_its_number_and_the_salt_is_set_aside(sim: Simulator) -> None:
+    sim.open_round()
+    rover = Rover(sim)
+    with pytest.raises(DeniedError, match="not one of the segment's"):
+        rover.sdk.record_decision(SEGMENT, b"a rock", replace(DECISION, model=sha256(b"no model")))
+    (kept,) = [name for name in rover.kept() if name.startswith("decisions/")]
+    assert kept.endswith(".refused.json")
+    decided = replace(DECISION, model=sim.segment.model)
+    assert rover.sdk.record_decision(SEGMENT, b"a rock", decided).record_seq == 1
 
 
 def test_the_salt_is_kept_before_anything_is_sent(sim: Simulator) -> None:

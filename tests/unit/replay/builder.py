@@ -434,7 +434,9 @@ class Writer:
 
     def revoke_key(self, spiffe_id: str, spki: bytes, **other: Any) -> bytes:
         body = {"spiffe_id": spiffe_id, "spki_sha256": spki.hex(), "reason": "lost"}
-        return self.document("key-revocation", body, subject=spki.hex(), **({"signers": ("ann",)} | other))
+        is_light = spiffe_id.rsplit("/", 2)[1] in ("participant", "auditor")
+        signers = ("ann",) if is_light else ("ann", "bob")
+        return self.document("key-revocation", body, subject=spki.hex(), **({"signers": signers} | other))
 
     def order(self, action: str, target: dict[str, Any] | None = None, **other: Any) -> bytes:
         """Give an order; digests in its target as bytes."""

@@ -83,6 +83,49 @@ def renewed_from_an_ended_identity(writer: Writer) -> None:
     writer.issue(R1, sha(b"tls 2"), renews=sha(b"tls"))
 
 
+def asked(before_us: int, spki: bytes = b"", **other: Any) -> Act:
+    """A request for a key that r1 has, made so long before the last that had effect."""
+
+    def act(writer: Writer) -> None:
+        key = spki or sha(R1.encode())
+        renews = sha(R1.encode())
+        writer.issue(R1, key, renews=renews)
+        writer.issue(R1, key, renews=renews, request={"created_us": writer.now - before_us}, **other)
+
+    return act
+
+
+def repeated_after_another(writer: Writer) -> None:
+    """The same request for the first key, once r1 has a second one."""
+    first = writer.now + SECOND
+    writer.issue(R1, sha(b"1"), renews=sha(R1.encode()), request={"created_us": first})
+    writer.issue(R1, sha(b"2"), renews=sha(b"1"))
+    writer.issue(R1, sha(b"1"), renews=sha(b"2"), request={"created_us": first})
+
+
+def renewed_without_saying_so(writer: Writer) -> None:
+    """Another identity for its newest key, as if it were the first, once r1 has had one for an older key."""
+    writer.issue(R1, sha(b"1"), renews=sha(R1.encode()))
+    writer.issue(R1, sha(b"1"))
+
+
+def named_again(writer: Writer) -> None:
+    """An auditor with an identity, whom a services document left out."""
+    writer.issue(writer.auditor)
+    known, writer.auditors = writer.auditors, {}
+    writer.publish_services()
+    writer.auditors = known
+    writer.publish_services()
+
+
+def revoke(spiffe_id: str, spki: bytes = sha(b"tls"), **other: Any) -> Act:
+    return lambda w: w.revoke_key(spiffe_id, spki, void=True, **other)
+
+
+def service_key_by_one(writer: Writer) -> None:
+    writer.revoke_key(writer.gatekeeper, sha(b"tls"), signers=("ann",), void=True)
+
+
 def order(action: str, target: dict[str, Any] | None = None, **changes: Any) -> Act:
     return lambda w: w.order(action, target, void=True, **changes)
 
@@ -234,6 +277,16 @@ ENROLMENT: list[tuple[str, Callable[[Writer], None], str, Act]] = [
     ("a record without possession", invited, "possession", record_with(possession="00" * 64)),
     ("a record with the token as its key", invited, "key_reused",
      lambda w: w.record_by(TOKEN, "r5", TOKEN, void=True)),
+    ("an operator's key that one operator revokes", ready, "threshold",
+     revoke("spiffe://rover.example/operator/bob", signers=("ann",))),
+    ("a service's key that one operator revokes", ready, "threshold", service_key_by_one),
+    ("a participant's key that nobody revokes", ready, "threshold", lambda w: (
+        setattr(w, "operators", w.operators | {"zed": STRANGER}), revoke(R1, signers=["zed"])(w))),
+    ("a key of r1 under another participant's name", ready, "wrong_name", revoke(R5, sha(R1.encode()))),
+    ("a key of r1 under an operator's name", ready, "wrong_name",
+     revoke("spiffe://rover.example/operator/ann", sha(R1.encode()))),
+    ("an operator's key under a participant's name", lambda w: w.issue("spiffe://rover.example/operator/ann"),  # type: ignore[list-item]
+     "wrong_name", revoke(R1, sha(b"spiffe://rover.example/operator/ann"))),
     ("a second revocation of a TLS key", ready, "version", revoked_twice),
     ("a key revocation of version 2", ready, "malformed",
      lambda w: w.revoke_key(R1, sha(b"tls"), version=2, void=True, stream=None)),
@@ -255,6 +308,15 @@ ENROLMENT: list[tuple[str, Callable[[Writer], None], str, Act]] = [
      lambda w: w.issue(R1, request={"created_us": w.now + SECOND - HOUR - 1})),
     ("a request of tomorrow", ready, "request",
      lambda w: w.issue(R1, request={"created_us": w.now + SECOND + HOUR + 1})),
+    ("a request again", ready, "request_used", asked(0)),
+    ("an earlier request", ready, "request_used", asked(1)),
+    ("a request again for the key of zeros", ready, "request_used", asked(0, ZEROS)),
+    ("a request again after another key's", ready, "request_used", repeated_after_another),
+    ("a second identity again that renews none", ready, "renews", renewed_without_saying_so),
+    ("a renewal of an identity whose name had fallen", named_again, "renews",
+     lambda w: w.issue(w.auditor, sha(b"tls"), renews=sha(w.auditor.encode()))),
+    ("a renewal of the key of zeros", ready, "renews", lambda w: w.issue(R1, sha(b"tls"), renews=ZEROS)),
+    ("a second identity, for the key of zeros, that renews none", ready, "renews", lambda w: w.issue(R1, ZEROS)),
     ("a second identity that renews none", ready, "renews", lambda w: w.issue(R1, sha(b"tls"))),
     ("a renewal of nobody's identity", ready, "renews", lambda w: w.issue(R1, sha(b"tls"), renews=sha(b"none"))),
     ("a renewal of another's identity", ready, "renews",

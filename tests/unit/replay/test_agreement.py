@@ -23,7 +23,7 @@ from sfrl_secure.wire.entries import parse_entry
 from sfrl_secure.wire.participants import parse_decision, parse_identity_request, parse_withdrawal
 from sfrl_secure.wire.statements import parse_statement, parse_update_envelope
 
-from .builder import Writer
+from .builder import Writer, sha
 from .intervention_rows import INTERVENTIONS, NEW_KEY, R1, R5, TOKEN
 from .void_rows import DOCUMENTS, STATEMENTS, UPDATES, Act
 
@@ -56,6 +56,16 @@ def test_both_find_the_same_entries_void(stage: Callable[[Writer], None], act: A
     assert effects_in_fold(writer) == [index not in void for index in range(len(writer.entries))]
 
 
+def test_both_issue_a_thousand_identities_a_day_under_one_name_and_no_more() -> None:
+    writer = Writer().begin()
+    for number in range(1000):
+        writer.issue(R1, bytes(30) + number.to_bytes(2, "big"), renews=sha(R1.encode()))
+    # R1 had one before: the last of these is one too many.
+    void = [finding.index for finding in writer.replay().docket.findings]
+    assert void == [len(writer.entries) - 1]
+    assert effects_in_fold(writer) == [index not in void for index in range(len(writer.entries))]
+
+
 def whole_log() -> Writer:
     """Every kind of entry once, and every order."""
     writer = Writer().begin()
@@ -67,14 +77,14 @@ def whole_log() -> Writer:
     writer.record_by(TOKEN, "r5", NEW_KEY)
     writer.revoke_key(R1, bytes(32))
     writer.issue(R5)
-    writer.run_round({name: {1: 5, 13: 2} for name in UPDATES})
+    writer.run_round({name: {1: 5, 13: 2, 14: -2} for name in UPDATES})
     digest = writer.decide("r1")
     writer.order("override", {"decision": digest, "class": 4})
     writer.order("exclude", {"update": writer.steps[0].counted[0].digest})
     writer.order("reaggregate", {"from_round": 1, "reveals": ["r1"]})
     writer.publish_again(1, ["r1"])
     writer.open_round()
-    writer.admit("r3", {1: 5, 13: 2})
+    writer.admit("r3", {1: 5, 13: 2, 14: -2})
     writer.withdraw("r3")
     writer.complain("r4")
     writer.order("accept", {"index": 3, "code": "overdue"})

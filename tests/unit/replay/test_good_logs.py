@@ -133,14 +133,18 @@ def test_refusals_with_evidence_are_decided_again() -> None:
     writer.refuse("r1", "policy_denied", fields={"weight": 51}, rule_ids=["heavy"])
     writer.refuse("r1", "malformed", evidence=3, quoted=False)
     writer.refuse("r2", "bad_signature", evidence=3, quoted=False)
-    writer.refuse("r2", "deadline", evidence=3)
+    writer.refuse("r2", "not_received", evidence=3)
+    for reason in ("digest_mismatch", "payload_digest", "norm_limit", "leak_rows", "policy_error"):
+        writer.refuse("r2", reason, evidence=3)
+    writer.refuse("r2", "not_received", evidence=3, weight=60)
+    writer.refuse("r2", "not_received", evidence=3, fields={"segment": "no-such"}, stream="log")
     writer.admit("r1", {0: 5})
     writer.refuse("r1", "duplicate")
     writer.refuse("r1", "replayed", update={0: 5}, peer="spiffe://rover.example/participant/r2",
                   fields={"created_us": 1})  # fmt: skip
     assert_clean(writer)
     docket = writer.replay().docket
-    assert docket.refusals_on_word == 3
+    assert docket.refusals_on_word == 10
     assert docket.refused["replayed"] == docket.refused["duplicate"] == 1
 
 

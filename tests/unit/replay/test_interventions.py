@@ -474,7 +474,7 @@ def test_a_gatekeeper_has_ten_seconds_to_answer_a_complaint(seconds: int, found:
     (lambda w: w.admit("r4", {2: 5}), False),
     (lambda w: w.refuse("r4", "not_received", evidence=3), True),
     (lambda w: w.refuse("r4", "not_received", evidence=3, fields={"created_us": 2}), False),
-    (lambda w: w.refuse("r4", "not_received", evidence=3, quoted=False), False),
+    (lambda w: w.refuse("r4", "malformed", evidence=3, quoted=False), False),
     (lambda w: w.refuse("r4", "wrong_peer", peer=R1), False),
     (lambda w: None, False),
 ])  # fmt: skip
@@ -508,7 +508,7 @@ def test_operators_accept_censorship() -> None:
     assert accepted(writer) == [("censorship", at)]
 
 
-# Quota, leakage, the deadline's margin
+# Quota, the deadline's margin
 
 
 def test_the_quota_is_of_a_window_that_moves_on() -> None:
@@ -522,60 +522,6 @@ def test_the_quota_is_of_a_window_that_moves_on() -> None:
     writer.refuse("r1", "quota_updates", update={2: 1})
     writer.now = first + 99 * SECOND
     writer.admit("r1", UPDATES["r1"])
-    clean(writer)
-
-
-LEAKS = [
-    # Tensor a is 3 x 4: rows 0 to 2 are the coordinates 0-3, 4-7, 8-11.
-    ({"rows": [{"tensor": "a", "axis": 0, "min": 2}]}, {0: 5, 3: 1}, {0: 5, 4: 1}, "leak_rows"),
-    ({"rows": [{"tensor": "a", "axis": 1, "min": 2}]}, {1: 5, 9: 1}, {1: 5, 2: 1}, "leak_rows"),
-    ({"labels": [{"tensor": "a", "axis": 0, "min": 2}]}, {0: 5, 4: -1}, {0: 5, 4: 1}, "leak_labels"),
-    ({"labels": [{"tensor": "a", "axis": 0, "min": 1}]}, {0: 5, 1: -5}, {0: 5, 1: -4}, "leak_labels"),
-    ({"labels": [{"tensor": "b", "axis": 0, "min": 2}]}, {12: 5, 16: -1}, {13: 5, 16: 1}, "leak_labels"),
-]
-
-
-@pytest.mark.parametrize(("floors", "bad", "good", "reason"), LEAKS)
-def test_what_betrays_single_examples_is_refused_and_never_counted(
-    floors: dict[str, Any], bad: dict[int, int], good: dict[int, int], reason: str
-) -> None:
-    writer = Writer().begin()
-    least = {"nonzeros_min": 1, "weight_min": 1, "noise_std_min": 0, "rows": [], "labels": []} | floors
-    writer.publish_terms(terms_with(writer, leakage=least))
-    writer.open_round()
-    writer.refuse("r1", reason, evidence=2, update=bad, facts=writer.facts(bad))
-    writer.admit("r1", good)
-    # A tensor that is not touched betrays nothing.
-    writer.admit("r2", {15: 7} if floors.get("labels", [{}])[0].get("tensor") != "b" else {1: 7})
-    clean(writer)
-    writer.admit("r3", bad)
-    assert codes(writer.replay().docket.findings) == ["defective"]
-
-
-@pytest.mark.parametrize(("noise", "is_refused"), [(0, False), (8, False), (9, True)])
-def test_values_that_were_not_given_the_noise_are_refused(noise: int, is_refused: bool) -> None:
-    writer = Writer().begin()
-    writer.open_round()
-    # 4 * (16 + 16) = 128 = 2 * 8**2.
-    update = {0: 4, 5: -4}
-    if is_refused:
-        writer.refuse("r1", "leak_noise", evidence=2, update=update, fields={"noise_std": noise})
-    else:
-        writer.admit("r1", update, fields={"noise_std": noise})
-    clean(writer)
-
-
-def test_leaks_are_looked_for_in_the_order_of_the_specification() -> None:
-    writer = Writer().begin()
-    floor = [{"tensor": "a", "axis": 0, "min": 3}]
-    least = {"nonzeros_min": 1, "weight_min": 1, "noise_std_min": 0, "rows": floor, "labels": floor}
-    writer.publish_terms(terms_with(writer, leakage=least, tensors=["a"]))
-    writer.open_round()
-    claim = {"noise_std": 1000}
-    writer.refuse("r1", "tensor_not_allowed", evidence=2, update={0: 1, 12: 1}, fields=claim)
-    writer.refuse("r1", "leak_rows", evidence=2, update={0: 1, 4: 1}, fields=claim)
-    writer.refuse("r1", "leak_labels", evidence=2, update={0: 1, 4: 1, 8: -1}, fields=claim)
-    writer.refuse("r1", "leak_noise", evidence=2, update={0: 1, 4: 1, 8: 1}, fields=claim)
     clean(writer)
 
 

@@ -97,7 +97,7 @@ def of_its_own_size(writer: Writer) -> None:
 
 def one_refusal_too_many(writer: Writer) -> None:
     for _ in range(4):
-        writer.refuse("r2", "duplicate", evidence=3)
+        writer.refuse("r1", "duplicate")
 
 
 def same_statement_twice(writer: Writer) -> None:
@@ -302,8 +302,38 @@ STATEMENTS: list[tuple[str, Callable[[Writer], None], str, Act]] = [
     ("a refusal of a peer without an identity", opened, "peer_unknown",
      lambda w: w.refuse("r1", "duplicate", peer="spiffe://rover.example/operator/ann")),
     ("evidence without an envelope", opened, "refusal_evidence", lambda w: w.refuse("r1", "malformed", quoted=False)),
+    ("an object without an envelope", opened, "refusal_evidence",
+     lambda w: w.refuse("r1", "malformed", evidence=2, quoted=False)),
+    ("a reason of the log without an envelope", opened, "refusal_evidence",
+     lambda w: w.refuse("r1", "duplicate", evidence=3, quoted=False)),
+    ("a reason of the payload without an envelope", opened, "refusal_evidence",
+     lambda w: w.refuse("r1", "policy_denied", evidence=3, quoted=False)),
+    ("an update that was not received, without an envelope", opened, "refusal_evidence",
+     lambda w: w.refuse("r1", "not_received", evidence=3, quoted=False)),
+    ("an object for a reason of the log", opened, "refusal_evidence",
+     lambda w: w.refuse("r2", "duplicate", evidence=2)),
+    ("an object that another digest has", opened, "refusal_evidence",
+     lambda w: w.refuse("r2", "digest_mismatch", evidence=2)),
+    ("an object that was not received", opened, "refusal_evidence",
+     lambda w: w.refuse("r2", "not_received", evidence=2)),
+    ("a reason of the log on word", opened, "refusal_evidence", lambda w: w.refuse("r2", "too_dense", evidence=3)),
+    ("a reason of the log on word, and true", opened, "refusal_evidence",
+     lambda w: w.refuse("r1", "duplicate", evidence=3)),
+    ("a signature on word that holds", opened, "refusal_evidence",
+     lambda w: w.refuse("r2", "bad_signature", evidence=3)),
+    ("a form on word that is right", opened, "refusal_evidence", lambda w: w.refuse("r2", "malformed", evidence=3)),
+    ("a reason on word that there is not", opened, "refusal_evidence",
+     lambda w: w.refuse("r2", "made_up", evidence=3)),
+    ("a payload on word that the header never let in", opened, "refusal_reason",
+     lambda w: w.refuse("r2", "policy_denied", evidence=3, rule_ids=["heavy"], weight=60)),
+    ("a digest on word of whom had his admission", opened, "refusal_reason",
+     lambda w: w.refuse("r1", "digest_mismatch", evidence=3)),
+    ("an update that was not received, as the log shows", opened, "refusal_reason",
+     lambda w: w.refuse("r2", "not_received")),
     ("a quoted update that its participant did not sign", opened, "bad_signature",
      lambda w: w.refuse("r1", "duplicate", keys=[STRANGER])),
+    ("an update on word that its participant did not sign", opened, "bad_signature",
+     lambda w: w.refuse("r2", "not_received", evidence=3, keys=[STRANGER])),
     ("a refusal for another reason", opened, "refusal_reason", lambda w: w.refuse("r1", "round_full")),
     ("a refusal that names rules which did not deny", opened, "refusal_rules",
      lambda w: w.refuse("r1", "duplicate", rule_ids=["heavy"])),

@@ -136,6 +136,10 @@ def key_revocation(spki: bytes = b"rover-1", signers: Any = ("eve",), **changes:
     return document(lambda sim: sim.key_revocation_raw(sha256(spki), **changes), "key-revocation", signers)
 
 
+def ann_issued(sim: Simulator) -> None:
+    sim.issue(operator_id("ann"))
+
+
 def key_revoked(sim: Simulator) -> None:
     sim.revoke_key(sha256(b"rover-1"))
 
@@ -196,6 +200,11 @@ VOID: list[Case] = [
     # Revoked TLS keys.
     ("threshold", nothing, lambda sim: sign_envelope(
         KeyRevocation.payload_type, sim.key_revocation_raw(sha256(b"k")), [STRANGER])),
+    ("threshold", nothing, key_revocation(spiffe_id=operator_id("ann"))),
+    ("threshold", nothing, key_revocation(b"unknown", spiffe_id=service_id("gatekeeper", "g1"))),
+    ("wrong_name", nothing, key_revocation(spiffe_id=participant_id("rover-2"))),
+    ("wrong_name", nothing, key_revocation(spiffe_id=operator_id("ann"), signers=None)),
+    ("wrong_name", ann_issued, key_revocation(b"ann", spiffe_id=participant_id("rover-1"))),
     ("version", key_revoked, key_revocation(reason="again")),
     ("expired", nothing, key_revocation(expires_us=1)),
 ]  # fmt: skip
@@ -230,6 +239,10 @@ SOUND: list[Case] = [
     ("invited-after-joining", joined, join()),
     ("key-revocation", nothing, key_revocation()),
     ("key-revocation-of-no-key-of-ours", nothing, key_revocation(b"unknown")),
+    ("key-revocation-of-an-auditor", nothing, key_revocation(b"iris", spiffe_id=auditor_id("iris"))),
+    ("key-revocation-of-an-operator", ann_issued, key_revocation(b"ann", ("ann", "eve"), spiffe_id=operator_id("ann"))),
+    ("key-revocation-of-a-service", nothing,
+     key_revocation(b"g1", ("bob", "eve"), spiffe_id=service_id("gatekeeper", "g1"))),
 ]  # fmt: skip
 
 

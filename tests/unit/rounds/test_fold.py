@@ -24,6 +24,7 @@ from sfrl_secure.governance.statements import (
     Statement,
 )
 from sfrl_secure.ids import ZERO_DIGEST, Digest, sha256
+from sfrl_secure.rounds.verdicts import DECODING_REASONS
 from sfrl_secure.translog.merkle import EMPTY_ROOT
 from sfrl_secure.wire.content import parse_content
 from sfrl_secure.wire.entries import parse_entry
@@ -169,7 +170,23 @@ VOID: list[Case] = [
     ("bad_signature", open_, says(refused(key=STRANGER, key_id=STRANGER.public_key.key_id))),
     ("bad_signature", open_, says(refused(key=STRANGER))),
     ("evidence", open_, says(refused(quoted=False))),
-    ("evidence", open_, says(refused(evidence=Evidence.OBJECT, quoted=False))),
+    ("evidence", open_, says(refused("bad_signature", evidence=Evidence.OBJECT, quoted=False))),
+    ("evidence", open_, says(refused("bad_signature", evidence=Evidence.LOG, quoted=False))),
+    ("evidence", open_, says(refused("not_received", evidence=Evidence.NONE, quoted=False))),
+    ("evidence", open_, says(refused("replayed", evidence=Evidence.NONE, quoted=False))),
+    # Evidence that shows another kind of reason, and words for what the log shows.
+    ("evidence", open_, says(refused("digest_mismatch", Evidence.OBJECT, weight=10))),
+    ("evidence", open_, says(refused("not_received", Evidence.OBJECT, weight=10))),
+    ("evidence", open_, says(refused("too_dense", Evidence.OBJECT, weight=10))),
+    ("evidence", open_, says(refused("nonsense", Evidence.OBJECT, weight=10))),
+    *(("evidence", open_, says(refused(reason, Evidence.NONE, weight=10))) for reason in (
+        "replayed", "bad_signature", "malformed", "participant_inactive", "wrong_peer", "halted", "round_not_open",
+        "deadline", "duplicate", "round_full", "too_dense", "weight_limit", "quota_updates", "nonsense")),
+    ("refusal", open_, says(refused("not_received", Evidence.LOG, weight=10))),
+    # A word about the payload of an update that the log does not let pass so far.
+    ("refusal", open_, says(refused("digest_mismatch", Evidence.NONE))),
+    ("refusal", open_, says(refused("norm_limit", Evidence.NONE))),
+    ("refusal", forbidden, says(refused("policy_denied", Evidence.NONE, weight=10))),
     ("refusal", open_, says(refused("too_dense"))),
     ("refusal", open_, says(refused(weight=10))),
     ("refusal", open_, says(refused("norm_limit", Evidence.OBJECT))),
@@ -180,7 +197,6 @@ VOID: list[Case] = [
     ("refusal", nearly_over, says(refused("deadline", weight=10))),
     ("refusal", in_the_margin, says(refused("round_full", weight=10))),
     ("counted", three_refused, says(refused(weight=110))),
-    ("counted", three_refused, says(refused(evidence=Evidence.NONE, quoted=False))),
     # round_closed.
     ("round_not_open", nothing, says(lambda sim: EARLY, A1)),
     ("round_not_open", full, says(closing(round=2), A1)),
@@ -234,7 +250,11 @@ SOUND: list[Case] = [
     ("refused-after-the-deadline", late, says(refused("deadline", weight=10))),
     ("refused-not-received", open_, says(refused("not_received", Evidence.NONE, weight=10))),
     ("refused-object", open_, says(refused("norm_limit", Evidence.OBJECT, weight=10, values=LOUD))),
-    ("refused-word", open_, says(refused("deadline", Evidence.NONE))),
+    *((f"refused-on-word-{reason}", open_, says(refused(reason, Evidence.NONE, weight=10))) for reason in (
+        "digest_mismatch", *sorted(DECODING_REASONS), "norm_limit", "magnitude_limit", "tensor_not_allowed",
+        "leak_rows", "leak_labels", "leak_noise", "policy_denied", "policy_error")),
+    ("refused-not-received-in-the-log's-way", open_, says(refused("not_received", Evidence.NONE))),
+    ("refused-malformed", open_, says(refused("malformed", Evidence.NONE, quoted=False))),
     ("refused-bare", open_, says(refused("bad_signature", Evidence.NONE, quoted=False))),
     ("refused-unknown", open_, says(refused("unknown_segment", segment="sand"), G1, "log")),
     ("refused-wrong-peer", open_, says(refused("wrong_peer", peer="rover-2"))),

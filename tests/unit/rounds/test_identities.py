@@ -13,8 +13,8 @@ from sfrl_secure.crypto.envelope import sign_envelope
 from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.errors import DeniedError
 from sfrl_secure.governance.statements import UPDATE_TYPE, Body
-from sfrl_secure.ids import SpiffeId, sha256
-from sfrl_secure.rounds.identities import LIFETIME_US_MAX, REQUEST_AGE_US_MAX
+from sfrl_secure.ids import ZERO_DIGEST, SpiffeId, sha256
+from sfrl_secure.rounds.identities import LIFETIME_US_MAX, RATE_WINDOW_US, REQUEST_AGE_US_MAX
 from sfrl_secure.wire.entries import encode_envelope
 
 from .scenes import A1, G1, Case, Prepare, Send, check_sound, check_void, findings, ids, nothing, revoked, says
@@ -43,6 +43,23 @@ def forged(sim: Simulator) -> Body:
     signature = replace(body.envelope.signatures[0], value=bytes(64))
     envelope = replace(body.envelope, signatures=(signature,))
     return replace(body, envelope=envelope, envelope_raw=encode_envelope(envelope))
+
+
+def again(off_us: int, spki: Any = FIRST) -> Send:
+    """A request for a key that has an identity, made so long after the last one that had effect."""
+
+    def body(sim: Simulator) -> Body:
+        created_us = sim.state.last_requests[spki] + off_us
+        signed = sim.identity_request(participant_id("rover-1"), spki, created_us=created_us)
+        return sim.identity("rover-1", spki=spki, renews=spki, serial=9, signed=signed)
+
+    return says(body, G1, "identity")
+
+
+def zeros_between(sim: Simulator) -> None:
+    """Rover 1 renewed, and then a stolen gatekeeper and signing key had zeros issued."""
+    renewed(sim)
+    sim.issue("rover-1", spki=ZERO_DIGEST, renews=SECOND)
 
 
 def renewed(sim: Simulator) -> None:
@@ -113,7 +130,15 @@ VOID: list[Case] = [
     ("wrong_peer", nothing, asked(spki_sha256=THIRD)),
     ("request_stale", nothing, asked(created_us=NOW_US - REQUEST_AGE_US_MAX - 1)),
     ("request_stale", nothing, asked(created_us=NOW_US + REQUEST_AGE_US_MAX + 1)),
+    ("request_used", nothing, again(0)),
+    ("request_used", nothing, again(-1)),
+    ("request_used", renewed, again(0, SECOND)),
+    ("request_used", rekeyed, again(0)),
     # What it renews.
+    ("not_renewed", renewed, issued(spki=ZERO_DIGEST, renews=None)),
+    ("not_renewed", renewed, issued(spki=THIRD, renews=ZERO_DIGEST)),
+    ("not_renewed", zeros_between, issued(spki=ZERO_DIGEST, renews=None)),
+    ("not_renewed", zeros_between, issued(spki=THIRD, renews=None)),
     ("not_renewed", nothing, issued(renews=None)),
     ("not_renewed", nothing, issued(renews=SECOND)),
     ("not_renewed", nothing, issued(renews=sha256(b"rover-2"))),
@@ -144,6 +169,10 @@ SOUND: list[Case] = [
     ("first-one-of-a-new-record", rekeyed, issued(renews=None)),
     ("same-one-of-a-new-record", rekeyed_and_issued, issued(spki=SECOND, renews=None)),
     ("over-one-of-the-record-before", rekeyed_and_issued, issued(spki=THIRD, renews=FIRST)),
+    ("same-key-by-a-newer-request", nothing, again(1)),
+    ("another-key-at-the-same-time", nothing, asked(created_us=NOW_US)),
+    ("zeros-over-the-one-before", nothing, issued(spki=ZERO_DIGEST)),
+    ("over-zeros", zeros_between, issued(spki=THIRD, renews=ZERO_DIGEST)),
     ("operator", nothing, issued(operator_id("ann"))),
     ("auditor", nothing, issued(auditor_id("iris"))),
     ("service", nothing, issued(service_id("audit_log", "l1"))),
@@ -188,6 +217,32 @@ def test_a_request_is_no_other_statement(sim: Simulator) -> None:
     with pytest.raises(DeniedError) as denied:
         sim.log.fold.check(sim.clock.now_us(), sim.sign(statement), changed)
     assert denied.value.reason == "bad_signature"
+
+
+def test_a_name_gets_so_many_identities_in_a_day_whatever_their_keys(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfrl_secure.rounds.identities.RATE_MAX", 4)
+    monkeypatch.setattr("sfrl_secure.replay.enrolment.IDENTITIES_A_DAY_MAX", 4)
+    for spki in (FIRST, SECOND, SECOND):
+        sim.clock.advance(1)
+        sim.issue("rover-1", spki=spki, renews=FIRST)
+    for spki in (THIRD, SECOND):
+        with pytest.raises(DeniedError) as denied:
+            sim.issue("rover-1", spki=spki, renews=FIRST)
+        assert denied.value.reason == "identity_rate"
+    sim.issue("rover-2")
+    # The first of the four was issued a day ago; the second one is a microsecond later.
+    first_us = sim.state.issue_times[participant_id("rover-1")][0]
+    sim.clock.advance(first_us + RATE_WINDOW_US - 1 - sim.clock.now_us())
+    with pytest.raises(DeniedError, match="at most 4"):
+        sim.issue("rover-1", spki=THIRD, renews=FIRST)
+    sim.clock.advance(1)
+    sim.issue("rover-1", spki=THIRD, renews=FIRST)
+    with pytest.raises(DeniedError, match="at most 4"):
+        sim.issue("rover-1", spki=SECOND, renews=FIRST)
+    assert len(sim.state.issue_times[participant_id("rover-1")]) == 4
+    assert findings(sim) == set()
 
 
 def test_a_years_renewals_leave_one_name_a_key(sim: Simulator) -> None:

@@ -19,7 +19,7 @@ from sfrl_secure.governance.manifest import ModelManifest, TensorSpec
 from sfrl_secure.governance.statements import Evidence, MeasuredFacts
 from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, SegmentTerms
 from sfrl_secure.limits import VALUE_MAX
-from sfrl_secure.rounds.leakage import check_leakage
+from sfrl_secure.rounds.leakage import check_leakage, raised_and_lowered
 from sfrl_secure.rounds.payloads import MeasuredDenial, check_payload
 from sfrl_secure.sparse.update import SparseUpdate
 
@@ -65,6 +65,12 @@ def places(tensor: str, axis: int, values: dict[int, int]) -> dict[int, int]:
     return sums
 
 
+def sides(sums: list[int]) -> tuple[int, int]:
+    """How many sums are raised and how many lowered, as the specification says it."""
+    largest = max(map(abs, sums), default=0)
+    return sum(8 * each > largest for each in sums), sum(-8 * each > largest for each in sums)
+
+
 AXES = [(name, axis) for name, shape in SHAPES.items() for axis in range(len(shape))]
 VALUES = st.dictionaries(
     st.integers(0, COORDINATES - 1),
@@ -80,8 +86,8 @@ def test_rows_and_labels_are_counted_along_every_axis(terms: SegmentTerms, value
         for least in range(1, SHAPES[tensor][axis] + 1):
             bound = (LeakageBound(tensor, axis, least),)
             assert verdict(terms, values, rows=bound) == ("leak_rows" if 0 < len(sums) < least else "")
-            raised = sum(total > 0 for total in sums.values())
-            assert verdict(terms, values, labels=bound) == ("leak_labels" if sums and raised < least else "")
+            seen = min(sides(list(sums.values())))
+            assert verdict(terms, values, labels=bound) == ("leak_labels" if sums and seen < least else "")
 
 
 @settings(deadline=None, max_examples=200)
@@ -94,17 +100,44 @@ def test_noise_is_half_believed_and_no_less(terms: SegmentTerms, values: dict[in
     assert verdict(terms, values, noise_std) == ("leak_noise" if contradicted else "")
 
 
-def test_sums_of_what_64_bits_cannot_add_are_exact(terms: SegmentTerms) -> None:
-    """Halves add up exactly: here their carry decides, one unit either way."""
-    low = [2**20 - 1, 1, VALUE_MAX, -VALUE_MAX]
-    for first, second, third in product(low, repeat=3):
-        for last in (-(first + second + third), -(first + second + third) + 1, -(first + second + third) - 1):
-            if last == 0 or abs(last) > VALUE_MAX:
-                continue
-            # Four coordinates of one index of axis 0 of the cube.
-            values = {3: first, 4: second, 5: third, 6: last}
-            raised = verdict(terms, values, labels=(LeakageBound("cube", 0, 1),)) == ""
-            assert raised == (first + second + third + last > 0)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_eighth_of_the_largest_is_not_enough_and_one_unit_more_is(terms: SegmentTerms, sign: int) -> None:
+    """Both sums carry out of their halves; one unit of either decides."""
+    for more, less in product(range(-9, 10), range(-2, 3)):
+        one_way = [VALUE_MAX] * 8 + [more] * (more != 0)
+        other_way = [-VALUE_MAX + (less < 0)] + [-less - (less < 0)] * (less not in (0, -1))
+        assert sum(other_way) == -VALUE_MAX - less
+        # Coordinates of the two indices of axis 0 of the cube.
+        values = {3 + at: sign * value for at, value in enumerate(one_way)}
+        values |= {15 + at: sign * value for at, value in enumerate(other_way) if value}
+        passes = 8 * (VALUE_MAX + less) > 8 * VALUE_MAX + more
+        assert verdict(terms, values, labels=(LeakageBound("cube", 0, 1),)) == ("" if passes else "leak_labels")
+
+
+LARGEST_SUM = 2**31 * VALUE_MAX
+SUMS = st.one_of(
+    st.integers(-LARGEST_SUM, LARGEST_SUM),
+    st.builds(
+        lambda sign, part, off: sign * (LARGEST_SUM // part + off),
+        st.sampled_from([1, -1]), st.sampled_from([1, 8]), st.integers(-9, 0),
+    ),
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=300)
+@given(sums=st.lists(SUMS, min_size=1, max_size=8), data=st.data())
+def test_sums_that_64_bits_do_not_hold_are_compared_exactly(sums: list[int], data: st.DataObject) -> None:
+    # What the halves of many values add up to: the low one is not carried yet.
+    uncarried = [data.draw(st.integers(0, 2**31)) for _ in sums]
+    high = np.array([(each >> 20) - extra for each, extra in zip(sums, uncarried, strict=True)])
+    low = np.array([(each & (2**20 - 1)) + (extra << 20) for each, extra in zip(sums, uncarried, strict=True)])
+    assert raised_and_lowered((high, low)) == sides(sums)
+
+
+def test_a_layer_with_fewer_than_twice_the_least_labels_is_never_admitted(terms: SegmentTerms) -> None:
+    bound = (LeakageBound("first", 0, 2),)
+    for values in product((-1, 1), repeat=3):
+        assert verdict(terms, dict(enumerate(values)), labels=bound) == "leak_labels"
 
 
 def test_rows_come_before_labels_and_labels_before_noise(terms: SegmentTerms) -> None:

@@ -219,7 +219,7 @@ def test_a_complaint_is_kept_with_its_time_until_the_round_is_gone(sim: Simulato
 def test_what_a_gatekeeper_never_had_stands_in_nobodys_way(sim: Simulator) -> None:
     sim.open_round()
     signed = sim.update("rover-1")
-    for reason, is_kept in (("not_received", False), ("deadline", True)):
+    for reason, is_kept in (("not_received", False), ("digest_mismatch", True)):
         body = replace(
             refused(reason, Evidence.NONE)(sim), envelope=signed[0], envelope_raw=encode_envelope(signed[0]),
             update=signed[1],

@@ -148,7 +148,8 @@ def test_the_steps_from_a_round_to_the_head_are_derived_again_and_rounds_open_ag
         step = sim.segment.lineage[number - 1]
         assert (step.round, step.index, step.published) == (number, index, sim.log.leaf(index))
         assert step.base == (sim.segment.lineage[number - 2].model if number > 1 else sim.initial_digest)
-        assert sim.segment.rounds[number].model_index == index
+        current = sim.segment.rounds[number]
+        assert (current.model_index, current.first_model_index) == (index, before[number - 1].index)
     segment = sim.segment
     assert segment.due == []
     assert segment.lineage[: from_round - 1] == before[: from_round - 1]

@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from sfrl_secure.errors import DeniedError, UnavailableError
+from sfrl_secure.rpc.channel import RpcChannel
 from sfrl_secure.rpc.identity import peer_of
 from sfrl_secure.rpc.server import Method
 
@@ -168,3 +169,13 @@ def test_an_old_certificate_that_runs_out_ends_its_stream_and_not_the_channel(
     with pytest.raises(DeniedError):
         list(messages)
     assert channel.call(WHO, b"", deadline_seconds=DEADLINE) == second.spki_sha256
+
+
+def test_whoever_does_not_answer_is_named_with_its_address(site: Any) -> None:
+    tls = site.known("participant/rover-7")
+    channel = RpcChannel("127.0.0.1:1", role="gatekeeper", trust_domain="mars.example", tls=site.client_tls(tls))
+    with channel:
+        with pytest.raises(UnavailableError, match=r"nobody answers at 127\.0\.0\.1:1 \((UNAV|DEADLINE_EXC)"):
+            channel.call(WHO, b"", deadline_seconds=5.0)
+        with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
+            list(channel.stream(COUNT, b"", deadline_seconds=5.0))

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from sfrl_secure.clock import FixedClock
 from sfrl_secure.crypto.envelope import Envelope, Signature
+from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError, UnavailableError
 from sfrl_secure.governance.participants import ParticipantRecord
 from sfrl_secure.governance.statements import (
@@ -23,13 +25,19 @@ from sfrl_secure.ids import Digest, parse_spiffe_id
 from sfrl_secure.rpc.channel import AnonymousTls
 from sfrl_secure.rpc.clients import AuditLogClient, GatekeeperClient, IdentityClient
 from sfrl_secure.rpc.identity import ROLES as ALL_ROLES
+from sfrl_secure.rpc.identity_requests import IdentityAsker
 from sfrl_secure.rpc.server import ANYBODY, Method
 from sfrl_secure.translog.entries import LoggedEntry
 from sfrl_secure.wire import audit_service, gatekeeper_service, identity_service
 from sfrl_secure.wire.audit_service import HEARTBEAT, AppendedEntry, FollowBatch
 from sfrl_secure.wire.gatekeeper_service import ModelRequest, ReceiptRequest, RoundAnswer, RoundRequest
 from sfrl_secure.wire.identity_service import EnrolResponse, RenewResponse
-from sfrl_secure.wire.participants import encode_decision, encode_identity_request, encode_withdrawal
+from sfrl_secure.wire.participants import (
+    encode_decision,
+    encode_identity_request,
+    encode_withdrawal,
+    parse_identity_request,
+)
 from sfrl_secure.wire.receipts import Receipt, ReceiptKind
 from sfrl_secure.wire.statements import encode_update
 
@@ -190,9 +198,11 @@ def test_withdrawals_and_decisions_go_there_and_their_entries_come_back(site: An
         client.withdraw_update(decision_envelope())
 
 
+MEMBER = parse_spiffe_id("spiffe://farm_1.example/participant/rover-7")
+
+
 def identity_envelope() -> Envelope:
-    spiffe_id = parse_spiffe_id("spiffe://farm_1.example/participant/rover-7")
-    return signed(IDENTITY_REQUEST_TYPE, encode_identity_request(IdentityRequest(DIGEST, spiffe_id, DIGEST, DIGEST, 9)))
+    return signed(IDENTITY_REQUEST_TYPE, encode_identity_request(IdentityRequest(DIGEST, MEMBER, DIGEST, DIGEST, 9)))
 
 
 def test_a_newcomer_enrols_without_a_certificate_and_renews_with_one(site: Any) -> None:
@@ -204,7 +214,7 @@ def test_a_newcomer_enrols_without_a_certificate_and_renews_with_one(site: Any) 
     def enrol(request: bytes, context: object) -> bytes:
         taken = identity_service.parse_enrol_request(request)
         asked.append((taken.record, taken.request, taken.csr))
-        if len(asked) == 1:
+        if len(asked) in {1, 3}:
             raise UnavailableError("starting")
         return identity_service.encode_enrol_response(enrolled)
 
@@ -216,8 +226,20 @@ def test_a_newcomer_enrols_without_a_certificate_and_renews_with_one(site: Any) 
     door = site.serve(Method(identity_service.ENROL, enrol, ANYBODY), client_auth=False, threads=16)
     usual = site.serve(Method(identity_service.RENEW_IDENTITY, renew, ALL_ROLES))
     newcomer = IdentityClient(site.channel(door, AnonymousTls(site.pki.services.certificate_pem)))
+    # What has effect once is sent once.
+    with pytest.raises(UnavailableError):
+        newcomer.enrol(record, identity_envelope(), b"csr")
     assert newcomer.enrol(record, identity_envelope(), b"csr") == enrolled
+    assert asked == [(record, identity_envelope(), b"csr")] * 2
+    # What is tried again is signed again, and is newer though the clock stands still.
+    asker = IdentityAsker(MEMBER, DIGEST, SigningKey.generate("ed25519"), FixedClock(9))
+    answered, answer = newcomer.enrol_with(asker, record)
+    assert answer == enrolled
+    sent: list[Any] = asked[2:]
+    assert [parse_identity_request(request.statement).created_us for _, request, _ in sent] == [9, 10]
+    assert (answered.request, answered.identity.created_us) == (sent[1][1], 10)
+    assert parse_identity_request(sent[0][1].statement).spki_sha256 == answered.identity.spki_sha256
+    asked.clear()
     member = IdentityClient(site.channel(usual, site.known("participant/rover-7")))
     assert member.renew(identity_envelope(), b"csr") == renewed
-    # The same request, tried again: enrolment is idempotent.
-    assert asked == [(record, identity_envelope(), b"csr")] * 2 + [(identity_envelope(), b"csr")]
+    assert asked == [(identity_envelope(), b"csr")]
