@@ -261,7 +261,7 @@ def test_a_complaint_of_a_round_that_is_over_is_written_with_a_warning(
 def test_a_limit_is_said_in_parameter_units_too(sim: Simulator, run: Any, tmp_path: Path) -> None:
     sim.open_round()
     limits = sim.segment.terms.limits
-    much = update_file(tmp_path, values=np.array([4.0, -0.25]) * limits.magnitude_max * 2.0**-GRID)
+    much = update_file(tmp_path, values=np.array([1.5, -0.25]) * limits.magnitude_max * 2.0**-GRID)
     says = f"which is {limits.magnitude_max * 2.0**-GRID:g} in parameter units"
     with pytest.raises(DeniedError, match=re.escape(says)) as denied:
         run("submit", "--update", str(much), "--weight", "1")
