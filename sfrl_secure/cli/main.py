@@ -35,6 +35,7 @@ app = typer.Typer(
     help="Sparse federated learning that nobody has to trust.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     add_completion=False,
 )
 
