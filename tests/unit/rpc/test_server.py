@@ -409,7 +409,8 @@ def test_no_connection_outlives_its_age_and_grace(site: Any) -> None:
         while context.is_active():
             time.sleep(0.02)
 
-    server = site.serve(method(hold, is_stream=True), connection_age_ms=200, connection_grace_ms=200)
+    # Long enough for the first message on a machine that is busy.
+    server = site.serve(method(hold, is_stream=True), connection_age_ms=2_000, connection_grace_ms=200)
     stream = site.channel(server, site.known("participant/rover-7")).stream(ECHO, b"", deadline_seconds=30)
     messages = iter(stream)
     assert next(messages) == b"begun"
