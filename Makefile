@@ -37,6 +37,9 @@ lint: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks audit_log --json
 	$(BIN)/python -m benchmarks ingest --json
+	$(BIN)/python -m benchmarks codec --json
+	$(BIN)/python -m benchmarks round --json
+	$(BIN)/python -m benchmarks links --json
 
 # Hostile bytes, always the same: `python -m tests.fuzz --seed N` takes others.
 fuzz: $(VENV)/.ready

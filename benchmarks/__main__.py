@@ -8,6 +8,10 @@
                                                      the log under a profiler: FILE is a table of functions by CPU time
     python -m benchmarks ingest --json               admitting updates and enrolling, some minutes
     python -m benchmarks ingest --json --quick       the same on a small scale
+    python -m benchmarks ingest --only streams       streams of updates through a running gatekeeper and nothing else
+    python -m benchmarks codec --json                bits and speed of the codec on supports of a real gradient
+    python -m benchmarks round --json                whole rounds, beside Flower's and NVFlare's if installed
+    python -m benchmarks links --json                an upload over a link that is slow, loses packets and breaks
 
 `cpu_ratios` compare CPU time for each entry, server, witnesses and writers together: on a machine with other things
 to do they say more than rates do.
@@ -25,11 +29,21 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
-from benchmarks import audit_log, ingest
+from benchmarks import audit_log
 
-NAMES = ("audit_log", "ingest")
+PLAIN = {
+    "codec": "benchmarks.codec",
+    "ingest": "benchmarks.ingest",
+    "links": "benchmarks.links.run",
+    "round": "benchmarks.rounds.run",
+}
+"""Benchmarks that take a scale and a folder, and the module of each: what one needs, another may do without."""
+
+NAMES = ("audit_log", *PLAIN)
+PARTS = ("admissions", "streams")
 RATES = ("bare", "intercepted", "unary", "batch", "stream", "hybrid_unary", "hybrid_batch", "hybrid_stream")
 
 
@@ -40,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--quick", action="store_true", help="a small scale, to see that it works")
     parser.add_argument("--rates-only", action="store_true", help="without memory and restarts")
-    parser.add_argument("--only", help="these rates and nothing else, such as bare,unary")
+    parser.add_argument("--only", help="these rates, or parts of ingest, and nothing else, such as bare,unary")
     parser.add_argument("--profile", type=Path, help="run the log under a profiler, and write this file")
     parser.add_argument("--dir", type=Path, help="a folder on the disk that is to be measured")
     parser.add_argument("--keep", action="store_true", help="leave the federation and its services' logs")
@@ -53,8 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if given.cpus is not None:
         os.sched_setaffinity(0, {int(cpu) for cpu in given.cpus.split(",")})
-    if given.name == "ingest":
-        figures = ingest.run(quick=given.quick, folder=given.dir)
+    if given.name in PLAIN:
+        more = {"only": only} if only else {}
+        figures = import_module(PLAIN[given.name]).run(quick=given.quick, folder=given.dir, **more)
     else:
         figures = audit_log.run(
             quick=given.quick, folder=given.dir, profile=given.profile, rates_only=given.rates_only, keep=given.keep,
@@ -68,10 +83,13 @@ def _wrong_in(given: argparse.Namespace, only: Sequence[str]) -> str | None:
     """Say what names nothing in the arguments; None where all is well."""
     if given.name not in NAMES:
         return f"there is no benchmark of this name; there are: {', '.join(NAMES)}"
-    if not set(only) <= set(RATES):
+    if given.name == "audit_log" and not set(only) <= set(RATES):
         return f"--only: there are these rates: {', '.join(RATES)}"
-    if given.name == "ingest" and (only or given.rates_only or given.keep or given.profile is not None):
-        return "ingest takes --json, --quick, --dir and --cpus"
+    if given.name in PLAIN:
+        parts = PARTS if given.name == "ingest" else ()
+        if not set(only) <= set(parts) or given.rates_only or given.keep or given.profile is not None:
+            more = f", --only with {' or '.join(parts)}" if parts else ""
+            return f"{given.name} takes --json, --quick, --dir, --cpus{more}"
     if given.cpus is not None:
         mine = os.sched_getaffinity(0)
         if not set(given.cpus.split(",")) <= set(map(str, mine)):

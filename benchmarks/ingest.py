@@ -9,6 +9,8 @@ Enrolling is measured as what the log does for it: a record by a join key and th
 durable and read by the gatekeeper. It is done in turns in two federations, a new one and the full one, so that a
 machine that slows down slows both; the ratio is that of the medians.
 
+Beside these, streams of updates go through a running gatekeeper: see `uploads.streams`.
+
 Runs in: a developer's machine.
 Trusts: its arguments.
 """
@@ -33,6 +35,7 @@ from benchmarks import machine
 from benchmarks.figures import Bar, percentile
 from benchmarks.ingest_people import Person, invitation_of, issued_to, joined_record, people, populate, requests_of
 from benchmarks.ingest_site import IngestSite, running_ingest
+from benchmarks.uploads import streams
 from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.crypto.keys import ED25519, SigningKey
 from sfrl_secure.governance.build import DEFAULT_RULES
@@ -40,7 +43,7 @@ from sfrl_secure.governance.policy import AdmissionPolicy
 from sfrl_secure.ids import sha256
 from sfrl_secure.rpc.logs import configure_logs
 from sfrl_secure.services.gatekeeper.admit import Submission
-from sfrl_secure.wire.gatekeeper_service import parse_submit_request
+from sfrl_secure.wire.uploads import parse_upload_start
 
 RULES = 200
 SHARE_MAX = 0.05
@@ -99,26 +102,39 @@ class DecisionClock:
             AdmissionPolicy._decide = decide  # type: ignore[method-assign]
 
 
-def run(*, quick: bool, folder: Path | None = None) -> dict[str, Any]:
+def run(*, quick: bool, folder: Path | None = None, only: Sequence[str] = ()) -> dict[str, Any]:
     """Run the benchmark; give its figures.
 
     Args:
         folder: a folder on the disk that is to be measured; a temporary one by default.
+        only: `admissions` or `streams`; both by default.
     """
-    scale = QUICK if quick else FULL
-    # A line for each admission, as in a service, and nobody who reads it: standard output is for the figures.
-    configure_logs("gatekeeper", StringIO())
     figures: dict[str, Any] = {"benchmark": "ingest", "quick": quick, "cpus": len(os.sched_getaffinity(0))}
     figures["others_busy_cpus"] = round(machine.busy_cpus(), 2)
-    figures |= {"participants": scale.participants, "rules": RULES}
+    bars: dict[str, Bar] = {}
+    if not only or "admissions" in only:
+        figures |= _in_one_process(QUICK if quick else FULL, folder)
+        bars |= bars_of(figures)
+    if not only or "streams" in only:
+        with tempfile.TemporaryDirectory(dir=folder) as made:
+            figures |= streams.run(streams.QUICK if quick else streams.FULL, Path(made))
+        bars |= streams.bars_of(figures)
+    figures["bars"] = {name: bar.to_json() for name, bar in bars.items()}
+    figures["errors"] = {}
+    return figures
+
+
+def _in_one_process(scale: Scale, folder: Path | None) -> dict[str, Any]:
+    """Admissions and enrolments, without sockets."""
+    # A line for each admission, as in a service, and nobody who reads it: standard output is for the figures.
+    configure_logs("gatekeeper", StringIO())
+    figures: dict[str, Any] = {"participants": scale.participants, "rules": RULES}
     with tempfile.TemporaryDirectory(dir=folder) as made, running_ingest(Path(made)) as site:
         figures["fsync_ms"] = round(machine.fsync_seconds(Path(made)) * 1000, 3)
         crowd = people(0, scale.participants)
         populate(site, crowd)
         figures |= _enrolments(site, Path(made), scale)
         figures |= _admissions(site, crowd, scale)
-    figures["bars"] = {name: bar.to_json() for name, bar in bars_of(figures).items()}
-    figures["errors"] = {}
     return figures
 
 
@@ -252,9 +268,15 @@ def _one_by_one(site: IngestSite, requests: Sequence[tuple[Person, bytes]]) -> d
 
 
 def _admit(site: IngestSite, person: Person, raw: bytes) -> None:
-    """What the servicer does with a request, from its bytes on."""
-    sent = parse_submit_request(raw)
-    submission = Submission(
-        person.spiffe_id, sent.envelope_raw, sent.envelope, sent.update, sent.payload, sha256(raw)
-    )
-    assert not isinstance(site.admitter.submit(submission), int), "no update was sent before"
+    """What the servicer does with an upload of one request, from its bytes on."""
+    start = parse_upload_start(raw)
+    submission = Submission(person.spiffe_id, start.envelope_raw, start.envelope, start.update, sha256(raw))
+    with site.intake.payload(submission, start.chunk, iter(())) as payload:
+        deciding = site.admitter.decide(submission, payload)
+        while True:
+            try:
+                next(deciding)
+            except StopIteration as decided:
+                answer = decided.value
+                break
+    assert not isinstance(answer, int), "no update was sent before"

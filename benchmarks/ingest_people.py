@@ -28,11 +28,11 @@ from sfrl_secure.governance.statements import (
     UpdateStatement,
 )
 from sfrl_secure.ids import SpiffeId, parse_spiffe_id, sha256
-from sfrl_secure.sparse.encode import encode_update
+from sfrl_secure.sparse.encode import EncodedUpdate, encode_update
 from sfrl_secure.wire.entries import encode_envelope
-from sfrl_secure.wire.gatekeeper_service import encode_submit_request
 from sfrl_secure.wire.participants import encode_identity_request
 from sfrl_secure.wire.statements import encode_update as encode_update_statement
+from sfrl_secure.wire.uploads import Chunk, encode_upload_start
 
 DAY_US = 86_400_000_000
 CLEARANCE = 5
@@ -121,14 +121,14 @@ def populate(site: IngestSite, newcomers: Sequence[Person]) -> None:
 def requests_of(
     site: IngestSite, senders: Sequence[Person], rng: np.random.Generator
 ) -> Iterator[tuple[Person, bytes]]:
-    """One SubmitUpdate request of each sender, with a payload of about `PAYLOAD_BYTES`."""
+    """The one request of each sender's upload, with a payload of about `PAYLOAD_BYTES`."""
     nonzeros = 100_000
     for _ in range(3):  # what a coordinate costs depends little on how many there are
-        nonzeros = nonzeros * PAYLOAD_BYTES // len(_payload(nonzeros, rng)[0])
+        nonzeros = nonzeros * PAYLOAD_BYTES // len(_encoded(nonzeros, rng).payload)
     opened = site.state.segments[SEGMENT].open_round
     assert opened is not None
     for person in senders:
-        payload, kept = _payload(nonzeros, rng)
+        encoded = _encoded(nonzeros, rng)
         update = UpdateStatement(
             federation_id=site.federation_id,
             segment=SEGMENT,
@@ -137,21 +137,19 @@ def requests_of(
             round=opened.number,
             round_opened=opened.opened,
             base_model=opened.base_model,
-            payload_sha256=sha256(payload),
-            payload_bytes=len(payload),
-            nonzeros=kept,
-            format=PayloadFormat(codec=1, support="free", values="int8"),
+            payload_sha256=sha256(encoded.payload),
+            payload_root=encoded.root,
+            payload_bytes=len(encoded.payload),
+            nonzeros=encoded.nonzeros,
+            format=PayloadFormat(codec=2, support=encoded.support, values=encoded.value_type),
             weight=100,
             created_us=site.clock.now_us(),
         )
         envelope = sign_envelope(UPDATE_TYPE, encode_update_statement(update), [person.key])
-        yield person, encode_submit_request(envelope, payload)
+        yield person, encode_upload_start(envelope, Chunk(0, encoded.payload))
 
 
-def _payload(nonzeros: int, rng: np.random.Generator) -> tuple[bytes, int]:
+def _encoded(nonzeros: int, rng: np.random.Generator) -> EncodedUpdate:
     indices = np.sort(rng.choice(MANIFEST.coordinates, nonzeros, replace=False)).astype(np.int64)
     values = rng.normal(0.0, 0.01, nonzeros)
-    encoded = encode_update(
-        MANIFEST.coordinates, indices, values, value_type="int8", grid_exponent=GRID, rng=rng
-    )
-    return encoded.payload, encoded.update.nonzeros
+    return encode_update(MANIFEST.coordinates, indices, values, value_type="int8", grid_exponent=GRID, rng=rng)

@@ -45,12 +45,17 @@ from sfrl_secure.sequencer.log_keys import LogKeys
 from sfrl_secure.sequencer.sequencer import BATCH_ENTRIES_MAX, Sequencer, SequencerSettings, Submission
 from sfrl_secure.sequencer.signing import CheckpointSigner
 from sfrl_secure.services.gatekeeper.admit import Admitter, ByteBudget
+from sfrl_secure.services.gatekeeper.decoders import Decoders
+from sfrl_secure.services.gatekeeper.masks import Masks
 from sfrl_secure.services.gatekeeper.refuse import Refuser
+from sfrl_secure.services.gatekeeper.upload_bounds import UploadBounds, forget_in
+from sfrl_secure.services.gatekeeper.uploads import UploadIntake
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.services.writer import StatementWriter
 from sfrl_secure.storage.index import SqliteStatements
 from sfrl_secure.storage.log_folder import FolderLogStore
 from sfrl_secure.storage.objects import ObjectStore
+from sfrl_secure.storage.uploads import open_uploads
 from sfrl_secure.translog.entries import LoggedEntry
 from sfrl_secure.translog.merkle import leaf_hash
 from sfrl_secure.wire.audit_service import AppendedEntry
@@ -70,6 +75,7 @@ AGGREGATOR = parse_spiffe_id(f"spiffe://{TRUST_DOMAIN}/service/aggregator/a1")
 
 _CODEC: Codec[Content] = Codec(encode_entry, parse_entry, parse_content)
 _BUDGET_BYTES = 2**30
+_UPLOADS_MAX = 16
 
 
 class FollowedLog:
@@ -120,6 +126,7 @@ class IngestSite:
     state: FederationState
     writer: StatementWriter
     admitter: Admitter
+    intake: UploadIntake
     clock: SystemClock
     operators: dict[str, SigningKey]
     services: dict[str, SigningKey]
@@ -208,9 +215,13 @@ def running_ingest(folder: Path) -> Iterator[IngestSite]:
         writer = StatementWriter(log, view, services["gatekeeper"], GATEKEEPER, clock)
         refuser = Refuser(writer, RefusalCounter(clock))
         objects = ObjectStore(folder / "objects")
-        budget = ByteBudget(_BUDGET_BYTES)
-        admitter = Admitter(view, writer, refuser, objects, clock, budget, ByteBudget(_BUDGET_BYTES))
-        yield IngestSite(root.digest, log, view, fold.state, writer, admitter, clock, operators, services)
+        admitter = Admitter(view, writer, refuser, Masks(objects), clock, ByteBudget(_BUDGET_BYTES))
+        uploads = open_uploads(folder / "uploads")
+        bounds = UploadBounds(_UPLOADS_MAX, _BUDGET_BYTES, forget_in(uploads))
+        intake = UploadIntake(uploads, objects, bounds, Decoders())
+        intake.start()
+        opening.callback(intake.stop)
+        yield IngestSite(root.digest, log, view, fold.state, writer, admitter, intake, clock, operators, services)
 
 
 def _documents(

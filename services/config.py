@@ -223,6 +223,10 @@ class GatekeeperConfig(ServiceConfig):
         objects_dir: payloads and models.
         objects_url: `s3://bucket/prefix`, where they lie instead.
         state_dir: private: what it keeps of the log over a restart.
+        threads: each upload under way keeps one, each waiter for a round and each reader of a model too.
+        uploads_max: uploads at once, but never more than half of `threads`: whoever asks meanwhile finds one.
+        upload_bytes_max: bytes of uploads that are under way, or that broke and wait to be gone on with, on the disk or
+            in the bucket.
         refusals_seconds: counted refusals are written this often.
         issuing: where it issues TLS identities.
     """
@@ -230,12 +234,21 @@ class GatekeeperConfig(ServiceConfig):
     role = "gatekeeper"
 
     signing: SigningFile
+    threads: Annotated[int, Field(ge=4, le=512)] = 128
     log_address: Address
     objects_dir: SettingsPath
     objects_url: str | None = None
     state_dir: SettingsPath
+    uploads_max: Annotated[int, Field(ge=1, le=256)] = 64
+    upload_bytes_max: Annotated[int, Field(ge=1, le=2**50)] = 2**34
     refusals_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
     issuing: Issuing | None = None
+
+    @property
+    def uploads_place(self) -> Path | str:
+        """Where uploads lie until they are objects: below the objects, on the same file system, for all gatekeepers
+        that share these."""
+        return f"{self.objects_url.rstrip('/')}/uploads" if self.objects_url else self.objects_dir / "uploads"
 
 
 class AggregatorConfig(ServiceConfig):

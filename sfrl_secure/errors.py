@@ -95,6 +95,10 @@ class UnavailableError(SfrlError):
     """A service does not answer."""
 
 
+class ClosedError(UnavailableError):
+    """What was to be used was closed, by whoever owned it: nothing is tried again."""
+
+
 class NotFoundError(SfrlError):
     """The named thing is not here."""
 

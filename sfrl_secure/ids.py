@@ -30,7 +30,7 @@ _SPIFFE_PATH = re.compile(
 )
 
 
-def sha256(data: bytes) -> Digest:
+def sha256(data: bytes | memoryview) -> Digest:
     """Hash `data` with SHA-256."""
     return Digest(hashlib.sha256(data).digest())
 

@@ -25,8 +25,8 @@ ANCHOR_BYTES_MAX = 8_192
 TRUST_POLICY_BYTES_MAX = 256 * 1024
 """One trust policy (C2SP tlog-policy). An ML-DSA-44 key is 1.8 kB, and at least 32 logs and 32 witnesses are taken."""
 
-SUBMIT_BYTES_MAX = 4 * 1024 * 1024
-"""One submit, message and payload together."""
+PAYLOAD_BYTES_MAX = 2**30
+"""One update's payload."""
 
 UPDATE_HEADER_BYTES_MAX = 16 * 1024
 """The envelope of an update, without its payload; of a withdrawal, a decision, a request for an identity or object."""
@@ -98,7 +98,13 @@ PROVE_ENTRIES_MAX = 64
 """Entries that one call of ProveEntries proves."""
 
 CHUNK_BYTES_MAX = 1024 * 1024
-"""One chunk of a model, of an object or of an entry bundle."""
+"""One chunk of a payload, a model, an object or an entry bundle."""
+
+BASES_MAX = 8
+"""Models that a caller of FetchModel names as its own."""
+
+STEPS_MAX = 64
+"""Aggregates that one answer of FetchModel sends."""
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 """One gRPC message."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from simulated_federation import DAY_US, DOMAIN, GRID, HOUR_US, LOG_HOST, MANIFEST, SEGMENT, UNTIL_US, participant_id
 
 from sfrl_secure.crypto.envelope import Envelope, sign_envelope
@@ -48,9 +49,10 @@ from sfrl_secure.governance.orders import (
     RollbackTarget,
 )
 from sfrl_secure.governance.root import parse_root
-from sfrl_secure.governance.terms import ModelTerms, RoundTerms, UpdateLimits
+from sfrl_secure.governance.terms import MaskTerms, ModelTerms, RoundTerms, UpdateLimits
 from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId
 from sfrl_secure.rounds.reaggregation import left_out_by, reveals_of
+from sfrl_secure.sparse.mask import encode_mask
 
 NO_TARGET = NoTarget()
 
@@ -156,6 +158,11 @@ class SimulatedDocuments:
     def publish_terms(self, **changes: Any) -> int:
         """Publish the segment's terms, or their next version."""
         return self.publish(SegmentTerms.payload_type, self.terms_raw(**changes))
+
+    def agree(self, *coordinates: int) -> MaskTerms:
+        """Store a mask of these coordinates; give what terms say of it."""
+        mask = encode_mask(MANIFEST.coordinates, np.array(coordinates, dtype=np.int64))
+        return MaskTerms(self.objects.put(mask), len(coordinates))
 
     # Participants
 

@@ -22,10 +22,11 @@ from simulated_federation import (
     service_id,
 )
 
-from sfrl_secure.aggregation.models import encode_aggregate, model_bytes, parse_model
+from sfrl_secure.aggregation.models import encode_step, model_bytes, parse_model
 from sfrl_secure.aggregation.weighted_mean import WEIGHTED_MEAN, WeightedMean
 from sfrl_secure.crypto.envelope import Envelope, sign_envelope
 from sfrl_secure.crypto.keys import SigningKey
+from sfrl_secure.errors import PayloadError
 from sfrl_secure.governance.statements import (
     DECISION_TYPE,
     IDENTITY_REQUEST_TYPE,
@@ -50,11 +51,13 @@ from sfrl_secure.governance.statements import (
 from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId, sha256
 from sfrl_secure.rounds.closing import close_round
 from sfrl_secure.rounds.effects import ARITHMETIC
-from sfrl_secure.rounds.payloads import check_payload
+from sfrl_secure.rounds.payloads import check_payload, expected_of
 from sfrl_secure.rounds.reaggregation import counted_in_step, due_base, due_step
 from sfrl_secure.rounds.state import RoundState
 from sfrl_secure.sparse.decode import decode_update
-from sfrl_secure.sparse.encode import pack_update
+from sfrl_secure.sparse.encode import pack_update, payload_root
+from sfrl_secure.sparse.header import CODEC_VERSION, SupportMode, ValueType
+from sfrl_secure.sparse.mask import Mask
 from sfrl_secure.sparse.update import SparseUpdate
 from sfrl_secure.wire.entries import encode_envelope
 from sfrl_secure.wire.participants import encode_decision, encode_identity_request, encode_withdrawal
@@ -184,13 +187,8 @@ class SimulatedStatements:
         counted = counted_in_step(current)
         # A step that is derived again of fewer than a cohort adds nothing up.
         for admission in counted if len(counted) >= current.terms.round.cohort_min else ():
-            update = decode_update(
-                self.objects.get(admission.update.payload_sha256, 4_096),
-                coordinates=MANIFEST.coordinates,
-                nonzeros=admission.update.nonzeros,
-                value_type=admission.update.format.values,
-                grid_exponent=GRID,
-            )
+            payload = self.objects.get(admission.update.payload_sha256, 4_096)
+            update = decode_update(payload, expected_of(current.terms, admission.update, self.mask))
             mean.add(update.indices, update.values, admission.update.weight)
         step = mean.result() if mean.weight_sum else np.zeros(MANIFEST.coordinates, dtype=np.int64)
         model = parse_model(self.objects.get(base, model_bytes(MANIFEST)), MANIFEST, GRID).add(step)
@@ -198,7 +196,7 @@ class SimulatedStatements:
             round=current.number,
             round_closed=current.closed_hash,
             base_model=base,
-            aggregate=self.objects.put(encode_aggregate(MANIFEST, GRID, step)),
+            aggregate=self.objects.put(encode_step(MANIFEST, GRID, step)),
             model=self.objects.put(model.to_bytes()),
             rule=WEIGHTED_MEAN,
             arithmetic=ARITHMETIC,
@@ -243,12 +241,15 @@ class SimulatedStatements:
         *,
         key: SigningKey | None = None,
         payload: bytes | None = None,
+        support: SupportMode = "free",
+        value_type: ValueType = "int8",
         **changes: Any,
     ) -> tuple[Envelope, UpdateStatement, bytes]:
         """An update for the open round, signed: envelope, statement and payload. `values`: coordinate to grid units."""
         values = {0: 5, 3: -7, 17: 100} if values is None else values
         if payload is None:
-            payload = payload_of(values)
+            mask = self.mask if support == "agreed" else None
+            payload = payload_of(values, support=support, value_type=value_type, mask=mask)
         key = key or self.rovers[name]
         current = self.segment.current
         given = UpdateStatement(
@@ -260,9 +261,10 @@ class SimulatedStatements:
             round_opened=current.opened if current is not None else ZERO_DIGEST,
             base_model=current.base_model if current is not None else ZERO_DIGEST,
             payload_sha256=sha256(payload),
+            payload_root=root_of(payload),
             payload_bytes=len(payload),
             nonzeros=len(values),
-            format=PayloadFormat(1, "free", "int8"),
+            format=PayloadFormat(CODEC_VERSION, support, value_type),
             weight=10,
             created_us=self.clock.now_us(),
         )
@@ -276,7 +278,8 @@ class SimulatedStatements:
         current, record = self.segment.current, self.state.participant(name)
         assert current is not None
         assert record is not None
-        measured = check_payload(current.terms, self.state.rules(self.clock.now_us()), record, update, payload)
+        rules = self.state.rules(self.clock.now_us())
+        measured = check_payload(current.terms, rules, record, update, payload, self.mask)
         return UpdateAdmitted(
             envelope_raw=encode_envelope(envelope),
             envelope=envelope,
@@ -352,9 +355,25 @@ class SimulatedStatements:
         return body.envelope.digest
 
 
-def payload_of(values: dict[int, int], *, coordinates: int = MANIFEST.coordinates, grid_exponent: int = GRID) -> bytes:
-    """The int8 payload of an update in grid units; each value must be one that int8 holds exactly in its block."""
+def root_of(payload: bytes) -> Digest:
+    """The root of a payload; of what has no header that could have one, some digest."""
+    try:
+        return payload_root(payload)
+    except PayloadError:
+        return sha256(payload)
+
+
+def payload_of(
+    values: dict[int, int],
+    *,
+    coordinates: int = MANIFEST.coordinates,
+    grid_exponent: int = GRID,
+    support: SupportMode = "free",
+    value_type: ValueType = "int8",
+    mask: Mask | None = None,
+) -> bytes:
+    """The payload of an update in grid units; each value must be one that its type holds exactly in its block."""
     indices = np.array(sorted(values), dtype=np.int64)
     units = np.array([values[index] for index in sorted(values)], dtype=np.int64)
     update = SparseUpdate(coordinates, indices, units)
-    return pack_update(update, value_type="int8", grid_exponent=grid_exponent)
+    return pack_update(update, value_type=value_type, grid_exponent=grid_exponent, support=support, mask=mask)

@@ -49,6 +49,7 @@ from sfrl_secure.governance.origin import origin_of
 from sfrl_secure.governance.root import GenesisDocument, RootDocument, parse_root
 from sfrl_secure.governance.statements import Statement, UpdateStatement
 from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId, sha256
+from sfrl_secure.limits import CHUNK_BYTES_MAX
 from sfrl_secure.participant.sdk import Participant
 from sfrl_secure.rounds.fold import FederationFold
 from sfrl_secure.rounds.refusals import RefusalCounter
@@ -58,14 +59,21 @@ from sfrl_secure.rpc.identity import Peer, record_peer
 from sfrl_secure.sequencer.log_keys import LogKeys
 from sfrl_secure.services.aggregator.work import Aggregator
 from sfrl_secure.services.gatekeeper.admit import Admitter, ByteBudget, Submission
+from sfrl_secure.services.gatekeeper.arrivals import CallEndedError
 from sfrl_secure.services.gatekeeper.complaints import ComplaintAnswerer
+from sfrl_secure.services.gatekeeper.decoders import Decoders
 from sfrl_secure.services.gatekeeper.fetches import FetchLog
+from sfrl_secure.services.gatekeeper.masks import Masks
 from sfrl_secure.services.gatekeeper.proofs import ProofBuilder
 from sfrl_secure.services.gatekeeper.refuse import Refuser
 from sfrl_secure.services.gatekeeper.servicer import GatekeeperServicer
+from sfrl_secure.services.gatekeeper.upload_bounds import UploadBounds, forget_in
+from sfrl_secure.services.gatekeeper.uploads import UploadIntake
 from sfrl_secure.services.gatekeeper.words import WordTaker
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.services.writer import StatementWriter
+from sfrl_secure.sparse.mask import Mask, decode_mask
+from sfrl_secure.storage.folder_uploads import FolderUploads
 from sfrl_secure.storage.objects import ObjectStore
 from sfrl_secure.translog.checkpoint import Checkpoint, format_checkpoint
 from sfrl_secure.translog.cosignature import Cosigner, sign_checkpoint
@@ -77,11 +85,12 @@ from sfrl_secure.translog.tree import MerkleTree
 from sfrl_secure.wire.audit_service import AppendedEntry
 from sfrl_secure.wire.content import Content, parse_content
 from sfrl_secure.wire.entries import encode_entry, encode_envelope
+from sfrl_secure.wire.uploads import Chunk, encode_chunk
 
 # Tests take the federation's names from here, with everything else.
 __all__ = [
     "DAY_US", "DOMAIN", "GRID", "HOUR_US", "IDENTITY_UNTIL_US", "LOG_HOST", "MANIFEST", "NOW_US", "ROVERS", "SEGMENT",
-    "UNTIL_US", "WITNESSES", "Context", "Covered", "DirectChannel", "LaggingView", "SimulatedGatekeeper",
+    "UNTIL_US", "WITNESSES", "Context", "Covered", "DirectChannel", "LaggingView", "Sent", "SimulatedGatekeeper",
     "SimulatedLog", "Simulator", "SteppedAggregator", "auditor_id", "make_witness", "operator_id", "participant_id",
     "payload_of", "service_id", "submission",
 ]  # fmt: skip
@@ -327,6 +336,12 @@ class Simulator(SimulatedDocuments, SimulatedStatements):
         """The one segment."""
         return self.state.segments[SEGMENT]
 
+    @property
+    def mask(self) -> Mask | None:
+        """The mask of the segment's terms."""
+        agreed = self.segment.terms.mask
+        return None if agreed is None else decode_mask(self.objects.get(agreed.digest, 4_096), MANIFEST.coordinates)
+
     # Services
 
     def view(self) -> LaggingView:
@@ -348,7 +363,7 @@ class Simulator(SimulatedDocuments, SimulatedStatements):
     def gatekeeper(self, name: str = "g1", **budgets: int) -> SimulatedGatekeeper:
         """The real gatekeeper, without a server."""
         made = SimulatedGatekeeper(self, name, **budgets)
-        self._closing.append(made.fetches.stop)
+        self._closing += [made.fetches.stop, made.intake.stop]
         return made
 
     def participant(self, name: str, channel: RpcChannel | None = None) -> Participant:
@@ -379,20 +394,61 @@ class SteppedAggregator(Aggregator):
         return [type(action).__name__ for action in actions if self._try(action)]
 
 
+@dataclass(frozen=True)
+class Sent(Submission):
+    """A submit and all of the payload that comes with it."""
+
+    payload: bytes = b""
+
+
+class SimulatedAdmitter(Admitter):
+    """The admitter, given whole payloads."""
+
+    intake: UploadIntake
+
+    def submit(self, sent: Sent) -> AppendedEntry | int:
+        """Decide an update whose payload comes in one call; raise what the call would end with."""
+        first = Chunk(0, sent.payload[:CHUNK_BYTES_MAX]) if sent.payload else None
+        later = [
+            encode_chunk(Chunk(at, sent.payload[at : at + CHUNK_BYTES_MAX]))
+            for at in range(CHUNK_BYTES_MAX, len(sent.payload), CHUNK_BYTES_MAX)
+        ]
+        with self.intake.payload(sent, first, iter(later)) as payload:
+            deciding = self.decide(sent, payload)
+            try:
+                while True:
+                    next(deciding)
+            except StopIteration as decided:
+                answer: AppendedEntry | int = decided.value
+                return answer
+            except CallEndedError as ended:
+                raise ended.error from None
+
+
 class SimulatedGatekeeper:
     """A gatekeeper's parts, put together as its wiring does."""
 
     def __init__(
-        self, simulator: Simulator, name: str, *, budget: int = 2**24, evidence_budget: int = 2**24
+        self,
+        simulator: Simulator,
+        name: str,
+        *,
+        budget: int = 2**24,
+        evidence_budget: int = 2**24,
+        uploads_max: int = 8,
     ) -> None:
         self.view = simulator.view()
         writer = simulator.writer(service_id("gatekeeper", name), self.view)
         self.counter = RefusalCounter(simulator.clock)
         self.refuser = Refuser(writer, self.counter)
-        self.admitter = Admitter(
-            self.view, writer, self.refuser, simulator.objects, simulator.clock,
-            ByteBudget(budget), ByteBudget(evidence_budget),
-        )  # fmt: skip
+        self.uploads = FolderUploads(simulator.folder / "objects" / "uploads")
+        bounds = UploadBounds(uploads_max, budget, forget_in(self.uploads))
+        self.intake = UploadIntake(self.uploads, simulator.objects, bounds, Decoders(threads=1))
+        self.intake.start()
+        self.admitter = SimulatedAdmitter(
+            self.view, writer, self.refuser, Masks(simulator.objects), simulator.clock, ByteBudget(evidence_budget)
+        )
+        self.admitter.intake = self.intake
         self.proofs = ProofBuilder(self.view, simulator.log, simulator.log)
         self.fetches = FetchLog(writer, simulator.clock, interval_seconds=0.001)
         self.fetches.start()
@@ -401,8 +457,8 @@ class SimulatedGatekeeper:
             self.view, writer, self.proofs, monotonic=lambda: simulator.clock.now_us() / 1_000_000
         )
         self.servicer = GatekeeperServicer(
-            self.view, self.admitter, self.refuser, self.proofs, self.fetches, self.words, simulator.objects,
-            simulator.clock,
+            self.view, self.admitter, self.refuser, self.proofs, self.fetches, self.words, self.intake,
+            simulator.objects, simulator.clock,
         )  # fmt: skip
 
 
@@ -442,7 +498,10 @@ class DirectChannel(RpcChannel):
     def stream(self, path: str, request: bytes, *, deadline_seconds: float) -> RpcStream:
         return RpcStream(_Stream(self._messages(path, request)))
 
-    def _messages(self, path: str, request: bytes) -> Iterator[bytes]:
+    def exchange(self, path: str, requests: Iterator[bytes], *, deadline_seconds: float) -> RpcStream:
+        return RpcStream(_Stream(self._messages(path, requests)))
+
+    def _messages(self, path: str, request: bytes | Iterator[bytes]) -> Iterator[bytes]:
         self.calls.append(path)
         if self.broken:
             raise self.broken.pop(0)
@@ -467,12 +526,12 @@ class _Stream:
 
 def submission(
     peer: str, signed: tuple[Envelope, UpdateStatement, bytes], *, payload: bytes | None = None
-) -> Submission:
+) -> Sent:
     """What a gatekeeper is asked when `peer` sends a signed update, with its payload or another."""
     envelope, update, sent = signed
     sent = sent if payload is None else payload
     raw = encode_envelope(envelope)
-    return Submission(participant_id(peer), raw, envelope, update, sent, sha256(raw + sent))
+    return Sent(participant_id(peer), raw, envelope, update, sha256(raw + sent), sent)
 
 
 def make_witness(name: str) -> Cosigner:

@@ -1,8 +1,11 @@
 """The aggregator's work: follow the log, open and close rounds, add up, publish, derive again what an order asks for.
 
-It holds nothing that the log does not hold. Killed at any point, it starts by following the log and goes on (promise
-5). Payloads are looked at for updates that the log alone does not drop: nobody who withdrew, was excluded or revoked
-can hold a round up with an object that is not there.
+It holds nothing that the log and the objects do not hold. Killed at any point, it starts by following the log and goes
+on (promise 5). Payloads are looked at for updates that the log alone does not drop: nobody who withdrew, was excluded
+or revoked can hold a round up with an object that is not there.
+
+What can be done ahead is done while nothing else is: updates are decided and added up as they are admitted, and a model
+is made while its closing waits for the witnesses. Nothing of that has effect before its time.
 
 Runs in: aggregator.
 Trusts: the view. No gatekeeper.
@@ -12,12 +15,8 @@ from __future__ import annotations
 
 import threading
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
-from sfrl_secure.aggregation.models import encode_aggregate, model_bytes, parse_model
-from sfrl_secure.aggregation.weighted_mean import WEIGHTED_MEAN, WeightedMean
 from sfrl_secure.clock import Clock
 from sfrl_secure.errors import (
     ConflictError,
@@ -30,7 +29,6 @@ from sfrl_secure.errors import (
     VerificationError,
 )
 from sfrl_secure.governance.statements import ModelPublished, RoundOpened
-from sfrl_secure.governance.terms import SegmentTerms
 from sfrl_secure.ids import Digest
 from sfrl_secure.rounds.closing import close_round, counted_of, drop_reason
 from sfrl_secure.rounds.effects import ARITHMETIC
@@ -44,7 +42,7 @@ from sfrl_secure.services.aggregator.actions import (
     PublishModel,
     next_action,
 )
-from sfrl_secure.services.aggregator.cohort import Cohort
+from sfrl_secure.services.aggregator.results import Results
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.services.writer import Proposal, StatementWriter
 from sfrl_secure.storage.objects import Objects
@@ -75,9 +73,9 @@ class Aggregator:
     def __init__(self, view: FederationView, writer: StatementWriter, objects: Objects, clock: Clock) -> None:
         self._view = view
         self._writer = writer
-        self._objects = objects
         self._clock = clock
-        self._cohorts: dict[str, Cohort] = {}
+        self._results = Results(objects)
+        self._left_for_closing: dict[str, set[Digest]] = {}
 
     def run(self, stopping: threading.Event) -> None:
         """Work until `stopping` is set."""
@@ -85,14 +83,28 @@ class Aggregator:
             with self._view.reading() as state:
                 seen = (state.size, self._view.witnessed_size)
                 actions = self._actions(state)
+                pause = self._pause(state)
             worked = [self._try(action) for action in actions]
-            if not any(worked):
-                self._wait_for_change(seen, stopping)
+            if not any(worked) and not self.work_ahead():
+                self._wait_for_change(seen, pause, stopping)
 
-    def _wait_for_change(self, seen: tuple[int, int], stopping: threading.Event) -> None:
+    def _wait_for_change(self, seen: tuple[int, int], seconds: float, stopping: threading.Event) -> None:
         self._view.wait_until(
-            lambda state: stopping.is_set() or (state.size, self._view.witnessed_size) != seen, _IDLE_SECONDS
+            lambda state: stopping.is_set() or (state.size, self._view.witnessed_size) != seen, seconds
         )
+
+    def work_ahead(self) -> bool:
+        """Do one thing that will be needed and has no effect yet; whether there was one."""
+        with self._view.reading() as state:
+            segments = sorted(state.segments)
+        return any(self._decide_one(name) or self._make_ahead(name) for name in segments)
+
+    def _pause(self, state: FederationState) -> float:
+        """How long nothing can be due unless the view changes: until the next deadline, or a look around."""
+        now_us = self._clock.now_us()
+        opened = [segment.open_round for segment in state.segments.values()]
+        left = [each.deadline_us - now_us for each in opened if each is not None and each.deadline_us > now_us]
+        return min([_IDLE_SECONDS, *(each / 1_000_000 for each in left)])
 
     def _actions(self, state: FederationState) -> list[Action]:
         now_us = self._clock.now_us()
@@ -137,15 +149,14 @@ class Aggregator:
         with self._view.reading() as state:
             current = self._round_of(state, action)
             looked_at = _to_be_looked_at(state, current, self._clock.now_us())
-        cohort = self._cohort(action)
+        cohort = self._results.cohort(action.segment)
         defective = cohort.decide(current, looked_at)
 
         def decide(state: FederationState, now_us: int) -> Proposal:
             opened = state.segment(action.segment).open_round
             if opened is None or opened.opened != current.opened:
                 raise DeniedError("moved_on", "the round is closed by now")
-            names = {admission.update.participant for admission in _to_be_looked_at(state, opened, now_us)}
-            if names - cohort.names():
+            if cohort.undecided(opened, _to_be_looked_at(state, opened, now_us)):
                 raise ConflictError("an update was admitted, or is to be counted, meanwhile")
             body = close_round(
                 opened, defective=defective, is_active=lambda name: state.is_active(name, now_us), now_us=now_us
@@ -153,27 +164,70 @@ class Aggregator:
             return Proposal(f"segment/{action.segment}", body)
 
         self._writer.write(decide)
+        self._left_for_closing.pop(action.segment, None)
+
+    def _decide_one(self, segment: str) -> bool:
+        """Decide one update of the segment's open round, and add it up; whether there was one.
+
+        One whose object is not there is left for the closing: to be asked for all the time helps nobody.
+        """
+        with self._view.reading() as state:
+            found = state.segments.get(segment)
+            current = None if found is None else found.open_round
+            looked_at = () if current is None else _to_be_looked_at(state, current, self._clock.now_us())
+        if current is None:
+            return False
+        cohort, left = self._results.cohort(segment), self._left_for_closing.setdefault(segment, set())
+        admission = next(
+            (each for each in cohort.undecided(current, looked_at) if each.statement_digest not in left), None
+        )
+        if admission is None:
+            return False
+        try:
+            cohort.decide(current, [admission])
+        except _POSTPONING as error:
+            _log.warning("update_decided_later", index=admission.index, reason=str(error))
+            left.add(admission.statement_digest)
+        return True
 
     def _publish(self, action: PublishModel) -> None:
         with self._view.reading() as state:
-            current = self._round_of(state, action)
-            closed = current.closed
-            assert closed is not None, "next_action publishes for closed rounds only"
-            counted = counted_of(current, closed)
-        mean = self._mean(self._cohort(action), current, counted)
-        self._publish_model(action, current, counted, current.base_model, mean)
+            current, counted = self._counted(state, action)
+        self._publish_model(action, current, counted, current.base_model)
 
     def _derive_again(self, action: DeriveAgain) -> None:
         """Derive the first step that is due: without whom the order leaves out, on what the step before has become."""
         with self._view.reading() as state:
             self._check_still_next(state, action, self._clock.now_us())
             current, counted, base = self._due(state, action)
-        if len(counted) < current.terms.round.cohort_min:
-            # Too few to hide among: nothing is added up, and the step leads nowhere.
-            mean = np.zeros(current.terms.model.manifest.coordinates, dtype=np.int64)
-        else:
-            mean = self._mean(self._cohort(action), current, counted)
-        self._publish_model(action, current, counted, base, mean)
+        self._publish_model(action, current, counted, base)
+
+    def _make_ahead(self, segment: str) -> bool:
+        """Make the model that will be published as soon as what it rests on is witnessed; whether there was one."""
+        with self._view.reading() as state:
+            found = state.segments.get(segment)
+            # As if all of it were witnessed.
+            match found and next_action(state, found, state.size, self._clock.now_us()):
+                case PublishModel() as action:
+                    current, counted = self._counted(state, action)
+                    base = current.base_model
+                case DeriveAgain() as action:
+                    current, counted, base = self._due(state, action)
+                case _:
+                    return False
+        if self._results.is_made(current, counted, base):
+            return False
+        try:
+            self._results.of(current, counted, base)
+        except _POSTPONING:
+            return False
+        return True
+
+    def _counted(self, state: FederationState, action: PublishModel) -> tuple[RoundState, tuple[Admission, ...]]:
+        current = self._round_of(state, action)
+        closed = current.closed
+        assert closed is not None, "next_action publishes for closed rounds only"
+        return current, counted_of(current, closed)
 
     def _due(self, state: FederationState, action: DeriveAgain) -> tuple[RoundState, tuple[Admission, ...], Digest]:
         """The round that is due, the updates that its model is now made of, and the model that it stands on."""
@@ -186,17 +240,16 @@ class Aggregator:
         current: RoundState,
         counted: tuple[Admission, ...],
         base: Digest,
-        mean: NDArray[np.int64],
     ) -> None:
         supersedes = action.supersedes if isinstance(action, DeriveAgain) else None
-        aggregate, model = self._put_model(current.terms, base, mean)
+        result = self._results.of(current, counted, base)
         body = ModelPublished(
             round=current.number,
             round_closed=current.closed_hash,
             base_model=base,
-            aggregate=aggregate,
-            model=model,
-            rule=WEIGHTED_MEAN,
+            aggregate=result.aggregate,
+            model=result.model,
+            rule=current.terms.rule,
             arithmetic=ARITHMETIC,
             supersedes=supersedes,
         )
@@ -209,27 +262,6 @@ class Aggregator:
             return Proposal(f"segment/{action.segment}", body)
 
         self._writer.write(decide)
-
-    def _mean(self, cohort: Cohort, current: RoundState, counted: tuple[Admission, ...]) -> NDArray[np.int64]:
-        if cohort.decide(current, counted):
-            # Whoever closed the round counted what its payload forbids. There is no model of it that anyone should
-            # publish; operators can roll back, which gives the round up.
-            raise DeniedError("counted_defective", "the round counts an update that its payload forbids")
-        mean = WeightedMean(current.terms.model.manifest.coordinates)
-        for admission in counted:
-            update = cohort.update_of(admission.update.participant)
-            mean.add(update.indices, update.values, admission.update.weight)
-        return mean.result()
-
-    def _put_model(self, terms: SegmentTerms, base: Digest, mean: NDArray[np.int64]) -> tuple[Digest, Digest]:
-        """Store the aggregate and the model; give their names."""
-        manifest, grid_exponent = terms.model.manifest, terms.model.grid_exponent
-        found = parse_model(self._objects.get(base, model_bytes(manifest)), manifest, grid_exponent)
-        aggregate = self._objects.put(encode_aggregate(manifest, grid_exponent, mean))
-        return aggregate, self._objects.put(found.add(mean).to_bytes())
-
-    def _cohort(self, action: Action) -> Cohort:
-        return self._cohorts.setdefault(action.segment, Cohort(self._objects))
 
     @staticmethod
     def _round_of(state: FederationState, action: CloseRound | PublishModel | DeriveAgain) -> RoundState:

@@ -36,7 +36,9 @@ from sfrl_secure.services.federation.configurations import write_services, write
 from sfrl_secure.services.federation.folder import Addresses, FederationFolder, choose_addresses, write_index
 from sfrl_secure.services.federation.founding import Founding
 from sfrl_secure.services.federation.identities import IssuingAuthorities, TlsIdentity
-from sfrl_secure.services.federation.plan import FederationPlan, check_plan
+from sfrl_secure.services.federation.masks import PlannedMask, open_masks
+from sfrl_secure.services.federation.plan import FederationPlan
+from sfrl_secure.services.federation.plan_checks import check_plan
 from sfrl_secure.services.federation.profiles import write_people
 from sfrl_secure.storage.files import make_folder, write_new
 from sfrl_secure.storage.log_folder import FolderLogStore
@@ -66,12 +68,17 @@ class Federation:
 
 
 def create_federation(
-    root: Path, plan: FederationPlan, clock: Clock, initial_models: Mapping[str, ModelSnapshot] | None = None
+    root: Path,
+    plan: FederationPlan,
+    clock: Clock,
+    initial_models: Mapping[str, ModelSnapshot] | None = None,
+    masks: Mapping[str, bytes] | None = None,
 ) -> Federation:
     """Make a federation in a folder that is new or empty.
 
     Args:
         initial_models: by segment; zeros where there is none.
+        masks: by segment, as bytes, of each that names one.
 
     Raises:
         MalformedError: the folder is not empty, or the plan cannot be: says what.
@@ -79,21 +86,28 @@ def create_federation(
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise MalformedError(f"the folder {root} is not empty: a federation is made in a new one")
     check_plan(plan)
+    opened = open_masks(plan, masks or {})
     old_mask = os.umask(0o077)
     try:
-        return _Creation(root, plan, clock, dict(initial_models or {})).run()
+        return _Creation(root, plan, clock, dict(initial_models or {}), opened).run()
     finally:
         os.umask(old_mask)
 
 
 class _Creation:
     def __init__(
-        self, root: Path, plan: FederationPlan, clock: Clock, initial_models: dict[str, ModelSnapshot]
+        self,
+        root: Path,
+        plan: FederationPlan,
+        clock: Clock,
+        initial_models: dict[str, ModelSnapshot],
+        masks: Mapping[str, PlannedMask],
     ) -> None:
         self._folder = FederationFolder(root)
         self._plan = plan
         self._clock = clock
         self._models = initial_models
+        self._masks = masks
         now_us = clock.now_us()
         self._operators = documents.Operators(
             {name: SigningKey.generate(plan.operator_suite) for name in plan.operators},
@@ -171,7 +185,11 @@ class _Creation:
                 segment.manifest, segment.grid_exponent, np.zeros(segment.manifest.coordinates, dtype=np.int64)
             )
             initial = objects.put(self._models.get(segment.name, zeros).to_bytes())
-            found.append(documents.terms_envelope(federation_id, segment, initial, operators))
+            mask = self._masks.get(segment.name)
+            if mask is not None:
+                objects.put(mask.raw)
+            terms = None if mask is None else mask.terms
+            found.append(documents.terms_envelope(federation_id, segment, initial, operators, terms))
         for each in plan.participants:
             key = self._keys[self._id(f"participant/{each.name}")]
             found.append(documents.participant_envelope(federation_id, each, key, operators))

@@ -34,6 +34,7 @@ from sfrl_secure.governance.services import Signatory
 from sfrl_secure.governance.terms import (
     LeakageBound,
     LeakageTerms,
+    MaskTerms,
     ModelTerms,
     QuotaTerms,
     RoundTerms,
@@ -109,8 +110,8 @@ def rules_envelope(federation_id: Digest, operators: Operators) -> Envelope:
 
 
 def terms_document(
-    federation_id: Digest, plan: SegmentPlan, initial_model: Digest, expires_us: int, *, version: int = 1,
-    previous: Digest = ZERO_DIGEST,
+    federation_id: Digest, plan: SegmentPlan, initial_model: Digest, expires_us: int, *, mask: MaskTerms | None = None,
+    version: int = 1, previous: Digest = ZERO_DIGEST,
 ) -> bytes:
     """A segment's terms; norm, magnitude and noise become grid integers."""
     unit = 2**plan.grid_exponent
@@ -125,9 +126,12 @@ def terms_document(
         operations=plan.operations,
         model=ModelTerms(manifest=plan.manifest, grid_exponent=plan.grid_exponent, initial=initial_model),
         value_types=plan.value_types,
+        support_modes=plan.support_modes,
+        mask=mask,
+        relay_groups=plan.relay_groups,
         suites=plan.suites,
         limits=UpdateLimits(
-            payload_bytes_max=plan.payload_bytes_max,
+            payload_bytes_max=plan.longest_payload_bytes,
             nonzeros_max=plan.nonzeros_max,
             norm_max=min(int(plan.norm_max * unit), _NORM_MAX),
             magnitude_max=min(int(plan.magnitude_max * unit), VALUE_MAX),
@@ -161,10 +165,11 @@ def _bounds(plans: Sequence[LeakageBoundPlan]) -> tuple[LeakageBound, ...]:
 
 
 def terms_envelope(
-    federation_id: Digest, plan: SegmentPlan, initial_model: Digest, operators: Operators
+    federation_id: Digest, plan: SegmentPlan, initial_model: Digest, operators: Operators,
+    mask: MaskTerms | None = None,
 ) -> Envelope:
     """A segment's first terms."""
-    document = terms_document(federation_id, plan, initial_model, operators.expires_us)
+    document = terms_document(federation_id, plan, initial_model, operators.expires_us, mask=mask)
     return operators.sign(SegmentTerms.payload_type, document)
 
 

@@ -11,45 +11,40 @@ from __future__ import annotations
 
 import re
 import tomllib
-from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.build import DEFAULT_QUOTA
 from sfrl_secure.governance.manifest import ModelManifest, TensorSpec
 from sfrl_secure.governance.services import KEY_EXCHANGES
+from sfrl_secure.limits import (
+    CLEARANCE_MAX,
+    COHORT_MAX,
+    GRID_EXPONENT_MAX,
+    RETENTION_DAYS_MAX,
+    ROUND_US_MAX,
+    ROUND_US_MIN,
+    ROUNDS_MAX,
+    WEIGHT_SUM_MAX,
+)
 from sfrl_secure.operating.toml_lines import key_lines, line_of
+from sfrl_secure.services.federation.plan_values import (
+    Limit,
+    Name,
+    PayloadSize,
+    SegmentName,
+    Suite,
+    SupportMode,
+    ValueType,
+)
+from sfrl_secure.services.federation.sizes import payload_bytes_of
 from sfrl_secure.storage.settings import sentence_of
 
 PLAN_BYTES_MAX = 256 * 1024
 
 PROBLEMS_MAX = 8
 """Problems that one error names."""
-
-
-def _worded(pattern: str, words: str) -> AfterValidator:
-    """Text of a pattern, with the words for what is not."""
-
-    def check(text: str) -> str:
-        if re.fullmatch(pattern, text) is None:
-            raise ValueError(words)
-        return text
-
-    return AfterValidator(check)
-
-
-Name = Annotated[
-    str,
-    _worded(
-        r"[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?",
-        "a name is 1 to 64 lower-case letters, digits, dots and hyphens, and begins and ends with a letter or digit",
-    ),
-]
-Suite = Annotated[str, _worded(r"ed25519(\+ml-dsa-44)?", "a suite is ed25519 or ed25519+ml-dsa-44")]
-SegmentName = Annotated[
-    str, _worded(r"[a-z0-9-]{1,64}", "a segment's name is 1 to 64 lower-case letters, digits and hyphens")
-]
 
 
 class _Strict(BaseModel):
@@ -100,31 +95,46 @@ class LeakagePlan(_Strict):
 
 
 class SegmentPlan(_Strict):
-    """A segment and the terms of its rounds; norm and magnitude in parameter units, the grid makes them integers."""
+    """A segment and the terms of its rounds; norm and magnitude in parameter units, the grid makes them integers.
+
+    Attributes:
+        relay_groups: who may bring others' updates.
+        mask: name of the mask's file beside the plan, exactly where `agreed` is among the support modes.
+        payload_bytes_max: bytes, or text such as "45 MiB"; without it what `nonzeros_max` values take at most in any of
+            the value types and support modes.
+    """
 
     name: SegmentName
     groups: list[Name]
-    sensitivity: int = 0
+    relay_groups: list[Name] = Field(default_factory=list)
+    sensitivity: int = Field(default=0, ge=0, le=CLEARANCE_MAX)
     operations: list[str] = Field(default_factory=lambda: ["fetch", "record", "submit"])
     tensors: list[TensorPlan]
-    grid_exponent: int = 24
+    grid_exponent: int = Field(default=24, ge=0, le=GRID_EXPONENT_MAX)
     constants_exponent: int = 0
     constants: dict[str, list[int]] = Field(default_factory=dict)
-    value_types: list[str] = Field(default_factory=lambda: ["fp32", "int8"])
+    value_types: list[ValueType] = Field(default_factory=lambda: ["fp32", "int8", "packed"])
+    support_modes: list[SupportMode] = Field(default_factory=lambda: ["free"])
+    mask: str | None = None
     suites: list[Suite] = Field(default_factory=lambda: ["ed25519", "ed25519+ml-dsa-44"])
-    payload_bytes_max: int = 1_048_576
-    nonzeros_max: int
-    norm_max: float
-    magnitude_max: float
-    weight_max: int
+    payload_bytes_max: PayloadSize | None = None
+    nonzeros_max: int = Field(ge=1)
+    norm_max: Limit
+    magnitude_max: Limit
+    weight_max: int = Field(ge=1, le=WEIGHT_SUM_MAX)
     quota: QuotaPlan = Field(default_factory=QuotaPlan)
     leakage: LeakagePlan = Field(default_factory=LeakagePlan)
-    duration_seconds: int = 60
-    cohort_min: int = 1
-    cohort_max: int
-    rounds_max: int
-    evidence_days: int = 30
-    retention_days: int = 365
+    duration_seconds: int = Field(default=60, ge=ROUND_US_MIN // 1_000_000, le=ROUND_US_MAX // 1_000_000)
+    cohort_min: int = Field(default=1, ge=1, le=COHORT_MAX)
+    cohort_max: int = Field(ge=1, le=COHORT_MAX)
+    rounds_max: int = Field(ge=1, le=ROUNDS_MAX)
+    evidence_days: int = Field(default=30, ge=1, le=RETENTION_DAYS_MAX)
+    retention_days: int = Field(default=365, ge=1, le=RETENTION_DAYS_MAX)
+
+    @property
+    def longest_payload_bytes(self) -> int:
+        """The longest payload that is taken: what the plan names, or what its formats need."""
+        return self.payload_bytes_max or payload_bytes_of(self.nonzeros_max, self.value_types, self.support_modes)
 
     @property
     def manifest(self) -> ModelManifest:
@@ -213,27 +223,6 @@ def _where_not_toml(error: tomllib.TOMLDecodeError) -> str:
     """The place that the parser names, and none of the text."""
     at = re.search(r"line ([0-9]+), column ([0-9]+)", str(error))
     return "" if at is None else f": line {at[1]}, column {at[2]}"
-
-
-def check_plan(plan: FederationPlan) -> None:
-    """Check what no key of a plan shows alone.
-
-    Raises:
-        MalformedError: a name twice, nobody to sign or to answer, or more signatures wanted than there are operators.
-    """
-    names = {
-        "operators": plan.operators,
-        "gatekeepers": plan.gatekeepers,
-        "participants": [each.name for each in plan.participants],
-        "segments": [each.name for each in plan.segments],
-    }
-    for key, given in names.items():
-        if len(set(given)) != len(given):
-            raise MalformedError(f"the plan's {key}: no name stands there twice")
-    if not plan.gatekeepers:
-        raise MalformedError("the plan's gatekeepers: there is at least one")
-    if plan.threshold > len(plan.operators):
-        raise MalformedError("the plan's threshold: the operators can meet it")
 
 
 def default_plan() -> FederationPlan:

@@ -1,9 +1,10 @@
 """Admitting: steps 3 to 17 for one update, in their order.
 
 What decides is pure (`rounds.admission`, `rounds.payloads`); here it is decided on the newest state, recorded, and
-answered, or decided again where the log moved on meanwhile.
+answered, or decided again where the log moved on meanwhile. The header is decided before the payload is waited for;
+the payload comes once, and is read again from where it was kept.
 
-Format: proto/README.md, "Admission".
+Format: proto/README.md, "Admission", "Upload".
 
 Runs in: gatekeeper.
 Trusts: the view. Nothing in the request.
@@ -11,8 +12,10 @@ Trusts: the view. Nothing in the request.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from threading import Lock
+from typing import Protocol
 
 import structlog
 
@@ -23,13 +26,14 @@ from sfrl_secure.governance.documents import ParticipantRecord, RulesDocument
 from sfrl_secure.governance.statements import UPDATE_TYPE, UpdateAdmitted, UpdateStatement
 from sfrl_secure.ids import Digest, SpiffeId
 from sfrl_secure.rounds.admission import check_log_steps, check_signed, is_admitted
-from sfrl_secure.rounds.payloads import MeasuredDenial, MeasuredUpdate, check_payload
+from sfrl_secure.rounds.payloads import MeasuredDenial, MeasuredUpdate, PayloadJudge
 from sfrl_secure.rounds.state import FederationState, RoundState
 from sfrl_secure.rounds.verdicts import DECODING_REASONS
+from sfrl_secure.services.gatekeeper.masks import Masks
 from sfrl_secure.services.gatekeeper.refuse import DecisionChangedError, RefusedRequest, Refuser, gets_entry
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.services.writer import Proposal, StatementWriter
-from sfrl_secure.storage.objects import Objects
+from sfrl_secure.sparse.update import UpdatePart
 from sfrl_secure.wire.audit_service import AppendedEntry
 
 _log = structlog.get_logger()
@@ -44,19 +48,46 @@ class Submission:
 
     Attributes:
         envelope_raw: canonical bytes of `envelope`.
-        request_digest: SHA-256 of the request message as it arrived.
+        request_digest: SHA-256 of the first request as it arrived.
     """
 
     peer: SpiffeId
     envelope_raw: bytes
     envelope: Envelope
     update: UpdateStatement
-    payload: bytes
     request_digest: Digest
 
 
+class Payload(Protocol):
+    """The payload of one submission."""
+
+    def receive(
+        self, judge: PayloadJudge, recheck: Callable[[], None], leads_to_root: Callable[[], bool]
+    ) -> Generator[int, None, MeasuredUpdate]:
+        """Let `judge` decide it, while it comes or from where it was kept; yield how many bytes are durable.
+
+        Args:
+            recheck: raises where the header would not pass any more.
+            leads_to_root: whether the judge has read all of it, and each part led to the root that was signed.
+
+        Raises:
+            DeniedError: what the judge finds.
+            ExhaustedError: there is no room for it now.
+            SfrlError: it did not come; nothing was decided.
+        """
+        ...
+
+    def keep(self) -> None:
+        """Make what was received the object of its name, durably."""
+        ...
+
+    def drop(self) -> None:
+        """Forget what was received, if anything was and it was not kept."""
+        ...
+
+
 class ByteBudget:
-    """Bytes of payloads that may be in work at once (step 10)."""
+    """Bytes of refused payloads that may be kept as evidence."""
 
     def __init__(self, bytes_max: int) -> None:
         self._left = bytes_max
@@ -67,17 +98,12 @@ class ByteBudget:
         """Take `size` bytes.
 
         Raises:
-            ExhaustedError: more are in work than the budget allows; no decision was made.
+            ExhaustedError: the budget does not allow so many more.
         """
         with self._lock:
             if size > self._left:
-                raise ExhaustedError(f"at most {self._max} bytes of payloads are in work at once: try again")
+                raise ExhaustedError(f"at most {self._max} bytes of payloads are kept")
             self._left -= size
-
-    def give(self, size: int) -> None:
-        """Give them back."""
-        with self._lock:
-            self._left += size
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,34 +133,33 @@ class Admitter:
         view: FederationView,
         writer: StatementWriter,
         refuser: Refuser,
-        objects: Objects,
+        masks: Masks,
         clock: Clock,
-        budget: ByteBudget,
         evidence_budget: ByteBudget,
     ) -> None:
         """Bind to the view and to what it writes through.
 
         Args:
-            budget: payload bytes in work at once.
             evidence_budget: bytes of refused payloads that are kept as evidence; never given back while we run.
         """
         self._view = view
         self._writer = writer
         self._refuser = refuser
-        self._objects = objects
+        self._masks = masks
         self._clock = clock
-        self._budget = budget
         self._evidence_budget = evidence_budget
 
-    def submit(self, request: Submission) -> AppendedEntry | int:
-        """Admit the update, or refuse it for the first step that fails.
+    def decide(self, request: Submission, payload: Payload) -> Generator[int, None, AppendedEntry | int]:
+        """Admit the update, or refuse it for the first step that fails; yield what `payload` says is durable.
 
         Returns: receipt A of the new entry; or, for an update that was admitted before, the leaf index of its entry.
 
         Raises:
             DeniedError: refused, and on record.
             ExhaustedError, UnavailableError, ConflictError: nothing was decided.
+            SfrlError: as `payload` raises it; nothing was decided.
         """
+        has_room = False
         for _ in range(_DECISIONS_MAX):
             known = self._known(request)
             if known is not None:
@@ -142,32 +167,36 @@ class Admitter:
             judged, signature_held, kept = None, False, False
             try:
                 judged, signature_held = self._judge_header(request), True
-                measured = self._judge_payload(request, judged)
-                return self._admit(request, judged, measured)
+                measured = yield from self._judge_payload(request, payload, judged)
+                return self._admit(request, payload, judged, measured)
             except ConflictError:
                 continue  # What was decided on has changed: decide from the start.
             except _HeaderDenied as denied:
                 denial, signature_held = denied.denial, denied.signature_held
             except DeniedError as denied_payload:
                 denial = denied_payload
-                kept = self._keep_evidence(request, denial)
+                kept = self._keep_evidence(request, payload, denial, has_room=has_room)
+                has_room = has_room or kept
             refused = RefusedRequest(
                 request.peer, request.request_digest, request.envelope_raw, request.envelope, request.update,
                 signature_held,
-            )
+            )  # fmt: skip
             try:
-                raise self._refuser.refuse(
+                answer = self._refuser.refuse(
                     refused, denial, payload_kept=kept, holds=None if judged is None else judged.holds
                 )
             except (DecisionChangedError, ConflictError):
                 continue
+            payload.drop()
+            raise answer
         raise ConflictError("the log moved on each time that the update was decided: try again")
 
     def _known(self, request: Submission) -> int | None:
         """Step 3: the stored answer, if there is one for this peer."""
+        now_us = self._clock.now_us()
         with self._view.reading() as state:
             digest = request.envelope.digest
-            if is_admitted(state, request.peer, request.envelope, request.update):
+            if is_admitted(state, request.peer, request.envelope, request.update, now_us):
                 return state.admitted_updates[digest].index
             refused = state.refused_updates.get((digest, request.peer))
             if refused is not None:
@@ -185,7 +214,7 @@ class Admitter:
         cls, state: FederationState, request: Submission, now_us: int
     ) -> tuple[ParticipantRecord, RoundState]:
         # A gatekeeper beside us, or a call whose answer was lost: a duplicate of itself is no duplicate.
-        if is_admitted(state, request.peer, request.envelope, request.update):
+        if is_admitted(state, request.peer, request.envelope, request.update, now_us):
             raise ConflictError("the update was admitted meanwhile")
         try:
             return check_log_steps(state, request.peer, request.envelope, request.update, now_us)
@@ -202,16 +231,33 @@ class Admitter:
             return False
         return True
 
-    def _judge_payload(self, request: Submission, judged: _Judged) -> MeasuredUpdate:
-        size = len(request.payload)
-        self._budget.take(size)
-        try:
-            return check_payload(judged.opened.terms, judged.rules, judged.record, request.update, request.payload)
-        finally:
-            self._budget.give(size)
+    def _judge_payload(
+        self, request: Submission, payload: Payload, judged: _Judged
+    ) -> Generator[int, None, MeasuredUpdate]:
+        terms, update = judged.opened.terms, request.update
+        mask = self._masks.mask_of(terms) if update.format.support == "agreed" else None
+        read = 0
 
-    def _admit(self, request: Submission, judged: _Judged, measured: MeasuredUpdate) -> AppendedEntry:
-        self._objects.put(request.payload)
+        def on_part(part: UpdatePart) -> None:
+            nonlocal read
+            read += part.count
+
+        def leads_to_root() -> bool:
+            return read == update.nonzeros > 0  # a leaf is read when it led there, and the last one ends the payload
+
+        judge = PayloadJudge(terms, judged.rules, judged.record, update, mask, on_part=on_part)
+        return (yield from payload.receive(judge, lambda: self._recheck(request), leads_to_root))
+
+    def _recheck(self, request: Submission) -> None:
+        """Steps 3 to 8 again, while the payload is on its way: what cannot be admitted any more is not waited for."""
+        now_us = self._clock.now_us()
+        with self._view.reading() as state:
+            self._check_header(state, request, now_us)
+
+    def _admit(
+        self, request: Submission, payload: Payload, judged: _Judged, measured: MeasuredUpdate
+    ) -> AppendedEntry:
+        payload.keep()
 
         def decide(state: FederationState, now_us: int) -> Proposal:
             _, opened = self._check_header(state, request, now_us)
@@ -248,18 +294,25 @@ class Admitter:
         )
         return acknowledged
 
-    def _keep_evidence(self, request: Submission, denial: DeniedError) -> bool:
-        """Keep a payload that was refused for its content, as long as the budget for evidence lasts."""
+    def _keep_evidence(
+        self, request: Submission, payload: Payload, denial: DeniedError, *, has_room: bool
+    ) -> bool:
+        """Keep a payload that was refused for its content, as long as the budget for evidence lasts.
+
+        Args:
+            has_room: it was kept for an earlier decision of the same request: its room is taken.
+        """
         if denial.reason not in DECODING_REASONS and not isinstance(denial, MeasuredDenial):
             return False
         with self._view.reading() as state:
             if not gets_entry(state, request.peer, request.update, denial.reason):
                 return False  # Nobody can name a payload whose refusal is only counted.
         try:
-            self._evidence_budget.take(len(request.payload))
+            if not has_room:
+                self._evidence_budget.take(request.update.payload_bytes)
         except ExhaustedError:
             return False
-        self._objects.put(request.payload)
+        payload.keep()
         return True
 
 
@@ -268,5 +321,3 @@ class _HeaderDenied(Exception):
         super().__init__(denial.reason)
         self.denial = denial
         self.signature_held = signature_held
-
-

@@ -19,11 +19,16 @@ from sfrl_secure.ids import SpiffeId
 FETCHES_AT_ONCE_MAX = 4
 """Models that one participant fetches at once."""
 
-FETCHES_OF_A_MODEL_MAX = 16
-"""How often one participant is given one model: each time is an entry, and nobody may fill the log."""
-
 DECISIONS_A_MINUTE_MAX = 120
-"""Decisions that one participant may put on record in a minute, for the same reason."""
+"""Decisions that one participant may put on record in a minute: each is an entry, and nobody may fill the log."""
+
+TAKEN_OVER_A_MINUTE_MAX = 512 * 1024 * 1024
+TAKEN_OVER_TIMES = 4
+"""Bytes that broken calls of one peer have us copy in a minute: so many, or so many times the payload at hand where
+that is more. A call that goes on with an upload costs its sender a few hundred bytes, and the disk all that lies there.
+9 MB/s are a few percent of a disk; and a rover hardly feels the bound: an update of 340 kB may break off 25 times a
+second, one of 45 MB every five seconds at its very end, one of 1 GiB four times a minute, and whoever is over it waits
+for the minute's end and loses nothing."""
 
 
 class PeerBound:
@@ -58,24 +63,33 @@ class PeerBound:
 class PeerRate:
     """Counts what each peer asks for in a window of time; over the bound it is refused, which is no decision."""
 
-    def __init__(self, count_max: int, window_us: int) -> None:
-        """Let each peer have `count_max` in a window that begins with its first."""
+    def __init__(self, count_max: int, window_us: int, *, of: str = "of these calls") -> None:
+        """Let each peer have `count_max` in a window that begins with its first.
+
+        Args:
+            of: what is counted, in words.
+        """
         self._count_max = count_max
         self._window_us = window_us
+        self._of = of
         self._windows: dict[SpiffeId, tuple[int, int]] = {}
         self._lock = threading.Lock()
 
-    def take(self, peer: SpiffeId, now_us: int) -> None:
-        """Count one for `peer`.
+    def take(self, peer: SpiffeId, now_us: int, amount: int = 1, *, at_least: int = 0) -> None:
+        """Count `amount` for `peer`.
+
+        Args:
+            at_least: the bound is no lower than this, for this once.
 
         Raises:
-            ExhaustedError: it has had as many as it may in this window.
+            ExhaustedError: it would have more than it may in this window.
         """
+        count_max = max(self._count_max, at_least)
         with self._lock:
             begun, count = self._windows.get(peer, (now_us, 0))
             if not 0 <= now_us - begun < self._window_us:
                 begun, count = now_us, 0
-            if count >= self._count_max:
+            if count + amount > count_max:
                 seconds = self._window_us // 1_000_000
-                raise ExhaustedError(f"one participant has at most {self._count_max} of these calls in {seconds} s")
-            self._windows[peer] = begun, count + 1
+                raise ExhaustedError(f"one participant has at most {count_max} {self._of} in {seconds} s")
+            self._windows[peer] = begun, count + amount

@@ -1,7 +1,12 @@
-"""Model downloads, logged in batches: the entry stands before the last bytes go out (promise 2).
+"""Model downloads, logged in batches: the entry stands before the first byte goes out (promise 2).
+
+A participant's fetch of a model is written once, however often he comes for it or for a range of it: so he has none
+without a trace, and cannot fill the log. Two gatekeepers that hear of it at the same moment write it twice.
 
 Fetches that come within one interval share an entry. Whoever waits is answered when its entry is durable, or told why
-it is not; then the last chunk stays here.
+it is not; then nothing goes out.
+
+Format: proto/README.md, "Download".
 
 Runs in: gatekeeper.
 Trusts: the view.
@@ -11,6 +16,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 
 from sfrl_secure.clock import Clock
 from sfrl_secure.errors import SfrlError, UnavailableError
@@ -54,7 +60,7 @@ class FetchLog:
         self._thread.join()
 
     def record(self, segment: str, participant: str, model: Digest, timeout_seconds: float) -> None:
-        """Return when the fetch is in the log.
+        """Return when the fetch is in the log; it may be there already.
 
         Raises:
             UnavailableError: it is not there in time, or we are stopping.
@@ -86,15 +92,19 @@ class FetchLog:
                     self._write(segment, keys[first : first + FETCHES_MAX], pending)
 
     def _write(self, segment: str, keys: list[_Key], pending: dict[_Key, list[Future[None]]]) -> None:
-        fetches = tuple(ModelFetch(participant, model) for _, participant, model in keys)
 
-        def decide(_state: FederationState, now_us: int) -> Proposal:
+        def decide(state: FederationState, now_us: int) -> Proposal:
+            on_record = state.segment(segment).fetches
+            fetches = tuple(ModelFetch(*key[1:]) for key in keys if not on_record[key[1:]])
+            if not fetches:
+                raise _OnRecordError
             from_us = now_us - int(self._interval_seconds * 1_000_000)
             return Proposal(f"segment/{segment}", ModelsFetched(from_us, now_us, fetches))
 
         waiting = [future for key in keys for future in pending[key]]
         try:
-            self._writer.write(decide, attempts=10)
+            with suppress(_OnRecordError):
+                self._writer.write(decide, attempts=10)
         except SfrlError as error:
             for future in waiting:
                 future.set_exception(error)
@@ -105,3 +115,7 @@ class FetchLog:
         else:
             for future in waiting:
                 future.set_result(None)
+
+
+class _OnRecordError(SfrlError):
+    """The log has all of it."""

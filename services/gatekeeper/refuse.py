@@ -110,7 +110,11 @@ class Refuser:
 
         def decide(state: FederationState, now_us: int) -> Proposal:
             envelope, update = request.envelope, request.update
-            if envelope is not None and update is not None and is_admitted(state, request.peer, envelope, update):
+            if (
+                envelope is not None
+                and update is not None
+                and is_admitted(state, request.peer, envelope, update, now_us)
+            ):
                 raise DecisionChangedError("the update was admitted meanwhile")
             if evidence is Evidence.OBJECT and holds is not None and not holds(state, now_us):
                 raise DecisionChangedError("the payload was refused on a state that the log has left")
@@ -133,7 +137,9 @@ class Refuser:
             _log.warning("refusal_not_taken", reason=refused.reason)
             raise UnavailableError("the refusal could not be logged: nothing was decided, try again") from None
         _log.info("update_refused", peer=request.peer, reason=denial.reason, index=index)
-        return DeniedError(denial.reason, str(denial), entry_index=index)
+        # The entry names these rules, and the peer cannot read it.
+        forbidden = f": forbidden by {', '.join(body.rule_ids)}" if body.rule_ids else ""
+        return DeniedError(denial.reason, f"{denial}{forbidden}", entry_index=index)
 
     @staticmethod
     def _evidence(request: RefusedRequest, denial: DeniedError, payload_kept: bool) -> Evidence:

@@ -8,36 +8,41 @@ Trusts: the interceptor, for who calls. Nothing in a request.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from threading import BoundedSemaphore
+from typing import NoReturn
 
 import grpc
 
-from sfrl_secure.aggregation.models import model_bytes
 from sfrl_secure.clock import Clock
-from sfrl_secure.errors import DeniedError, ExhaustedError, MalformedError, NotFoundError
+from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError
 from sfrl_secure.ids import Digest, SpiffeId, sha256
-from sfrl_secure.limits import CHUNK_BYTES_MAX, OBJECT_BYTES_MAX
+from sfrl_secure.limits import OBJECT_BYTES_MAX
+from sfrl_secure.rounds.admission import is_relay
 from sfrl_secure.rounds.state import FederationState
 from sfrl_secure.rpc.identity import peer_class_of, peer_of
 from sfrl_secure.rpc.server import Method
-from sfrl_secure.services.gatekeeper.admit import Admitter, Submission
+from sfrl_secure.services.gatekeeper.admit import Admitter, Payload, Submission
+from sfrl_secure.services.gatekeeper.arrivals import CallEndedError
 from sfrl_secure.services.gatekeeper.bounds import (
     DECISIONS_A_MINUTE_MAX,
     FETCHES_AT_ONCE_MAX,
-    FETCHES_OF_A_MODEL_MAX,
     PeerBound,
     PeerRate,
 )
 from sfrl_secure.services.gatekeeper.decisions import decide_record
+from sfrl_secure.services.gatekeeper.downloads import Downloads, Wanted, wanted_of
 from sfrl_secure.services.gatekeeper.fetches import FetchLog
 from sfrl_secure.services.gatekeeper.object_requests import check_object_request
 from sfrl_secure.services.gatekeeper.proofs import ProofBuilder
 from sfrl_secure.services.gatekeeper.refuse import DecisionChangedError, RefusedRequest, Refuser
+from sfrl_secure.services.gatekeeper.uploads import UploadIntake
 from sfrl_secure.services.gatekeeper.withdrawals import decide_withdrawal
 from sfrl_secure.services.gatekeeper.words import WordTaker
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.storage.objects import Objects
+from sfrl_secure.wire import downloads, uploads
 from sfrl_secure.wire import gatekeeper_service as wire
 from sfrl_secure.wire.audit_service import AppendedEntry
 
@@ -57,6 +62,7 @@ class GatekeeperServicer:
         proofs: ProofBuilder,
         fetches: FetchLog,
         words: WordTaker,
+        intake: UploadIntake,
         objects: Objects,
         clock: Clock,
         *,
@@ -74,7 +80,8 @@ class GatekeeperServicer:
         self._proofs = proofs
         self._fetches = fetches
         self._words = words
-        self._objects = objects
+        self._intake = intake
+        self._objects, self._downloads = objects, Downloads(objects)
         self._clock = clock
         self._waiters = BoundedSemaphore(waiters_max)
         self._fetching = PeerBound(FETCHES_AT_ONCE_MAX)
@@ -84,8 +91,11 @@ class GatekeeperServicer:
         """What the server serves, and to whom."""
         return [
             Method(wire.GET_ROUND, self.get_round, _PARTICIPANTS),
-            Method(wire.FETCH_MODEL, self.fetch_model, _PARTICIPANTS, is_stream=True),
-            Method(wire.SUBMIT_UPDATE, self.submit_update, _PARTICIPANTS),
+            Method(downloads.FETCH_MODEL, self.fetch_model, _PARTICIPANTS, is_stream=True),
+            Method(
+                uploads.SUBMIT_UPDATE, self.submit_update, _PARTICIPANTS,
+                is_stream=True, takes_stream=True, is_watched=True,
+            ),
             Method(wire.GET_RECEIPT, self.get_receipt, _PARTICIPANTS),
             Method(wire.WITHDRAW_UPDATE, self.withdraw_update, _PARTICIPANTS),
             Method(wire.RECORD_DECISION, self.record_decision, _PARTICIPANTS),
@@ -107,44 +117,60 @@ class GatekeeperServicer:
         return wire.encode_round_response(answer)
 
     def fetch_model(self, raw: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        """Give a model in chunks; the fetch is in the log before the last chunk goes out."""
+        """Give a model, what leads to it, or a mask, in chunks; a model's fetch is in the log before the first byte."""
         peer = peer_of(context).spiffe_id
         with self._fetching.held_by(peer):
-            yield from self._model_in_chunks(wire.parse_model_request(raw), peer, sha256(raw))
+            asked = downloads.parse_model_request(raw)
+            wanted = self._wanted(asked, peer, sha256(raw))
+            download = self._downloads.prepare(asked, wanted)
+            if wanted.needs_entry and download.pieces:
+                self._fetches.record(asked.segment, peer.name, asked.model, _FETCH_LOG_SECONDS)
+            yield downloads.encode_model_source(download.source)
+            yield from map(downloads.encode_model_chunk, self._downloads.chunks(download))
 
-    def _model_in_chunks(
-        self, asked: wire.ModelRequest, peer: SpiffeId, request_digest: Digest
-    ) -> Iterator[bytes]:
+    def _wanted(self, asked: downloads.ModelRequest, peer: SpiffeId, request_digest: Digest) -> Wanted:
         with self._view.reading() as state:
             self._check_granted(state, peer, asked.segment, request_digest)
-            segment = state.segment(asked.segment)
-            if asked.model not in segment.models:
-                raise NotFoundError("the model is not one of the segment's")
-            if segment.fetches[peer.name, asked.model] >= FETCHES_OF_A_MODEL_MAX:
-                raise ExhaustedError(f"a participant is given a model at most {FETCHES_OF_A_MODEL_MAX} times: keep it")
-            bytes_max = model_bytes(segment.terms.model.manifest)
-        model = self._objects.get(asked.model, bytes_max)
-        chunks = [model[at : at + CHUNK_BYTES_MAX] for at in range(0, len(model), CHUNK_BYTES_MAX)]
-        for chunk in chunks[:-1]:
-            yield wire.encode_model_chunk(chunk)
-        self._fetches.record(asked.segment, peer.name, asked.model, _FETCH_LOG_SECONDS)
-        yield wire.encode_model_chunk(chunks[-1])
+            return wanted_of(state.segment(asked.segment), asked, peer.name)
 
-    def submit_update(self, raw: bytes, context: grpc.ServicerContext) -> bytes:
-        """Admit an update or refuse it; either is in the log before it is answered."""
+    def submit_update(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        """Admit an update or refuse it; either is in the log before it is answered. Until then, say what is durable."""
         peer = peer_of(context).spiffe_id
+        raw = next(requests, None)
+        if raw is None:
+            raise MalformedError("the call brought no message")
         digest = sha256(raw)
         try:
-            sent = wire.parse_submit_request(raw)
+            sent = uploads.parse_upload_start(raw)
         except MalformedError as error:
-            refused = RefusedRequest(peer, digest)
-            denial = DeniedError("malformed", str(error))
+            self._refuse_malformed(peer, digest, error)
+        del raw
+        request = Submission(peer, sent.envelope_raw, sent.envelope, sent.update, digest)
+        with self._intake.payload(request, sent.chunk, requests) as payload:
+            del sent
             try:
-                raise self._refuser.refuse(refused, denial, payload_kept=False) from None
-            except DecisionChangedError:
-                raise AssertionError("a malformed request quotes nothing that could be decided again") from None
-        submission = Submission(peer, sent.envelope_raw, sent.envelope, sent.update, sent.payload, digest)
-        return wire.encode_submit_response(self._acknowledged(self._admitter.submit(submission)))
+                answer = yield from self._deciding(request, payload)
+            except CallEndedError as ended:
+                raise ended.error from None
+        yield uploads.encode_admitted(self._acknowledged(answer))
+
+    def _deciding(self, request: Submission, payload: Payload) -> Generator[bytes, None, AppendedEntry | int]:
+        deciding = self._admitter.decide(request, payload)
+        with closing(deciding):
+            while True:
+                try:
+                    durable_bytes = next(deciding)
+                except StopIteration as decided:
+                    answer: AppendedEntry | int = decided.value
+                    return answer
+                yield uploads.encode_durable(durable_bytes)
+
+    def _refuse_malformed(self, peer: SpiffeId, request_digest: Digest, error: MalformedError) -> NoReturn:
+        denial = DeniedError("malformed", str(error))
+        try:
+            raise self._refuser.refuse(RefusedRequest(peer, request_digest), denial, payload_kept=False) from None
+        except DecisionChangedError:
+            raise AssertionError("a malformed request quotes nothing that could be decided again") from None
 
     def withdraw_update(self, raw: bytes, context: grpc.ServicerContext) -> bytes:
         """Take an update back: it is in the log before it is answered."""
@@ -178,9 +204,11 @@ class GatekeeperServicer:
         return self._proofs.acknowledged(answer) if isinstance(answer, int) else answer
 
     def get_receipt(self, raw: bytes, context: grpc.ServicerContext) -> bytes:
-        """Give a receipt for the caller's own update."""
-        asked = wire.parse_receipt_request(raw)
-        if self._proofs.owner_of(asked.segment, asked.statement_digest) != peer_of(context).spiffe_id.name:
+        """Give a receipt for the caller's own update, or for one of a segment whose relay it is."""
+        asked, peer = wire.parse_receipt_request(raw), peer_of(context).spiffe_id
+        with self._view.reading() as state:
+            may_read_all = is_relay(state, peer, asked.segment, self._clock.now_us())
+        if self._proofs.owner_of(asked.segment, asked.statement_digest) != peer.name and not may_read_all:
             # The same answer as for an update that does not exist: nobody learns of another's.
             raise NotFoundError("no update of this segment has this statement digest")
         return wire.encode_receipt_response(
@@ -198,11 +226,12 @@ class GatekeeperServicer:
             raise self._words.refused(denial, sha256(raw), peer_class_of(peer)) from None
         with self._fetching.held_by(peer):
             try:
-                found = self._objects.get(asked.digest, OBJECT_BYTES_MAX)
+                stored = self._objects.open(asked.digest, OBJECT_BYTES_MAX)
             except NotFoundError:
                 raise NotFoundError("no object of this digest is stored") from None
-            for at in range(0, len(found), CHUNK_BYTES_MAX):
-                yield wire.encode_object_chunk(found[at : at + CHUNK_BYTES_MAX])
+            with stored:
+                stored.check_digest()
+                yield from map(wire.encode_object_chunk, stored.chunks())
 
     def _check_granted(
         self, state: FederationState, peer: SpiffeId, segment_name: str, request_digest: Digest

@@ -25,20 +25,26 @@ from sfrl_secure.services.config import GatekeeperConfig
 from sfrl_secure.services.following import FollowedFederation, follow_federation
 from sfrl_secure.services.gatekeeper.admit import Admitter, ByteBudget
 from sfrl_secure.services.gatekeeper.complaints import ComplaintAnswerer
+from sfrl_secure.services.gatekeeper.decoders import Decoders
 from sfrl_secure.services.gatekeeper.enrolment import IdentityServicer
 from sfrl_secure.services.gatekeeper.fetches import FetchLog
 from sfrl_secure.services.gatekeeper.issuing import IdentityIssuer, open_authorities
+from sfrl_secure.services.gatekeeper.masks import Masks
 from sfrl_secure.services.gatekeeper.proofs import ProofBuilder
 from sfrl_secure.services.gatekeeper.refuse import Refuser
 from sfrl_secure.services.gatekeeper.servicer import GatekeeperServicer
+from sfrl_secure.services.gatekeeper.sweeping import UploadSweeper
+from sfrl_secure.services.gatekeeper.upload_bounds import UploadBounds, forget_in
+from sfrl_secure.services.gatekeeper.uploads import UploadIntake
 from sfrl_secure.services.gatekeeper.words import WordTaker
 from sfrl_secure.services.refusals import RefusalWriter
 from sfrl_secure.services.renewal import Renewal, federation_id_of, open_renewal, spiffe_id_of
 from sfrl_secure.services.writer import Proposal, StatementWriter
 from sfrl_secure.storage.objects import open_objects
+from sfrl_secure.storage.uploads import open_uploads
 
-PAYLOAD_BYTES_MAX = 64 * 1024 * 1024
-"""Payload bytes in work at once."""
+WINDOW_BYTES = 256 * 1024
+"""What a stream may have under way to us beside the message that is being read."""
 
 NEWCOMER_THREADS = 16
 """Calls of newcomers served at once; one address has half of them at most."""
@@ -54,6 +60,8 @@ class Gatekeeper:
     federation: FollowedFederation
     fetches: FetchLog
     complaints: ComplaintAnswerer
+    intake: UploadIntake
+    sweeper: UploadSweeper
     refusals: RefusalWriter
     server: RpcServer
     newcomers: RpcServer | None
@@ -66,6 +74,8 @@ class Gatekeeper:
         self.federation.start()
         self.fetches.start()
         self.complaints.start()
+        self.intake.start()
+        self.sweeper.start()
         self.refusals.start()
         self._has_started = True
         self.server.start()
@@ -86,6 +96,8 @@ class Gatekeeper:
             self.server.stop(self.grace_seconds)
             self.fetches.stop()
             self.complaints.stop()
+            self.intake.stop()
+            self.sweeper.stop()
             self.refusals.stop()
         self.federation.stop()
 
@@ -112,17 +124,20 @@ def open_gatekeeper(
         counter = RefusalCounter(clock)
         refuser = Refuser(writer, counter)
         fetches = FetchLog(writer, clock)
-        admitter = Admitter(
-            view, writer, refuser, objects, clock, ByteBudget(PAYLOAD_BYTES_MAX), ByteBudget(EVIDENCE_BYTES_MAX)
+        admitter = Admitter(view, writer, refuser, Masks(objects), clock, ByteBudget(EVIDENCE_BYTES_MAX))
+        uploads = open_uploads(config.uploads_place)
+        bounds = UploadBounds(
+            min(config.uploads_max, config.threads // 2), config.upload_bytes_max, forget_in(uploads)
         )
+        intake = UploadIntake(uploads, objects, bounds, Decoders())
         proofs = ProofBuilder(view, federation.follower, federation.log)
         words = WordTaker(writer, counter)
-        servicer = GatekeeperServicer(view, admitter, refuser, proofs, fetches, words, objects, clock)
+        servicer = GatekeeperServicer(view, admitter, refuser, proofs, fetches, words, intake, objects, clock)
         issuer = IdentityIssuer(writer, open_authorities(config), clock)
         identities = IdentityServicer(view, federation.log, issuer, counter, config.trust_domain, clock)
         renewal = _open_renewal(config, federation, issuer, clock)
         server = RpcServer(
-            ServerSettings(config.listen, config.threads),
+            ServerSettings(config.listen, config.threads, window_bytes=WINDOW_BYTES),
             tls=federation.tls.server,
             methods=[*servicer.methods(), *identities.methods()],
             registry=view,
@@ -138,8 +153,9 @@ def open_gatekeeper(
         opening.pop_all()
         complaints = ComplaintAnswerer(view, writer, proofs)
         return Gatekeeper(
-            federation, fetches, complaints, refusals, server, newcomers, renewal, config.grace_seconds
-        )
+            federation, fetches, complaints, intake, UploadSweeper(uploads, clock), refusals, server, newcomers,
+            renewal, config.grace_seconds,
+        )  # fmt: skip
 
 
 def _open_newcomers(

@@ -1,5 +1,8 @@
 """The one division: integers, rounded half to even.
 
+No floating point, and no value for which it is not exact. It works through blocks that stay in the processor's cache,
+so that a whole model costs few passes over memory.
+
 Runs in: aggregator.
 Trusts: nothing.
 """
@@ -12,8 +15,13 @@ from numpy.typing import NDArray
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.limits import WEIGHT_SUM_MAX
 
+_BLOCK = 32_768
+"""Values that are divided at a time: 256 KiB in each of three arrays."""
 
-def divide_half_even(numerator: NDArray[np.int64], denominator: int) -> NDArray[np.int64]:
+
+def divide_half_even(
+    numerator: NDArray[np.int64], denominator: int, *, out: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
     """Divide and round to the nearest integer, halves to the even one.
 
     Exact: flooring drifts by half a unit a round (half of the remainders round the wrong way), this does not.
@@ -21,6 +29,7 @@ def divide_half_even(numerator: NDArray[np.int64], denominator: int) -> NDArray[
     Args:
         numerator: int64, shape (n,), any values.
         denominator: 1 to `WEIGHT_SUM_MAX`.
+        out: int64, shape (n,), where the result goes; may be `numerator` itself.
 
     Returns: int64, shape (n,).
 
@@ -29,9 +38,17 @@ def divide_half_even(numerator: NDArray[np.int64], denominator: int) -> NDArray[
     """
     if not 1 <= denominator <= WEIGHT_SUM_MAX:
         raise MalformedError(f"a sum of weights is 1 to {WEIGHT_SUM_MAX}")
-    quotient = np.floor_divide(numerator, denominator)
-    # The remainder is below 2**22, so that doubling it cannot overflow.
-    twice = 2 * (numerator - quotient * denominator)
-    up = (twice > denominator) | ((twice == denominator) & (quotient & 1 == 1))
-    rounded: NDArray[np.int64] = np.add(quotient, up, dtype=np.int64)
-    return rounded
+    result = np.empty_like(numerator) if out is None else out
+    quotients, remainders = np.empty(_BLOCK, dtype=np.int64), np.empty(_BLOCK, dtype=np.int64)
+    for start in range(0, numerator.size, _BLOCK):
+        part, rounded = numerator[start : start + _BLOCK], result[start : start + _BLOCK]
+        quotient, remainder = quotients[: part.size], remainders[: part.size]
+        np.floor_divide(part, denominator, out=quotient)
+        np.multiply(quotient, denominator, out=remainder)
+        np.subtract(part, remainder, out=remainder)
+        # From 0 to denominator - 1, and so below 2**22: doubling cannot overflow. Up where twice the remainder is more
+        # than the denominator, and where it is as much and the quotient is odd.
+        np.left_shift(remainder, 1, out=remainder)
+        np.add(remainder, quotient & 1, out=remainder)
+        np.add(quotient, remainder > denominator, out=rounded)
+    return result

@@ -1,7 +1,10 @@
-"""Models and aggregates as integer tensors on the terms' grid, and as bytes.
+"""Models and steps: integer tensors on the terms' grid, and what is added to them, as bytes.
 
 The integers are the model; float32 is derived last, once. A model's name is the SHA-256 of its bytes, and the bytes
-name the manifest and the grid, so that one model cannot be read as another.
+name the manifest and the grid, so that one model cannot be read as another. A model is kept as its bytes: 4 a value
+where the manifest says int32, and nothing is copied to parse it, to store it or to name it.
+
+A step is the aggregate object: a payload of value type exact, which whoever has the base can add to it.
 
 Format: proto/README.md, "Models and aggregates".
 
@@ -11,75 +14,136 @@ Trusts: nothing.
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sfrl_secure.errors import MalformedError
+from sfrl_secure.aggregation.buffers import Room
+from sfrl_secure.aggregation.layout import BLOCK, HEADER, TYPES, Views, move_run, rewritten, runs_of, view_of
+from sfrl_secure.aggregation.parts import check_part
+from sfrl_secure.aggregation.weighted_mean import SPARSE_FACTOR, sparse_where_few
+from sfrl_secure.errors import MalformedError, PayloadError
 from sfrl_secure.governance.manifest import ModelManifest
 from sfrl_secure.limits import GRID_EXPONENT_MAX
+from sfrl_secure.sparse.encode import pack_dense, pack_update, payload_root
+from sfrl_secure.sparse.expected import ExpectedPayload
+from sfrl_secure.sparse.header import parse_preamble
+from sfrl_secure.sparse.reader import read_parts
+from sfrl_secure.sparse.update import SparseUpdate, UpdatePart
 
-_HEADER: Final = struct.Struct("<8sB7s32sQ")
 _MODEL: Final = b"SFRLMDL1"
-_AGGREGATE: Final = b"SFRLAGG1"
-_WIDTH: Final = {"int32": 4, "int64": 8}
-_RANGE: Final = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class ModelSnapshot:
-    """A model on its grid.
+    """A model on its grid. It does not change; compare `to_bytes` for content.
 
     Attributes:
         manifest: names, shapes and dtypes of the tensors.
         grid_exponent: e; one grid unit is 2**-e.
-        values: int64, shape (manifest.coordinates,), read-only; each inside its tensor's dtype.
     """
 
-    manifest: ModelManifest
-    grid_exponent: int
-    values: NDArray[np.int64]
+    __slots__ = ("_raw", "grid_exponent", "manifest")
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.grid_exponent <= GRID_EXPONENT_MAX:
-            raise MalformedError(f"a grid exponent is 0 to {GRID_EXPONENT_MAX}")
-        if self.values.shape != (self.manifest.coordinates,) or self.values.dtype != np.int64:
+    def __init__(self, manifest: ModelManifest, grid_exponent: int, values: NDArray[np.int64]) -> None:
+        """Take int64 values, shape (manifest.coordinates,), each inside its tensor's dtype.
+
+        Raises:
+            MalformedError: another shape, a value that does not fit, or no grid exponent.
+        """
+        if values.shape != (manifest.coordinates,) or values.dtype != np.int64:
             raise MalformedError("a model has one int64 per coordinate of its manifest")
-        for tensor, part in _parts(self.manifest, self.values):
-            low, high = _RANGE[tensor]
-            if part.size and (int(part.min()) < low or int(part.max()) > high):
-                raise MalformedError(f"a value does not fit into {tensor}")
-        self.values.setflags(write=False)
+        for run in runs_of(manifest):
+            part, limits = values[run.start : run.stop], np.iinfo(TYPES[run.dtype])
+            if int(part.min()) < limits.min or int(part.max()) > limits.max:
+                raise MalformedError(f"a value does not fit into {run.dtype}")
+
+        def fill(views: Views) -> None:
+            for run, view in views:
+                view[:] = values[run.start : run.stop]
+
+        blank = _header(manifest, grid_exponent).ljust(model_bytes(manifest), b"\0")
+        self._set(manifest, grid_exponent, rewritten(manifest, blank, fill))
+
+    @classmethod
+    def _of(cls, manifest: ModelManifest, grid_exponent: int, raw: bytes | memoryview) -> ModelSnapshot:
+        made = cls.__new__(cls)
+        made._set(manifest, grid_exponent, raw)
+        return made
+
+    def _set(self, manifest: ModelManifest, grid_exponent: int, raw: bytes | memoryview) -> None:
+        self.manifest, self.grid_exponent, self._raw = manifest, grid_exponent, raw
+
+    @property
+    def values(self) -> NDArray[np.int64]:
+        """The model in grid units, int64, shape (n,): a copy, whoever wants it twice keeps it; read-only."""
+        values = np.empty(self.manifest.coordinates, dtype=np.int64)
+        for run in runs_of(self.manifest):
+            values[run.start : run.stop] = view_of(self._raw, run)
+        values.setflags(write=False)
+        return values
+
+    @property
+    def raw(self) -> memoryview:
+        """The model object's bytes where they stand, read-only; their SHA-256 is the model's name."""
+        return memoryview(self._raw).toreadonly()
 
     def to_bytes(self) -> bytes:
-        """The model object's bytes; their SHA-256 is the model's name."""
-        parts = [part.astype("<i4" if dtype == "int32" else "<i8").tobytes()
-                 for dtype, part in _parts(self.manifest, self.values)]
-        return _header(_MODEL, self.manifest, self.grid_exponent) + b"".join(parts)
+        """The same as an object of its own."""
+        return self._raw if isinstance(self._raw, bytes) else bytes(self._raw)
 
-    def add(self, aggregate: NDArray[np.int64]) -> ModelSnapshot:
-        """The model after this one: base + aggregate, each coordinate cut to its dtype's range.
+    def add(self, step: NDArray[np.int64] | UpdatePart, *, room: Room | None = None) -> ModelSnapshot:
+        """The model after this one: base + step, each coordinate cut to its dtype's range.
 
         Args:
-            aggregate: int64, shape (n,), each of magnitude at most 2**40, so that an int64 sum is cut and never wraps.
+            step: int64, shape (n,), or a part of it; each of magnitude at most 2**40, so that an int64 sum is cut and
+                never wraps.
+            room: as many bytes as the model has, where the new one goes: see `ModelRooms`.
         """
-        moved = np.empty_like(self.values)
-        for start, stop, dtype in _spans(self.manifest):
-            low, high = _RANGE[dtype]
-            base, step = self.values[start:stop], aggregate[start:stop]
-            # Cut the base to where the step still fits, by its sign: then no sum wraps, and none is cut too soon.
-            down = np.maximum(base, low - np.minimum(step, 0))
-            up = np.minimum(base, high - np.maximum(step, 0))
-            moved[start:stop] = np.where(step < 0, down, up) + step
-        return ModelSnapshot(self.manifest, self.grid_exponent, moved)
+        whole = step if isinstance(step, UpdatePart) else UpdatePart(slice(0, step.size), step)
+        return self.add_parts([whole], room=room)
+
+    def add_parts(self, parts: Iterable[UpdatePart], *, room: Room | None = None) -> ModelSnapshot:
+        """The same for a step that comes in parts: see `decode_step`. Each coordinate is in one of them at most.
+
+        Raises:
+            MalformedError: a part lies outside the model, or a value is too large; and what `parts` raises.
+        """
+        coordinates = self.manifest.coordinates
+
+        def move(views: Views) -> None:
+            for part in parts:
+                check_part(part, coordinates)
+                for run, view in views:
+                    move_run(run, view, part)
+
+        return self._of(self.manifest, self.grid_exponent, rewritten(self.manifest, self._raw, move, room))
 
     def to_float32(self) -> NDArray[np.float32]:
         """The model in parameter units, float32, shape (n,): value * 2**-e, rounded once to nearest even."""
-        # int64 to float32 rounds once; scaling by a power of two is exact, far from subnormals.
-        return np.ldexp(self.values.astype(np.float32), -self.grid_exponent).astype(np.float32)
+        values = np.empty(self.manifest.coordinates, dtype=np.float32)
+        for run in runs_of(self.manifest):
+            # An integer to float32 rounds once; scaling by a power of two is exact, far from subnormals.
+            values[run.start : run.stop] = view_of(self._raw, run)
+        values *= self._unit
+        return values
+
+    def change_to(self, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`weights` minus `to_float32`, float32, shape (n,): a new array, and no other of that size."""
+        change = np.empty(self.manifest.coordinates, dtype=np.float32)
+        for run in runs_of(self.manifest):
+            view = view_of(self._raw, run)
+            for start in range(run.start, run.stop, BLOCK):
+                stop = min(start + BLOCK, run.stop)
+                base = view[start - run.start : stop - run.start].astype(np.float32)
+                base *= self._unit
+                np.subtract(weights[start:stop], base, out=change[start:stop])
+        return change
+
+    @property
+    def _unit(self) -> np.float32:
+        return np.float32(2.0**-self.grid_exponent)
 
 
 def snapshot_from_float(manifest: ModelManifest, grid_exponent: int, values: NDArray[np.float32]) -> ModelSnapshot:
@@ -94,48 +158,87 @@ def snapshot_from_float(manifest: ModelManifest, grid_exponent: int, values: NDA
     return ModelSnapshot(manifest, grid_exponent, scaled.astype(np.int64))
 
 
-def parse_model(raw: bytes, manifest: ModelManifest, grid_exponent: int) -> ModelSnapshot:
+def parse_model(raw: bytes | memoryview, manifest: ModelManifest, grid_exponent: int) -> ModelSnapshot:
     """Parse a model object that must be of this manifest and grid.
 
     Raises:
         MalformedError: another manifest, grid or length.
     """
-    _check_header(raw, _MODEL, manifest, grid_exponent, model_bytes(manifest))
-    values = np.empty(manifest.coordinates, dtype=np.int64)
-    at = _HEADER.size
-    for start, stop, dtype in _spans(manifest):
-        values[start:stop] = np.frombuffer(raw, "<i4" if dtype == "int32" else "<i8", stop - start, at)
-        at += (stop - start) * _WIDTH[dtype]
-    return ModelSnapshot(manifest, grid_exponent, values)
+    length = model_bytes(manifest)
+    if len(raw) != length:
+        raise MalformedError(f"an object of this manifest has {length} bytes")
+    if raw[: HEADER.size] != _header(manifest, grid_exponent):
+        raise MalformedError("the object is of another kind, manifest or grid")
+    return ModelSnapshot._of(manifest, grid_exponent, raw)
 
 
 def model_bytes(manifest: ModelManifest) -> int:
     """Length of a model object of this manifest."""
-    return _HEADER.size + sum((stop - start) * _WIDTH[dtype] for start, stop, dtype in _spans(manifest))
+    return HEADER.size + sum((run.stop - run.start) * TYPES[run.dtype].itemsize for run in runs_of(manifest))
 
 
-def encode_aggregate(manifest: ModelManifest, grid_exponent: int, values: NDArray[np.int64]) -> bytes:
-    """The aggregate object's bytes: int64 per coordinate."""
-    if values.shape != (manifest.coordinates,) or values.dtype != np.int64:
-        raise MalformedError("an aggregate has one int64 per coordinate of its manifest")
-    return _header(_AGGREGATE, manifest, grid_exponent) + values.astype("<i8").tobytes()
+def encode_step(manifest: ModelManifest, grid_exponent: int, step: NDArray[np.int64] | UpdatePart) -> bytes:
+    """The aggregate object's bytes: a payload of value type exact, free where few coordinates are not zero, else dense.
+
+    Args:
+        step: int64, shape (n,), each of magnitude at most 2**40; or a part over the whole model: all of its
+            coordinates, or those that are not zero.
+
+    Raises:
+        MalformedError: another shape, or a value that is too large.
+    """
+    coordinates = manifest.coordinates
+    if not isinstance(step, UpdatePart):
+        if step.shape != (coordinates,) or step.dtype != np.int64:
+            raise MalformedError("a step has one int64 per coordinate of its manifest")
+        step = UpdatePart(slice(0, coordinates), step)
+    check_part(step, coordinates)
+    if isinstance(step.at, slice):
+        if step.at != slice(0, coordinates):
+            raise MalformedError("a step has one int64 per coordinate of its manifest")
+        step = sparse_where_few(step.values)
+    elif SPARSE_FACTOR * step.at.size > coordinates:
+        raise MalformedError("a step with many coordinates has all of them")
+    if isinstance(step.at, slice):
+        return pack_dense(step.values, value_type="exact", grid_exponent=grid_exponent)
+    update = SparseUpdate(coordinates, step.at, step.values)
+    return pack_update(update, value_type="exact", grid_exponent=grid_exponent)
 
 
-def _header(magic: bytes, manifest: ModelManifest, grid_exponent: int) -> bytes:
-    return _HEADER.pack(magic, grid_exponent, bytes(7), manifest.digest, manifest.coordinates)
+def decode_step(raw: bytes | memoryview, manifest: ModelManifest, grid_exponent: int) -> Iterator[UpdatePart]:
+    """Decode an aggregate object that must be of this model's size and grid, part by part; see `add_parts`.
+
+    The caller compares the SHA-256 of the model that it makes with the digest that it wants: nothing else says that
+    this is the step which leads there.
+
+    Raises:
+        PayloadError: the reason of the first rule of the codec that is broken; `format` where no aggregate object has
+            this form.
+    """
+    preamble = parse_preamble(raw)
+    coordinates, touched = manifest.coordinates, 0
+    if preamble.support == "agreed" or preamble.value_type != "exact":
+        raise PayloadError("format", "a step is a free or a dense payload of value type exact")
+    support: Literal["free", "dense"] = "dense" if preamble.support == "dense" else "free"
+    if support == "free" and SPARSE_FACTOR * preamble.nonzeros > coordinates:
+        raise PayloadError("format", "a step with many coordinates is a dense one")
+    expected = ExpectedPayload(
+        coordinates=coordinates,
+        nonzeros=preamble.nonzeros,
+        support=support,
+        value_type="exact",
+        grid_exponent=grid_exponent,
+        payload_bytes=len(raw),
+        root=payload_root(raw),
+    )
+    for part in read_parts([raw], expected):
+        touched += int(np.count_nonzero(part.values))
+        yield part
+    if support == "dense" and SPARSE_FACTOR * touched <= coordinates:
+        raise PayloadError("format", "a step with few coordinates is a free one")
 
 
-def _check_header(raw: bytes, magic: bytes, manifest: ModelManifest, grid_exponent: int, length: int) -> None:
-    if len(raw) != length:
-        raise MalformedError(f"an object of this manifest has {length} bytes")
-    if raw[: _HEADER.size] != _header(magic, manifest, grid_exponent):
-        raise MalformedError("the object is of another kind, manifest or grid")
-
-
-def _spans(manifest: ModelManifest) -> list[tuple[int, int, str]]:
-    return [(start, start + tensor.coordinates, tensor.dtype)
-            for start, tensor in zip(manifest.offsets, manifest.tensors, strict=True)]
-
-
-def _parts(manifest: ModelManifest, values: NDArray[np.int64]) -> list[tuple[str, NDArray[np.int64]]]:
-    return [(dtype, values[start:stop]) for start, stop, dtype in _spans(manifest)]
+def _header(manifest: ModelManifest, grid_exponent: int) -> bytes:
+    if not 0 <= grid_exponent <= GRID_EXPONENT_MAX:
+        raise MalformedError(f"a grid exponent is 0 to {GRID_EXPONENT_MAX}")
+    return HEADER.pack(_MODEL, grid_exponent, bytes(7), manifest.digest, manifest.coordinates)

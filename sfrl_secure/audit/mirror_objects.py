@@ -1,8 +1,8 @@
 """A mirror's objects: what the entries of the copied log name, fetched under their digests.
 
-Payloads of admitted updates, those of refused ones that were kept as evidence, aggregates and models. An object is
-kept only if it has the digest that names it, and is as long as it may be. One that the store does not have (any more)
-is asked for again the next time; whether it ought to be there, `audit verify` says.
+Payloads of admitted updates, those of refused ones that were kept as evidence, masks, aggregates and models. An object
+is kept only if it has the digest that names it, and is no longer than the entry that names it says. One that the store
+does not have (any more) is asked for again the next time; whether it ought to be there, `audit verify` says.
 
 `objects.json` remembers how far the entries were looked through, what was not to be had, and which names the folder
 then had. Where it is lost, or the names are others, the next run looks through all entries again; so an object that was
@@ -31,7 +31,7 @@ from sfrl_secure.errors import DigestError, MalformedError, MissingEvidenceError
 from sfrl_secure.governance.statements import Evidence, ModelPublished, Statement, UpdateAdmitted, UpdateRefused
 from sfrl_secure.governance.terms import SegmentTerms
 from sfrl_secure.ids import Digest, parse_hex_digest
-from sfrl_secure.limits import OBJECT_HEADER_BYTES_MAX, SUBMIT_BYTES_MAX
+from sfrl_secure.limits import OBJECT_BYTES_MAX, OBJECT_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX
 from sfrl_secure.storage.files import read_bounded, write_atomically
 from sfrl_secure.storage.objects import ObjectStore
 from sfrl_secure.translog.tiles import BUNDLE_BYTES_MAX, TILE_WIDTH, bundles_between, parse_bundle
@@ -68,7 +68,7 @@ class _Record:
     Attributes:
         entries: looked through, from 0 on.
         segments: length of the longest object of each segment's models.
-        wanted: objects that were not to be had, and how long each may be.
+        wanted: objects that were not to be had, and how long each may be: the longest that an entry says.
         listing: digest over the names of the objects that the folder had.
     """
 
@@ -85,6 +85,7 @@ class ObjectMirror:
         self._folder = folder
         self._store = ObjectStore(folder / OBJECTS_FOLDER)
         self._reread = False
+        self._refused: dict[Digest, int] = {}
 
     def update(
         self, size: int, supply: ObjectSupply, progress: Progress, *, reread: bool = False
@@ -98,7 +99,7 @@ class ObjectMirror:
             UnavailableError: the store does not answer; what came so far is kept.
             MissingEvidenceError, MalformedError: a bundle of the copy is not there, or damaged.
         """
-        self._reread = reread
+        self._reread, self._refused = reread, {}
         record = _Record() if reread else self._read_record(size)
         done = MirroredObjects()
         try:
@@ -117,26 +118,30 @@ class ObjectMirror:
     def _fetch(
         self, digest: Digest, bytes_max: int, supply: ObjectSupply, record: _Record, done: MirroredObjects
     ) -> None:
-        if digest in done.missing or digest in done.altered:
+        # Two entries may name one object, and one of them lie about its length: what was too long for the first is
+        # tried again for another that lets it be longer.
+        if digest in done.missing or bytes_max <= self._refused.get(digest, -1):
             return
-        if not self._is_held(digest, bytes_max):
-            record.wanted[digest] = bytes_max
+        if not self._is_held(digest):
+            record.wanted[digest] = max(bytes_max, record.wanted.get(digest, 0))
             try:
                 self._store.put(_checked(supply.fetch_object(digest, bytes_max), bytes_max))
             except NotFoundError:
                 done.missing.add(digest)
                 return
             except (VerificationError, MalformedError):
+                self._refused[digest] = bytes_max
                 done.altered.add(digest)
                 return
             done.fetched += 1
+        done.altered.discard(digest)
         record.wanted.pop(digest, None)
 
-    def _is_held(self, digest: Digest, bytes_max: int) -> bool:
+    def _is_held(self, digest: Digest) -> bool:
         if not self._reread:
             return self._store.is_stored(digest)
         try:
-            self._store.get(digest, bytes_max)
+            self._store.get(digest, OBJECT_BYTES_MAX)
         except (NotFoundError, MalformedError, DigestError, MissingEvidenceError):
             return False
         return True
@@ -212,12 +217,14 @@ def _named(raw: bytes, segments: dict[str, int]) -> Iterator[tuple[Digest, int]]
         longest = 8 * content.model.manifest.coordinates + OBJECT_HEADER_BYTES_MAX
         segments[content.segment] = max(longest, segments.get(content.segment, 0))
         yield content.model.initial, longest
+        if content.mask is not None:
+            yield content.mask.digest, 8 * content.mask.nonzeros + OBJECT_HEADER_BYTES_MAX
     elif isinstance(content, Statement):
         match content.body:
             case UpdateAdmitted(update=update):
-                yield update.payload_sha256, SUBMIT_BYTES_MAX
+                yield update.payload_sha256, min(update.payload_bytes, PAYLOAD_BYTES_MAX)
             case UpdateRefused(update=update, evidence=Evidence.OBJECT) if update is not None:
-                yield update.payload_sha256, SUBMIT_BYTES_MAX
+                yield update.payload_sha256, min(update.payload_bytes, PAYLOAD_BYTES_MAX)
             case ModelPublished(aggregate=aggregate, model=model):
                 named = segments.get(content.stream.removeprefix(_STREAM_PREFIX))
                 if named is not None:

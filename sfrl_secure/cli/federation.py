@@ -26,14 +26,18 @@ def init(
     """Make a new federation: keys, certificates, signed documents, the log, configurations."""
     from sfrl_secure.clock import SystemClock
     from sfrl_secure.services.federation.create import create_federation
+    from sfrl_secure.services.federation.masks import read_masks
     from sfrl_secure.services.federation.plan import PLAN_BYTES_MAX, default_plan, parse_plan
+    from sfrl_secure.services.federation.plan_checks import check_plan
 
-    chosen = default_plan()
+    chosen, masks = default_plan(), {}
     if plan is not None:
         raw = read_input(plan, PLAN_BYTES_MAX, "the plan")
         with naming(plan):
             chosen = parse_plan(raw)
-    made = create_federation(folder, chosen, SystemClock())
+            check_plan(chosen)
+        masks = read_masks(chosen, plan.parent)
+    made = create_federation(folder, chosen, SystemClock(), masks=masks)
     typer.echo(f"federation {made.federation_id.hex()}")
     typer.echo(f"log        {made.origin}, {made.log_size} entries to begin with")
     typer.echo(f"trust      {made.folder.trust_policy}  (give this file to whoever verifies)")

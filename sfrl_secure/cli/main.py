@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from sfrl_secure.cli import audit, enrol, log_keys, order, participant, policy, receipt, record, rounds, segment
+from sfrl_secure.cli import audit, bundle, enrol, log_keys, order, participant, policy, receipt, record, rounds, segment
 from sfrl_secure.cli.demo import demo
 from sfrl_secure.cli.federation import init, reissue, up
 from sfrl_secure.cli.invite import invite
@@ -85,6 +85,7 @@ participant.register(app)
 enrol.register(app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(receipt.app, name="receipt")
+app.add_typer(bundle.app, name="bundle")
 app.add_typer(policy.app, name="policy")
 app.add_typer(order.app, name="order")
 app.add_typer(segment.app, name="segment")

@@ -1,6 +1,6 @@
 """`sfrl fetch`, `submit`, `withdraw` and `complain`: a participant by hand.
 
-Arrays travel in `.npz` files that are read and written without pickle.
+Arrays travel in `.npz` files (`update_files`).
 
 Runs in: cli.
 Trusts: the profile. Nothing that a gatekeeper says is believed before it is proven: see `participant.sdk`.
@@ -9,28 +9,31 @@ Trusts: the profile. Nothing that a gatekeeper says is believed before it is pro
 from __future__ import annotations
 
 import json
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfrl_secure.cli.inputs import check_file, naming, parse_model_digest
-from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError, RoundStateError, SfrlError
+from sfrl_secure.cli.byte_progress import showing_bytes
+from sfrl_secure.cli.given_update import (
+    DensityOption,
+    GivenUpdate,
+    ModelOption,
+    NoiseOption,
+    UpdateOption,
+    ValueTypeOption,
+    WeightOption,
+    in_parameter_units,
+)
+from sfrl_secure.cli.inputs import check_folder
+from sfrl_secure.cli.update_files import check_model_file, write_model
+from sfrl_secure.errors import MalformedError, NotFoundError, RoundStateError
 from sfrl_secure.wire.receipts import ReceiptKind
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from sfrl_secure.aggregation.models import ModelSnapshot
     from sfrl_secure.participant.rounds import FinishedSegment, OpenRound
     from sfrl_secure.participant.sdk import Participant
     from sfrl_secure.participant.submissions import Submitted
-
-UPDATE_FILE_BYTES_MAX = 2**30
 
 ProfileOption = Annotated[Path, typer.Option("--profile", help="The participant's profile.toml.")]
 SegmentOption = Annotated[str, typer.Option("--segment", help="Name of the segment.")]
@@ -58,10 +61,21 @@ def fetch(
     wait: WaitOption = 60.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Open the segment's round and write its base model: one float32 array a tensor."""
+    """Open the segment's round and write its base model: one float32 array a tensor.
+
+    The last two models of a segment are kept beside the receipts: of a later one only what changed is fetched, where
+    that is shorter. A fetch that breaks off goes on where it was. What `bundle pack --offline` needs is kept too.
+    """
+    from sfrl_secure.participant.encoding import Wish, choose_support
+    from sfrl_secure.participant.rounds import OpenRound
+
+    check_model_file(out)
     with open_participant(profile) as participant:
         opened = participant.open_round(segment, wait_seconds=wait, through_halt=False)
-        model = participant.model(opened)
+        with showing_bytes("fetching the model") as tell:
+            model = participant.model(opened, on_progress=tell)
+        if isinstance(opened, OpenRound) and choose_support(opened.terms, Wish()) == "agreed":
+            participant.mask(opened)
     write_model(out, model)
     said = {**_round_of(opened), "coordinates": model.manifest.coordinates, "out": str(out.absolute())}
     _say(said, as_json)
@@ -70,57 +84,44 @@ def fetch(
 def submit(
     profile: ProfileOption,
     segment: SegmentOption,
-    update: Annotated[Path, typer.Option("--update", help=".npz with `indices` (int64) and `values` (float).")],
-    weight: Annotated[int, typer.Option("--weight", min=1, help="Weight in the mean, within the terms.")],
-    value_type: Annotated[str, typer.Option("--value-type", help="int8 or fp32.")] = "int8",
+    update: UpdateOption,
+    weight: WeightOption,
+    value_type: ValueTypeOption = None,
+    density: DensityOption = None,
     receipt: Annotated[str, typer.Option("--receipt", help="Wait for: none, witnessed or counted.")] = "witnessed",
-    model: Annotated[
-        str | None, typer.Option("--model", help="Digest of the model the update is relative to, as `fetch` says it.")
-    ] = None,
-    noise_std: Annotated[
-        float,
-        typer.Option("--noise-std", min=0.0, help="Standard deviation of the noise added to each value, if any."),
-    ] = 0.0,
+    model: ModelOption = None,
+    noise_std: NoiseOption = 0.0,
     wait: WaitOption = 60.0,
     as_json: JsonOption = False,
 ) -> None:
     """Submit an update for the round that is open now, and keep its receipt.
 
+    The file is an .npz of new weights, one array a tensor, as `fetch` writes them; or, where the terms take free
+    support, of `indices` and `values`, the changes of some coordinates. A broken connection is gone on with until the
+    round takes no more updates. Run again after it was killed, it signs another update: where that may happen, `bundle
+    pack` once, and `bundle relay` your own bundle.
+
     With --model, refuse a round whose base is another model than the one that was fetched. An update that would betray
-    single examples, by the segment's terms (leak_rows, leak_labels, leak_noise), is refused here and not sent: train on
-    more examples, of more kinds. A round takes one update of yours, and no second one after a withdrawal.
+    single examples, by the segment's terms (leak_coordinates, leak_rows, leak_labels, leak_noise), is refused here and
+    not sent: train on more examples, of more kinds. A round takes one update of yours, and no second one after a
+    withdrawal.
     """
-    import numpy as np
-
-    from sfrl_secure.participant.rounds import FinishedSegment
-
-    if value_type not in ("int8", "fp32"):
-        raise MalformedError("a value type is int8 or fp32")
     kinds = {"none": None, "witnessed": ReceiptKind.WITNESSED, "counted": ReceiptKind.COUNTED}
     if receipt not in kinds:
         raise MalformedError(f"a receipt to wait for is one of {', '.join(kinds)}")
-    base = None if model is None else parse_model_digest(model)
-    check_file(update, "the update")
-    with naming(update):
-        indices, values = read_update(update)
+    given = GivenUpdate.read(update, weight, value_type, density, model, noise_std)
     with open_participant(profile) as participant:
         opened = participant.open_round(segment, wait_seconds=wait, through_halt=False)
-        if isinstance(opened, FinishedSegment):
-            raise RoundStateError("round_not_open", "the segment's rounds are used up under the terms in force")
-        if base is not None and opened.base_model != base:
-            raise RoundStateError(
-                "wrong_base", f"the open round {opened.number} begins from another model: fetch again and train on it"
-            )
-        with _in_parameter_units(opened):
-            sent = participant.submit(
-                opened, indices, values, weight,
-                value_type="fp32" if value_type == "fp32" else "int8", noise_std=noise_std, rng=np.random.default_rng(),
-            )  # fmt: skip
+        signed = given.signed(participant, opened)
+        with in_parameter_units(opened.terms), showing_bytes("sending") as tell:
+            sent = participant.send(signed, on_progress=tell)
         said: dict[str, Any] = {
             **_round_of(opened),
             "index": sent.index,
             "statement_digest": sent.statement_digest.hex(),
             "nonzeros": sent.update.nonzeros,
+            "support": sent.update.format.support,
+            "value_type": sent.update.format.values,
             "update_bytes": sent.request_bytes,
         }
         if kinds[receipt] is not None:
@@ -129,10 +130,9 @@ def submit(
         if kinds[receipt] is ReceiptKind.COUNTED:
             try:
                 said["receipt"] = _keep_receipt(participant, sent, ReceiptKind.COUNTED, wait)
-            except NotFoundError:
+            except NotFoundError as missing:
                 raise NotFoundError(
-                    f"entry {sent.index} admits the update, and no model counts it within {wait:.0f} seconds: "
-                    f"{_why_uncounted(participant, sent)}; its receipt so far is {said['receipt']}"
+                    f"entry {sent.index} admits the update, and {missing}; its receipt so far is {said['receipt']}"
                 ) from None
     _say(said, as_json)
 
@@ -179,12 +179,13 @@ def complain(
     from sfrl_secure.participant.sent import parse_complaint
     from sfrl_secure.storage.files import write_atomically
 
+    check_folder(out.absolute().parent, "the complaint's folder")
     with open_participant(profile) as participant:
         raw = participant.complaint(segment, round_number)
         _, envelope, update = parse_complaint(raw)
         # Written first: whoever censors can also say that the round is over.
         write_atomically(out.absolute(), raw)
-        opened = _round_now(participant, segment)
+        opened = participant.round_now(segment)
     if opened is not None and opened.opened != update.round_opened:
         typer.echo(
             f"warning: round {update.round} is over and round {opened.number} is open, the gatekeeper shows: a "
@@ -197,45 +198,10 @@ def complain(
     _say(said, as_json)
 
 
-@contextmanager
-def _in_parameter_units(opened: OpenRound) -> Iterator[None]:
-    """Say a limit that a refusal names in grid units in those of the values, too."""
-    limits, unit = opened.terms.limits, 2.0**-opened.terms.model.grid_exponent
-    most = {"norm_limit": limits.norm_max, "magnitude_limit": limits.magnitude_max}
-    try:
-        yield
-    except DeniedError as denied:
-        if denied.reason not in most:
-            raise
-        words = f"{denied}, which is {most[denied.reason] * unit:g} in parameter units"
-        raise DeniedError(denied.reason, words, entry_index=denied.entry_index) from None
-
-
-def _round_now(participant: Participant, segment: str) -> OpenRound | None:
-    """The round that is open at this moment; None where none is, or nobody proves one."""
-    from sfrl_secure.participant.rounds import OpenRound
-
-    try:
-        opened = participant.open_round(segment, wait_seconds=0.0)
-    except SfrlError:
-        return None
-    return opened if isinstance(opened, OpenRound) else None
-
-
-def _why_uncounted(participant: Participant, sent: Submitted) -> str:
-    opened = _round_now(participant, sent.update.segment)
-    number = sent.update.round
-    if opened is None:
-        return f"round {number} is still open, or was aborted with too few"
-    if opened.opened == sent.update.round_opened:
-        return f"round {number} is still open"
-    return f"round {number} is over without it: aborted with too few, or it was taken out (see `sfrl round show`)"
-
-
 def _too_late(participant: Participant, submitted: Submitted) -> str:
     """Say which update it was that cannot be taken back, and which round is open instead."""
     segment, number = submitted.update.segment, submitted.update.round
-    opened = _round_now(participant, segment)
+    opened = participant.round_now(segment)
     closed = f"yours in round {number} is closed with its round and stays: an operator can exclude it"
     if opened is None or opened.number == number:
         return closed
@@ -254,78 +220,9 @@ def open_participant(profile: Path) -> Participant:
         NotFoundError: the profile or a file that it names is not there; says which of the two.
         MalformedError, DeniedError: as `Participant.from_profile`.
     """
-    from sfrl_secure.participant.profile import read_profile
     from sfrl_secure.participant.sdk import Participant
 
-    try:
-        return Participant.from_profile(profile)
-    except NotFoundError:
-        check_file(profile, "the profile")
-        named = read_profile(profile)
-        for path in (named.certificate, named.tls_key, named.service_ca, named.signing_key, named.trust_policy):
-            check_file(path, f"a file that the profile {profile} names")
-        raise
-
-
-def read_update(path: Path) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
-    """Read the arrays `indices` and `values` of an `.npz` file, without pickle.
-
-    Raises:
-        NotFoundError: there is no such file.
-        MalformedError: it is too long, is no such file, or holds other arrays.
-    """
-    import numpy as np
-
-    try:
-        if path.stat().st_size > UPDATE_FILE_BYTES_MAX:
-            raise MalformedError(f"an update's file has at most {UPDATE_FILE_BYTES_MAX} bytes")
-        with zipfile.ZipFile(path) as archive:
-            # Each member says how long it is when unpacked: looked at before it is unpacked.
-            if sum(member.file_size for member in archive.infolist()) > UPDATE_FILE_BYTES_MAX:
-                raise MalformedError(f"an update's arrays have at most {UPDATE_FILE_BYTES_MAX} bytes")
-        with np.load(path, allow_pickle=False) as arrays:
-            indices, values = arrays["indices"], arrays["values"]
-    except FileNotFoundError:
-        raise NotFoundError("there is no such file of an update") from None
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        raise MalformedError("an update's file is an .npz with the arrays `indices` and `values`") from None
-    if indices.ndim != 1 or indices.shape != values.shape or not np.issubdtype(indices.dtype, np.integer):
-        raise MalformedError("an update has integer `indices` and one value for each")
-    if not np.issubdtype(values.dtype, np.floating):
-        raise MalformedError("an update's values are floating point, in parameter units")
-    if indices.dtype.itemsize > 8 or (indices.dtype == np.uint64 and bool(np.any(indices >= 2**63))):
-        raise MalformedError("an update's indices fit into int64")
-    return indices.astype(np.int64), values.astype(np.float64)
-
-
-def write_model(path: Path, model: ModelSnapshot) -> None:
-    """Write a model as an `.npz` of one float32 array a tensor, in the tensor's shape.
-
-    Raises:
-        UncertainStateError, ExhaustedError: the file could not be written.
-        MalformedError: the name does not end in .npz.
-    """
-    import io
-
-    import numpy as np
-
-    from sfrl_secure.storage.files import write_atomically
-
-    if path.suffix != ".npz":
-        raise MalformedError("a model is written to a file whose name ends in .npz")
-    flat = model.to_float32()
-    offsets = model.manifest.offsets
-    arrays = {
-        tensor.name: flat[start : start + tensor.coordinates].reshape(tensor.shape)
-        for start, tensor in zip(offsets, model.manifest.tensors, strict=True)
-    }
-    buffer = io.BytesIO()
-    # Not savez(**arrays): a tensor named `file` would be taken for its first argument.
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
-    write_atomically(path.absolute(), buffer.getvalue())
+    return Participant.from_profile(profile)
 
 
 def _round_of(opened: OpenRound | FinishedSegment) -> dict[str, Any]:

@@ -81,8 +81,13 @@ def build(
     profile: ProfileOption = None,
     expires: ExpiresOption = "365d",
     objects: Annotated[
-        Path | None,
-        typer.Option("--objects", help="Object folder: a new segment's model of zeros is stored in it at once."),
+        str | None,
+        typer.Option(
+            "--objects",
+            metavar="PLACE",
+            help="Object folder, or s3://bucket/prefix: a new segment's model of zeros is stored there at once, and a "
+            "mask is looked for.",
+        ),
     ] = None,
     out: OutOption = None,
     as_json: JsonOption = False,
@@ -102,7 +107,7 @@ def build(
         raise typer.Exit(2)
     path = request_path(built, out)
     check_free(path)
-    stored = None if objects is None else _store_zeros(file, objects)
+    stored = None if objects is None else _keep_objects(file, built, objects)
     for caution in cautions_of(built.document, state):
         typer.echo(f"warning: {caution}", err=True)
     said = write_request(path, built, state)
@@ -195,15 +200,28 @@ def _read(file: Path, expires: str) -> DraftFile | tuple[Problem, ...]:
     return problems or DraftFile(file, rules, {}, cedar, file)
 
 
-def _store_zeros(file: Path, objects: Path) -> str:
+def _keep_objects(file: Path, built: SigningRequest, place: str) -> str | None:
+    """Look for the mask of terms, and store their model of zeros; give its digest."""
+    from sfrl_secure.governance.terms import SegmentTerms
     from sfrl_secure.operating.draft_tables import TermsDraft
     from sfrl_secure.operating.drafting_terms import ZEROS, model_of, zero_model
     from sfrl_secure.operating.drafts import DraftFile
+    from sfrl_secure.operating.mask_object import check_mask_object
     from sfrl_secure.storage.objects import open_objects
 
     read = _read(file, "365d")
     drafted = read.draft.model if isinstance(read, DraftFile) and isinstance(read.draft, TermsDraft) else None
-    if drafted is None or drafted.initial != ZEROS:
-        raise MalformedError(f'--objects is for a new segment whose draft says initial = "{ZEROS}" under [model]')
+    has_zeros = drafted is not None and drafted.initial == ZEROS
+    terms = built.document if isinstance(built.document, SegmentTerms) else None
+    if not has_zeros and (terms is None or terms.mask is None):
+        raise MalformedError(
+            f'--objects is for terms with a mask, and for a new segment whose draft says initial = "{ZEROS}" under '
+            "[model]"
+        )
+    objects = open_objects(place)
+    if terms is not None:
+        check_mask_object(terms, objects)
+    if drafted is None or not has_zeros:
+        return None
     model = model_of(drafted)
-    return open_objects(objects).put(zero_model(model.manifest, model.grid_exponent)).hex()
+    return objects.put(zero_model(model.manifest, model.grid_exponent)).hex()

@@ -25,7 +25,6 @@ from sfrl_secure.governance.build import build_terms
 from sfrl_secure.governance.statements import UPDATE_TYPE, UpdateStatement
 from sfrl_secure.governance.terms import SegmentTerms
 from sfrl_secure.ids import parse_spiffe_id
-from sfrl_secure.limits import SUBMIT_BYTES_MAX
 from sfrl_secure.participant.profile import read_profile
 from sfrl_secure.participant.rounds import OpenRound
 from sfrl_secure.participant.sdk import Participant
@@ -37,6 +36,7 @@ from sfrl_secure.storage.secrets import read_secret
 from sfrl_secure.wire import gatekeeper_service as wire
 from sfrl_secure.wire.gatekeeper_service import RoundRequest
 from sfrl_secure.wire.statements import encode_update as encode_statement
+from sfrl_secure.wire.uploads import FIRST_REQUEST_BYTES_MAX, SUBMIT_UPDATE, Chunk, encode_upload_start
 
 _FILE_BYTES_MAX = 64 * 1024
 _CALL_SECONDS = 20.0
@@ -93,7 +93,9 @@ class Liars:
         small = payloads.honest(n, 5, grid)
 
         def bent(payload: bytes, nonzeros: int = 5, weight: int = 100, *, value_type: str = "fp32") -> object:
-            return mallory.submit_payload(self._held, payload, nonzeros, weight, value_type=value_type)
+            return mallory.submit_payload(
+                self._held, payload, nonzeros, weight, value_type=value_type, root=payloads.root_of(payload)
+            )
 
         dense = min(10 * limits.nonzeros_max, n)
         return [
@@ -162,9 +164,7 @@ class Liars:
         payload = payloads.honest(self._coordinates, 5, self._grid)
         honest: UpdateStatement = mallory.update_of(self._held, payload, 5, 100, value_type="fp32")
         statement = encode_statement(replace(honest, key_id=stolen.public_key.key_id))
-        request = wire.encode_submit_request(sign_envelope(UPDATE_TYPE, statement, [stolen]), payload)
-        with self._door(LIAR) as channel:
-            channel.call(wire.SUBMIT_UPDATE, request, deadline_seconds=_CALL_SECONDS)
+        self._send(encode_upload_start(sign_envelope(UPDATE_TYPE, statement, [stolen]), Chunk(0, payload)))
 
     def _send_held_update(self) -> None:
         self._send_request_of(HOLDER, HELD_NAME)
@@ -173,9 +173,13 @@ class Liars:
         self._send_request_of(BAD_ROVER, SENT_NAME)
 
     def _send_request_of(self, owner: str, name: str) -> None:
-        request = read_bounded(self._folder.participant(owner) / name, SUBMIT_BYTES_MAX)
+        self._send(read_bounded(self._folder.participant(owner) / name, FIRST_REQUEST_BYTES_MAX))
+
+    def _send(self, request: bytes) -> None:
+        """Send ready bytes as the one request of an upload, under the liar's certificate."""
         with self._door(LIAR) as channel:
-            channel.call(wire.SUBMIT_UPDATE, request, deadline_seconds=_CALL_SECONDS)
+            for _ in channel.exchange(SUBMIT_UPDATE, iter([request]), deadline_seconds=_CALL_SECONDS):
+                pass
 
     def _publish_alone(self) -> None:
         index = read_index(self._folder)

@@ -22,14 +22,13 @@ from sfrl_secure.demo.task import coordinates_to_send, rover_update
 from sfrl_secure.errors import SfrlError
 from sfrl_secure.learning.mlp import use_one_thread
 from sfrl_secure.learning.samples import Samples
-from sfrl_secure.participant.rounds import FinishedSegment, OpenRound
+from sfrl_secure.participant.membership import Training
 from sfrl_secure.participant.sdk import Participant
-from sfrl_secure.participant.submissions import Submitted
+from sfrl_secure.participant.update_receipt import UpdateReceipt
+from sfrl_secure.rpc.logs import configure_logs
 from sfrl_secure.rpc.status import exit_code_of
-from sfrl_secure.sparse.encode import encode_update
-from sfrl_secure.sparse.topk import ErrorFeedback
-from sfrl_secure.wire.gatekeeper_service import encode_submit_request
 from sfrl_secure.wire.receipts import ReceiptKind
+from sfrl_secure.wire.uploads import Chunk, encode_upload_start
 
 HELD_NAME = "held-request.bin"
 """What a rover that waits is about to send; the demo's liar has listened."""
@@ -52,49 +51,37 @@ class Rover:
         self._participant = participant
         self._folder = rocks.parent
         self._region, self._seed, self._rounds, self._hold = region, seed, rounds, hold
-        self._feedback: ErrorFeedback | None = None
-        self._rng = np.random.default_rng([seed, region])
 
     def run(self) -> None:
         """Take part until the segment's rounds are used up."""
-        number, last = 0, None
-        while True:
-            opened = self._participant.open_round(SEGMENT, number, wait_seconds=_ROUND_SECONDS)
-            if isinstance(opened, FinishedSegment):
-                break
-            number, last = opened.number, self._take_part(opened)
-            say("submitted", round=number, bytes=last.request_bytes, index=last.index)
-        if last is not None:
+        receipt: UpdateReceipt | None = None
+        for training in self._participant.join(SEGMENT).rounds(wait_seconds=_ROUND_SECONDS):
+            receipt = self._take_part(training)
+            say("submitted", round=receipt.round, bytes=receipt.submitted.request_bytes, index=receipt.index)
+        if receipt is not None:
             for kind in (ReceiptKind.WITNESSED, ReceiptKind.COUNTED):
-                self._participant.receipt(last, kind)
-                say("receipt", kind=kind.name, path=str(self._participant.receipt_path(SEGMENT, number, kind)))
+                receipt.wait(kind)
+                say("receipt", kind=kind.name, path=str(receipt.path(kind)))
 
-    def _take_part(self, opened: OpenRound) -> Submitted:
-        terms = opened.terms.model
-        model = self._participant.model(opened)
-        samples = Samples(scale_features(self._features, scaling_of(terms.manifest)), self._eons)
-        update = rover_update(
-            model.to_float32(), terms.manifest, samples,
-            region=self._region, seed=self._seed, round_number=opened.number, rounds=self._rounds,
+    def _take_part(self, training: Training) -> UpdateReceipt:
+        manifest = training.terms.model.manifest
+        samples = Samples(scale_features(self._features, scaling_of(manifest)), self._eons)
+        change = rover_update(
+            training.model.vector(), manifest, samples,
+            region=self._region, seed=self._seed, round_number=training.number, rounds=self._rounds,
         )  # fmt: skip
-        if self._feedback is None:
-            self._feedback = ErrorFeedback(terms.manifest.coordinates)
-        indices, values = self._feedback.select(update, coordinates_to_send(terms.manifest))
-        encoded = encode_update(
-            terms.manifest.coordinates, indices, values,
-            value_type="int8", grid_exponent=terms.grid_exponent, rng=self._rng,
+        signed = training.prepare(
+            delta=change, num_samples=len(samples),
+            density=coordinates_to_send(manifest) / manifest.coordinates, value_type="int8",
         )  # fmt: skip
-        statement = self._participant.update_of(opened, encoded.payload, encoded.update.nonzeros, len(samples))
-        request = encode_submit_request(self._participant.sign(statement), encoded.payload)
-        if opened.number == self._hold:
+        assert isinstance(signed.payload, memoryview)
+        request = encode_upload_start(signed.envelope, Chunk(0, bytes(signed.payload)))
+        if training.number == self._hold:
             (self._folder / HELD_NAME).write_bytes(request)
-            say("holding", round=opened.number)
+            say("holding", round=training.number)
             sys.stdin.readline()
         (self._folder / SENT_NAME).write_bytes(request)
-        submitted = self._participant.submit_update(statement, encoded.payload, encoded=encoded)
-        # Only now: what is not admitted stays in the residual.
-        self._feedback.keep(encoded.update, terms.grid_exponent)
-        return submitted
+        return training.send(signed)
 
 
 def say(event: str, **fields: object) -> None:
@@ -113,8 +100,10 @@ def main() -> int:
     parser.add_argument("--hold", type=int, default=0)
     asked = parser.parse_args()
     use_one_thread()
+    configure_logs("rover")  # standard output is for what the rover says
     try:
-        with Participant.from_profile(asked.profile) as participant:
+        rng = np.random.default_rng([asked.seed, asked.region])
+        with Participant.from_profile(asked.profile, rng=rng) as participant:
             Rover(
                 participant, asked.rocks,
                 region=asked.region, seed=asked.seed, rounds=asked.rounds, hold=asked.hold,

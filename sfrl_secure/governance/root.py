@@ -31,7 +31,7 @@ from sfrl_secure.limits import DOCUMENT_BYTES_MAX
 from sfrl_secure.translog.note import ED25519, ML_DSA_44_COSIGNATURE, parse_vkey
 
 OPERATORS_MAX = 64
-FORMATS = {"entry": 1, "codec": 1, "model": 1, "arithmetic": 1}
+FORMATS = {"entry": 1, "codec": 2, "model": 1, "arithmetic": 1}
 """Versions of the formats that this federation's log is written in."""
 
 _LOG_HOST = re.compile(r"[a-z0-9.:-]{1,128}")

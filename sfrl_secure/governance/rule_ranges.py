@@ -16,8 +16,8 @@ from sfrl_secure.governance.terms import NORM_MAX
 from sfrl_secure.limits import (
     CLEARANCE_MAX,
     COORDINATES_MAX,
+    PAYLOAD_BYTES_MAX,
     ROUNDS_MAX,
-    SUBMIT_BYTES_MAX,
     VALUE_MAX,
     WEIGHT_SUM_MAX,
 )
@@ -29,7 +29,7 @@ _RANGES = {
     "round": (0, ROUNDS_MAX),
     "weight": (0, WEIGHT_SUM_MAX),
     "nonzeros": (0, COORDINATES_MAX),
-    "payload_bytes": (0, SUBMIT_BYTES_MAX),
+    "payload_bytes": (0, PAYLOAD_BYTES_MAX),
     "density_ppm": (0, 10**6),
     "noise_std": (0, VALUE_MAX),
     "norm": (0, NORM_MAX),

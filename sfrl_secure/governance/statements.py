@@ -92,9 +92,9 @@ class PayloadFormat:
     """How an update's payload is encoded.
 
     Attributes:
-        codec: version, 1.
-        support: `free`.
-        values: `int8` or `fp32`.
+        codec: version, 2.
+        support: `free`, `agreed` or `dense`.
+        values: `int8`, `fp32`, `bf16`, `sign`, `packed` or `exact`.
     """
 
     codec: int
@@ -107,6 +107,8 @@ class UpdateStatement:
     """What a participant signs for one round (PROTOCOL 4).
 
     Attributes:
+        payload_root: root of the payload's leaves (proto/README.md, "Codec").
+        nonzeros: values that the payload carries.
         noise_std: standard deviation of the noise that it says it added to each value, in grid units; 0: none claimed.
     """
 
@@ -118,6 +120,7 @@ class UpdateStatement:
     round_opened: Digest
     base_model: Digest
     payload_sha256: Digest
+    payload_root: Digest
     payload_bytes: int
     nonzeros: int
     format: PayloadFormat

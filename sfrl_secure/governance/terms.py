@@ -25,6 +25,7 @@ from sfrl_secure.limits import (
     GRID_EXPONENT_MAX,
     GROUPS_MAX,
     LEAKAGE_BOUNDS_MAX,
+    PAYLOAD_BYTES_MAX,
     QUOTA_BYTES_MAX,
     QUOTA_UPDATES_MAX,
     QUOTA_WINDOW_US_MAX,
@@ -33,22 +34,22 @@ from sfrl_secure.limits import (
     ROUND_US_MAX,
     ROUND_US_MIN,
     ROUNDS_MAX,
-    SUBMIT_BYTES_MAX,
     TENSORS_MAX,
     VALUE_MAX,
     WEIGHT_SUM_MAX,
 )
 
 OPERATIONS = frozenset({"fetch", "record", "submit"})
-VALUE_TYPES = frozenset({"fp32", "int8"})
-SUPPORT_MODES = frozenset({"free"})
+VALUE_TYPES = frozenset({"bf16", "exact", "fp32", "int8", "packed", "sign"})
+SUPPORT_MODES = frozenset({"agreed", "dense", "free"})
 RULES = frozenset({"weighted_mean/v1"})
 PRIVACY_MODES = frozenset({"open"})
 NORM_MAX = 2**62
 
 _KEYS = (
-    "segment", "sensitivity", "groups", "operations", "model", "tensors", "value_types", "support_modes", "suites",
-    "limits", "quota", "leakage", "round", "rule", "privacy", "evidence_days", "retention_days",
+    "segment", "sensitivity", "groups", "operations", "model", "tensors", "value_types", "support_modes", "mask",
+    "relay_groups", "suites", "limits", "quota", "leakage", "round", "rule", "privacy", "evidence_days",
+    "retention_days",
 )  # fmt: skip
 
 
@@ -59,6 +60,14 @@ class ModelTerms:
     manifest: ModelManifest
     grid_exponent: int
     initial: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class MaskTerms:
+    """The coordinates that updates of the agreed support mode have: SHA-256 of the mask object, and their number."""
+
+    digest: Digest
+    nonzeros: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +135,8 @@ class SegmentTerms(DocumentHeader):
         groups: a participant with one of them is granted.
         operations: of `fetch`, `record` and `submit`.
         tensors: names of the tensors that updates may touch, each in the manifest.
+        mask: None exactly where no agreed support is allowed.
+        relay_groups: a participant with one of them may bring others' updates.
         rule: aggregation rule.
         evidence_days: how long refused payloads are kept; `retention_days`, admitted ones.
     """
@@ -140,6 +151,8 @@ class SegmentTerms(DocumentHeader):
     tensors: tuple[str, ...]
     value_types: frozenset[str]
     support_modes: frozenset[str]
+    mask: MaskTerms | None
+    relay_groups: frozenset[str]
     suites: frozenset[str]
     limits: UpdateLimits
     quota: QuotaTerms
@@ -172,6 +185,10 @@ def parse_terms(raw: bytes) -> SegmentTerms:
         raise MalformedError("segment-terms.tensors are names of the manifest")
     limits = _parse_limits(fields["limits"], model.manifest.coordinates)
     rounds = _parse_round(fields["round"])
+    support_modes = fields.sorted_choices("support_modes", 1, SUPPORT_MODES)
+    mask = _parse_mask(fields["mask"], limits.nonzeros_max)
+    if (mask is not None) != ("agreed" in support_modes):
+        raise MalformedError("segment-terms.mask is there exactly where the agreed support mode is allowed")
     if rounds.cohort_max * limits.weight_max > WEIGHT_SUM_MAX:
         raise MalformedError(f"cohort_max * weight_max is at most {WEIGHT_SUM_MAX}")
     return SegmentTerms(
@@ -183,7 +200,9 @@ def parse_terms(raw: bytes) -> SegmentTerms:
         model=model,
         tensors=tensors,
         value_types=fields.sorted_choices("value_types", 1, VALUE_TYPES),
-        support_modes=fields.sorted_choices("support_modes", 1, SUPPORT_MODES),
+        support_modes=support_modes,
+        mask=mask,
+        relay_groups=fields.sorted_texts("relay_groups", 0, GROUPS_MAX, parse_name),
         suites=fields.sorted_choices("suites", 1, SUITES),
         limits=limits,
         quota=_parse_quota(fields["quota"]),
@@ -206,11 +225,18 @@ def _parse_model(value: object) -> ModelTerms:
     )
 
 
+def _parse_mask(value: object, nonzeros_max: int) -> MaskTerms | None:
+    if value is None:
+        return None
+    fields = ObjectFields(value, "mask", ("digest", "nonzeros"))
+    return MaskTerms(fields.digest("digest"), fields.integer("nonzeros", 1, nonzeros_max))
+
+
 def _parse_limits(value: object, coordinates: int) -> UpdateLimits:
     keys = ("payload_bytes_max", "nonzeros_max", "norm_max", "magnitude_max", "weight_max")
     fields = ObjectFields(value, "limits", keys)
     return UpdateLimits(
-        payload_bytes_max=fields.integer("payload_bytes_max", 1, SUBMIT_BYTES_MAX),
+        payload_bytes_max=fields.integer("payload_bytes_max", 1, PAYLOAD_BYTES_MAX),
         nonzeros_max=fields.integer("nonzeros_max", 1, coordinates),
         norm_max=fields.integer("norm_max", 1, NORM_MAX),
         magnitude_max=fields.integer("magnitude_max", 1, VALUE_MAX),

@@ -23,6 +23,8 @@ def _cautions(document: Document, state: FederationState) -> Iterator[str]:
     match document:
         case SegmentTerms():
             yield from _strange(document.groups, _groups_of_people(state), "no participant has the group")
+            yield from _strange(document.relay_groups, _groups_of_people(state), "no participant has the relay group")
+            yield from _updates(document, state)
         case ParticipantRecord():
             if document.state != "revoked":
                 yield from _strange(document.groups, _groups_of_segments(state), "no segment grants the group")
@@ -39,6 +41,26 @@ def _cautions(document: Document, state: FederationState) -> Iterator[str]:
                 f"only the verifier knows whether there is a finding {code} at entry {index}: see `sfrl audit verify`; "
                 "where there is none, the order does nothing"
             )
+
+
+def _updates(terms: SegmentTerms, state: FederationState) -> Iterator[str]:
+    coordinates = terms.model.manifest.coordinates
+    if "dense" in terms.support_modes and terms.limits.nonzeros_max < coordinates:
+        yield (
+            f"a dense update has {coordinates} values and limits.nonzeros_max is {terms.limits.nonzeros_max}: nobody "
+            "can send one"
+        )
+    if terms.mask is not None and terms.mask.nonzeros < terms.leakage.nonzeros_min:
+        yield (
+            f"an agreed update has {terms.mask.nonzeros} values and leakage.nonzeros_min is "
+            f"{terms.leakage.nonzeros_min}: nobody can send one"
+        )
+    placed = state.segments.get(terms.segment)
+    before = None if placed is None else placed.terms
+    if terms.relay_groups - (frozenset() if before is None else before.relay_groups):
+        yield "updates are signed and not encrypted: who brings another's can read it"
+    if terms.mask is not None and (before is None or before.mask != terms.mask):
+        yield f"the mask {terms.mask.digest.hex()} must lie among the objects before these terms do"
 
 
 def _strange(groups: Collection[str], known: Collection[str], what: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sfrl_secure.governance.participants import ParticipantRecord
 from sfrl_secure.governance.terms import LeakageBound, SegmentTerms
-from sfrl_secure.operating.document_words import bound_words, names
+from sfrl_secure.operating.document_words import bound_words, mask_words, names
 from sfrl_secure.operating.units import format_duration, format_size, in_parameter_units
 from sfrl_secure.rounds.state import FederationState
 
@@ -79,7 +79,10 @@ def terms_changes(before: SegmentTerms, after: SegmentTerms, state: FederationSt
     yield from _sets("updates may touch tensor", before.tensors, after.tensors)
     yield from _sets("value type", before.value_types, after.value_types)
     yield from _sets("support", before.support_modes, after.support_modes)
+    if before.mask != after.mask:
+        yield f"mask: {mask_words(before.mask)} -> {mask_words(after.mask)}"
     yield from _sets("signature suite", before.suites, after.suites)
+    yield from _sets("relay group", before.relay_groups, after.relay_groups)
     yield from _bounds("leakage.rows", before.leakage.rows, after.leakage.rows)
     yield from _bounds("leakage.labels", before.leakage.labels, after.leakage.labels)
     for name, was, becomes in (("rule", before.rule, after.rule), ("privacy", before.privacy, after.privacy)):
@@ -98,6 +101,7 @@ def _participants(before: SegmentTerms, after: SegmentTerms, state: FederationSt
         record for kind, name in sorted(state.placed)
         if kind == "participant" and (record := state.participant(name)) is not None and record.state != "revoked"
     ]  # fmt: skip
+    yield from _relays(records, before, after)
     gained = [each.name for each in records if each.groups & after.groups and not each.groups & before.groups]
     lost = [each.name for each in records if each.groups & before.groups and not each.groups & after.groups]
     if gained:
@@ -105,6 +109,15 @@ def _participants(before: SegmentTerms, after: SegmentTerms, state: FederationSt
     if lost:
         yield f"lose the segment: {names(lost)}"
     yield from _clearances(records, before, after)
+
+
+def _relays(records: list[ParticipantRecord], before: SegmentTerms, after: SegmentTerms) -> Iterator[str]:
+    were = {each.name for each in records if each.groups & before.relay_groups}
+    are = {each.name for each in records if each.groups & after.relay_groups}
+    if are - were:
+        yield f"may bring others' updates: {names(are - were)}"
+    if were - are:
+        yield f"may no longer bring others' updates: {names(were - are)}"
 
 
 def _clearances(records: list[ParticipantRecord], before: SegmentTerms, after: SegmentTerms) -> Iterator[str]:

@@ -35,7 +35,7 @@ from sfrl_secure.governance.orders import (
     ReaggregateTarget,
     RollbackTarget,
 )
-from sfrl_secure.governance.terms import LeakageBound
+from sfrl_secure.governance.terms import LeakageBound, MaskTerms
 from sfrl_secure.operating.units import count, format_duration, format_size, in_parameter_units, time_in_words
 
 KIND_WORDS = {
@@ -160,6 +160,10 @@ def terms_words(terms: SegmentTerms) -> Iterator[str]:
         f"{' or '.join(sorted(terms.value_types))}, support {' or '.join(sorted(terms.support_modes))}, signed "
         f"{' or '.join(sorted(terms.suites))}",
     )
+    if terms.mask is not None:
+        yield line("mask", f"agreed support is {mask_words(terms.mask)}")
+    if terms.relay_groups:
+        yield line("relays", f"groups {names(terms.relay_groups)} may bring others' updates")
     yield line(
         "",
         f"{terms.leakage.nonzeros_min} to {limits.nonzeros_max} nonzeros in at most "
@@ -208,6 +212,11 @@ def leakage_words(terms: SegmentTerms) -> str:
 def bound_words(bound: LeakageBound) -> str:
     """A tensor's axis and the fewest indices along it."""
     return f"{bound.tensor} axis {bound.axis}: at least {bound.least}"
+
+
+def mask_words(mask: MaskTerms | None) -> str:
+    """A mask: how many coordinates, and its object."""
+    return "none" if mask is None else f"{count(mask.nonzeros, 'coordinate')} of {mask.digest.hex()}"
 
 
 def order_words(order: Order) -> str:

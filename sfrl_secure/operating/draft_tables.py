@@ -147,18 +147,27 @@ class RoundTable(Table):
     rounds_max: int
 
 
+class MaskTable(Table):
+    """The mask of the agreed support mode: SHA-256 of its object, and how many coordinates it has."""
+
+    digest: str
+    nonzeros: int
+
+
 class TermsDraft(Table):
-    """Segment terms. `model` is left out from version 2 on."""
+    """Segment terms. `model` is left out from version 2 on, `mask` where agreed is no support mode."""
 
     kind: Literal["segment-terms"]
     segment: Segment
     expires: Moment
     sensitivity: int
     groups: list[Name]
+    relay_groups: list[Name] = Field(default_factory=list)
     operations: list[str]
     tensors: list[str]
     value_types: list[str]
     support_modes: list[str]
+    mask: MaskTable | None = None
     suites: list[str]
     rule: str
     privacy: str

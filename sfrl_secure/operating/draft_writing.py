@@ -61,6 +61,7 @@ def _terms(terms: SegmentTerms) -> Iterator[str]:
     yield f"expires = {format_moment(terms.expires_us)}"
     yield f"sensitivity = {terms.sensitivity}"
     yield f"groups = {_list(sorted(terms.groups))}"
+    yield f"relay_groups = {_list(sorted(terms.relay_groups))}  # who may bring others' updates"
     yield f"operations = {_list(sorted(terms.operations))}"
     yield f"tensors = {_list(terms.tensors)}"
     yield f"value_types = {_list(sorted(terms.value_types))}"
@@ -71,6 +72,10 @@ def _terms(terms: SegmentTerms) -> Iterator[str]:
     yield f"evidence_days = {terms.evidence_days}"
     yield f"retention_days = {terms.retention_days}"
     yield "# The model stays as it is: [model] is for a new segment."
+    if terms.mask is not None:
+        yield "\n[mask]  # of the support mode agreed"
+        yield f"digest = {_text(terms.mask.digest.hex())}"
+        yield f"nonzeros = {terms.mask.nonzeros}"
     yield "\n[limits]  # norm and magnitude in parameter units"
     yield f"payload_bytes_max = {_text(format_size(terms.limits.payload_bytes_max))}"
     yield f"nonzeros_max = {terms.limits.nonzeros_max}"

@@ -18,6 +18,7 @@ from sfrl_secure.governance.terms import (
     NORM_MAX,
     LeakageBound,
     LeakageTerms,
+    MaskTerms,
     ModelTerms,
     QuotaTerms,
     RoundTerms,
@@ -29,6 +30,7 @@ from sfrl_secure.operating.draft_tables import BoundTable, ModelTable, TermsDraf
 from sfrl_secure.operating.units import format_duration, from_grid, to_grid
 
 ZEROS = "zeros"
+AGREED = "agreed"
 ZERO_COORDINATES_MAX = 2**27
 """Coordinates of a model of zeros that is made here; a larger one is made where there is room, and named."""
 
@@ -61,7 +63,7 @@ def build_drafted_terms(
         if not may_stand_in:
             raise MalformedError("segment: a new segment needs its model: write a table [model]")
         model = _stand_in(draft)
-    for name in ("groups", "operations", "value_types", "support_modes", "suites"):
+    for name in ("groups", "relay_groups", "operations", "value_types", "support_modes", "suites"):
         if len(set(getattr(draft, name))) != len(getattr(draft, name)):
             raise MalformedError(f"{name}: nothing stands there twice")
     exponent = model.grid_exponent
@@ -81,6 +83,8 @@ def build_drafted_terms(
         tensors=draft.tensors,
         value_types=draft.value_types,
         support_modes=draft.support_modes,
+        mask=_mask_of(draft),
+        relay_groups=draft.relay_groups,
         suites=draft.suites,
         limits=UpdateLimits(
             payload_bytes_max=limits.payload_bytes_max,
@@ -126,6 +130,19 @@ def model_of(table: ModelTable) -> ModelTerms:
         return ModelTerms(manifest, table.grid_exponent, parse_hex_digest(table.initial))
     except MalformedError:
         raise MalformedError(f'model.initial: the digest of a model object, or "{ZEROS}"') from None
+
+
+def _mask_of(draft: TermsDraft) -> MaskTerms | None:
+    if draft.mask is None:
+        if AGREED in draft.support_modes:
+            raise MalformedError("support_modes: agreed needs its mask: write a table [mask]")
+        return None
+    if AGREED not in draft.support_modes:
+        raise MalformedError("mask: it is for the support mode agreed, which is not among support_modes")
+    try:
+        return MaskTerms(parse_hex_digest(draft.mask.digest), draft.mask.nonzeros)
+    except MalformedError:
+        raise MalformedError("mask.digest: the SHA-256 of a mask object") from None
 
 
 def zero_model(manifest: ModelManifest, grid_exponent: int) -> bytes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from sfrl_secure.errors import UnavailableError
+from sfrl_secure.errors import ClosedError, UnavailableError
 from sfrl_secure.rpc.channel import RpcChannel, RpcStream
 
 
@@ -35,6 +35,7 @@ class FailoverChannel(RpcChannel):
         Each gets an equal share of the time that is left, so that one that hangs leaves time for the others.
 
         Raises:
+            ClosedError: after `close`.
             UnavailableError: none answered in time.
             SfrlError: what the one that answered says.
         """
@@ -43,6 +44,8 @@ class FailoverChannel(RpcChannel):
             share = max((end - self._monotonic()) / left, 0.001)
             try:
                 return self._channels[self._preferred].call(path, request, deadline_seconds=share)
+            except ClosedError:
+                raise
             except UnavailableError:
                 self.turn()
         raise UnavailableError("no gatekeeper answers: check the addresses in the profile, then try again")
@@ -52,6 +55,13 @@ class FailoverChannel(RpcChannel):
         is another."""
         channel = self._channels[self._preferred]
         return _TurningStream(channel.stream(path, request, deadline_seconds=deadline_seconds), self.turn)
+
+    def exchange(self, path: str, requests: Iterator[bytes], *, deadline_seconds: float) -> RpcStream:
+        """Call a method that takes a stream and answers with one. Where it breaks before any answer, the next call's
+        gatekeeper is another; where it breaks later the same one is asked first, which has what was sent."""
+        channel = self._channels[self._preferred]
+        stream = channel.exchange(path, requests, deadline_seconds=deadline_seconds)
+        return _TurningStream(stream, self.turn, once_answered=False)
 
     @property
     def preferred(self) -> RpcChannel:
@@ -69,14 +79,19 @@ class FailoverChannel(RpcChannel):
 
 
 class _TurningStream(RpcStream):
-    def __init__(self, stream: RpcStream, turn: Callable[[], None]) -> None:
+    def __init__(self, stream: RpcStream, turn: Callable[[], None], *, once_answered: bool = True) -> None:
         super().__init__(stream)
         self._stream = stream
         self._turn = turn
+        self._once_answered = once_answered
 
     def __iter__(self) -> Iterator[bytes]:
+        is_answered = False
         try:
-            yield from self._stream
+            for raw in self._stream:
+                is_answered = True
+                yield raw
         except UnavailableError:
-            self._turn()
+            if self._once_answered or not is_answered:
+                self._turn()
             raise

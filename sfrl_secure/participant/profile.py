@@ -17,7 +17,7 @@ from pydantic import Field
 
 from sfrl_secure.crypto.keys import SigningKey, signing_key_from_pem
 from sfrl_secure.crypto.svid import open_svid
-from sfrl_secure.errors import DeniedError, MalformedError
+from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError
 from sfrl_secure.ids import SpiffeId, parse_spiffe_id
 from sfrl_secure.limits import TRUST_POLICY_BYTES_MAX
 from sfrl_secure.rpc.channel import ClientTls
@@ -65,6 +65,16 @@ class Profile(Section):
     trust_policy: SettingsPath
     receipts: SettingsPath
     federation_id: HexDigest | None = None
+
+    def check_files(self) -> None:
+        """Check that every file which the profile names is there.
+
+        Raises:
+            NotFoundError: names the first that is not.
+        """
+        for path in (self.certificate, self.tls_key, self.service_ca, self.signing_key, self.trust_policy):
+            if not path.is_file():
+                raise NotFoundError(f"a file that the profile names: there is no file {path}")
 
     @property
     def spiffe_id(self) -> SpiffeId:
@@ -120,7 +130,10 @@ def read_profile(path: Path) -> Profile:
     """Read a profile.
 
     Raises:
-        NotFoundError: there is no such file.
+        NotFoundError: there is no such file; names it.
         MalformedError: not TOML, an unknown key, a missing key, a value of another form. The sentence names the keys.
     """
-    return read_settings(path, _ProfileFile, bytes_max=PROFILE_BYTES_MAX, what="profile").participant
+    try:
+        return read_settings(path, _ProfileFile, bytes_max=PROFILE_BYTES_MAX, what="profile").participant
+    except NotFoundError:
+        raise NotFoundError(f"the profile: there is no file {path}") from None

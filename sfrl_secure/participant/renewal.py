@@ -14,7 +14,7 @@ Trusts: the profile and its trust policy. Nothing that a gatekeeper answers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -273,6 +273,15 @@ class RenewingChannel(FailoverChannel):
         """
         self._keeper.look(self._inner)
         return super().stream(path, request, deadline_seconds=deadline_seconds)
+
+    def exchange(self, path: str, requests: Iterator[bytes], *, deadline_seconds: float) -> RpcStream:
+        """Exchange as `FailoverChannel`, under an identity that is good.
+
+        Raises:
+            DeniedError: `certificate`, ours has expired.
+        """
+        self._keeper.look(self._inner)
+        return super().exchange(path, requests, deadline_seconds=deadline_seconds)
 
 
 def open_renewal_channel(profile: RenewableProfile) -> FailoverChannel:

@@ -20,8 +20,8 @@ from sfrl_secure.participant.sent import newest_round
 from sfrl_secure.sparse.encode import EncodedUpdate
 from sfrl_secure.storage.files import read_bounded
 from sfrl_secure.translog.policy import TrustPolicy
-from sfrl_secure.wire import gatekeeper_service as wire
 from sfrl_secure.wire.audit_service import AppendedEntry
+from sfrl_secure.wire.uploads import encode_admitted
 
 ACKNOWLEDGED = "acknowledged.tlog-proof"
 
@@ -35,7 +35,8 @@ class Submitted:
         acknowledgement: receipt A, verified: the admission's entry, its path and the log's checkpoint
             (`acknowledgement`).
         index: leaf index of the admission.
-        request_bytes: length of the request message, the payload in it; 0 where it was read back from a receipt.
+        request_bytes: length of the request messages, the payload and what was sent in vain in them; 0 where it was
+            read back from a receipt.
         encoded: the payload and what it decodes to, where `submit` encoded it; error feedback subtracts that.
     """
 
@@ -45,6 +46,20 @@ class Submitted:
     index: int
     request_bytes: int
     encoded: EncodedUpdate | None = None
+
+    @property
+    def in_words(self) -> str:
+        """Which update it is, for people."""
+        update = self.update
+        return f"{update.segment}, round {update.round}, {update.participant}: entry {self.index}"
+
+    def __repr__(self) -> str:
+        return f"Submitted({self.in_words})"
+
+
+def newest_submitted(receipts: Path, segment: str) -> int:
+    """The highest round of which the receipt of an admitted update is kept; 0 where there is none."""
+    return newest_round(receipts, segment, ACKNOWLEDGED)
 
 
 def read_submitted(
@@ -59,7 +74,7 @@ def read_submitted(
         NotFoundError: no receipt of that round is kept.
         MalformedError, VerificationError: what is kept does not prove the admission of an update of this participant.
     """
-    number = round_number or newest_round(receipts, segment, ACKNOWLEDGED)
+    number = round_number or newest_submitted(receipts, segment)
     try:
         raw = read_bounded(receipts / f"{segment}-{number}-{ACKNOWLEDGED}", RECEIPT_BYTES_MAX)
     except NotFoundError:
@@ -75,7 +90,7 @@ def read_submitted(
     return Submitted(
         update=admitted.update,
         statement_digest=admitted.envelope.digest,
-        acknowledgement=wire.encode_submit_response(AppendedEntry(proven.logged, proven.checkpoint.note)),
+        acknowledgement=encode_admitted(AppendedEntry(proven.logged, proven.checkpoint.note)),
         index=proven.logged.index,
         request_bytes=0,
     )

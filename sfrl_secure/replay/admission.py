@@ -11,17 +11,14 @@ Trusts: the replay's state. Nothing in an update.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isqrt
-
-import numpy as np
-from numpy.typing import NDArray
 
 from sfrl_secure.crypto.envelope import Envelope, verify_single
 from sfrl_secure.errors import PayloadError, SignatureError
 from sfrl_secure.ids import SpiffeId, sha256
-from sfrl_secure.replay.decoder import DecodedUpdate, decode_payload
+from sfrl_secure.replay.decoder import decode_parts
 from sfrl_secure.replay.documents import Participant
-from sfrl_secure.replay.leakage import leak_reason
+from sfrl_secure.replay.measuring import Meter
+from sfrl_secure.replay.payload_header import VERSION, Expected, Mask
 from sfrl_secure.replay.policy import RuleSet
 from sfrl_secure.replay.quota import Usage
 from sfrl_secure.replay.segments import Round
@@ -35,7 +32,7 @@ _PREFIXED = frozenset({"format", "shape", "declared", "length", "digest"})
 
 @dataclass(frozen=True, slots=True)
 class PayloadDecision:
-    """What the rules and the payload say; `facts` and `decoded` as far as the steps came.
+    """What the rules and the payload say; `facts` as far as the steps came.
 
     Attributes:
         rule_ids: those that allow it, where `reason` is empty; those of the decision that denies, where it is the
@@ -44,7 +41,6 @@ class PayloadDecision:
 
     reason: str
     facts: Facts | None = None
-    decoded: DecodedUpdate | None = None
     rule_ids: tuple[str, ...] = ()
 
 
@@ -65,6 +61,17 @@ def is_of(peer: SpiffeId, update: Update) -> bool:
     return peer.role == "participant" and peer.name == update.participant
 
 
+def may_bring(state: State, peer: SpiffeId, update: Update, now_us: int) -> bool:
+    """Whether a peer is the participant that the update names, or a relay of its segment."""
+    if is_of(peer, update):
+        return True
+    terms = state.terms(update.segment)
+    record = state.participant(peer.name) if peer.role == "participant" else None
+    if terms is None or record is None or not state.is_active(record.name, now_us):
+        return False
+    return not record.groups.isdisjoint(terms.relay_groups)
+
+
 def log_reason(
     state: State, peer: SpiffeId | None, envelope: Envelope, update: Update, now_us: int, *, margin_us: int = 0
 ) -> str:
@@ -74,14 +81,14 @@ def log_reason(
         peer: who sent the update; None for an admission, which says nothing of it.
         margin_us: how long before the deadline it had passed, where the door said so.
     """
-    is_own = peer is None or is_of(peer, update)
-    if not is_own and envelope.digest in state.admitted:
+    is_entitled = peer is None or may_bring(state, peer, update, now_us)
+    if not is_entitled and envelope.digest in state.admitted:
         return "replayed"
     if not is_signed(state, envelope, update):
         return "bad_signature"
     if not state.is_active(update.participant, now_us):
         return "participant_inactive"
-    if not is_own:
+    if not is_entitled:
         return "wrong_peer"
     return _round_reason(state, update, now_us, margin_us)
 
@@ -122,7 +129,7 @@ def _limits_reason(terms: Terms, participant: Participant, update: Update) -> st
     floors = terms.leakage
     if participant.key.suite not in terms.suites:
         return "suite_not_allowed"
-    if update.codec != 1 or update.support not in terms.support_modes or update.values not in terms.value_types:
+    if not _is_allowed_format(terms, update):
         return "format_not_allowed"
     if not 1 <= update.payload_bytes <= terms.payload_bytes_max:
         return "payload_too_large"
@@ -135,6 +142,15 @@ def _limits_reason(terms: Terms, participant: Participant, update: Update) -> st
     if update.noise_std < floors.noise_std_min:
         return "noise_too_small"
     return ""
+
+
+def _is_allowed_format(terms: Terms, update: Update) -> bool:
+    if update.codec != VERSION or update.support not in terms.support_modes or update.values not in terms.value_types:
+        return False
+    if update.support == "agreed":
+        assert terms.mask is not None, "terms that allow agreed supports name a mask"
+        return update.nonzeros == terms.mask[1]
+    return update.support != "dense" or update.nonzeros == terms.manifest.coordinates
 
 
 def _quota_reason(terms: Terms, usage: Usage, update: Update, now_us: int) -> str:
@@ -163,62 +179,51 @@ def submit_decision(rules: RuleSet | None, terms: Terms, participant: Participan
     return PayloadDecision(decision.reason, rule_ids=decision.rule_ids)
 
 
+def expected_payload(terms: Terms, update: Update, mask: Mask | None) -> Expected:
+    """What an update's statement and its round's terms say of the payload."""
+    return Expected(
+        coordinates=terms.manifest.coordinates,
+        nonzeros=update.nonzeros,
+        support=update.support,
+        value_type=update.values,
+        grid_exponent=terms.grid_exponent,
+        root=update.payload_root,
+        mask=mask if update.support == "agreed" else None,
+    )
+
+
 def payload_decision(
-    rules: RuleSet | None, terms: Terms, participant: Participant, update: Update, payload: bytes
-) -> PayloadDecision:
-    """Steps 9 and 11 to 14. The caller has passed steps 4 to 8."""
+    rules: RuleSet | None, opened: Round, participant: Participant, update: Update, payload: bytes
+) -> PayloadDecision | None:
+    """Steps 9 and 11 to 14; None where it takes the round's mask, which is not there.
+
+    The caller has passed steps 4 to 8.
+    """
+    terms = opened.terms
     submit = submit_decision(rules, terms, participant, update)
     if submit.reason or rules is None:
         return submit
     if len(payload) != update.payload_bytes or sha256(payload) != update.payload_sha256:
         return PayloadDecision("digest_mismatch")
+    if update.support == "agreed" and opened.mask is None:
+        return None
+    meter = Meter(terms)
     try:
-        decoded = decode_payload(
-            payload,
-            coordinates=terms.manifest.coordinates,
-            nonzeros=update.nonzeros,
-            value_type=update.values,
-            grid_exponent=terms.grid_exponent,
-        )
+        for part in decode_parts(payload, expected_payload(terms, update, opened.mask)):
+            meter.add(part)
     except PayloadError as error:
         return PayloadDecision(f"payload_{error.reason}" if error.reason in _PREFIXED else error.reason)
-    facts = measure(decoded, terms)
+    facts = meter.facts()
     if facts.norm > terms.norm_max:
         return PayloadDecision("norm_limit", facts)
     if facts.largest_magnitude > terms.magnitude_max:
         return PayloadDecision("magnitude_limit", facts)
     if not terms.tensors.issuperset(facts.tensors):
         return PayloadDecision("tensor_not_allowed", facts)
-    squares = sum_of_squares(decoded.values)
-    leak = leak_reason(terms.leakage, terms.manifest, decoded, noise_std=update.noise_std, sum_of_squares=squares)
+    leak = meter.leak_reason(update.noise_std)
     if leak:
         return PayloadDecision(leak, facts)
     admit = rules.decide("admit", participant, terms, update, facts)
     # Who is denied is told what denied: the rules of `submit` had let it through.
     rule_ids = admit.rule_ids if admit.reason else submit.rule_ids + admit.rule_ids
-    return PayloadDecision(admit.reason, facts, decoded, rule_ids)
-
-
-def measure(decoded: DecodedUpdate, terms: Terms) -> Facts:
-    """Measure an update in exact integers."""
-    nonzeros = len(decoded.indices)
-    return Facts(
-        nonzeros=nonzeros,
-        density_ppm=nonzeros * 1_000_000 // terms.manifest.coordinates,
-        norm=isqrt(sum_of_squares(decoded.values)),
-        largest_magnitude=int(np.abs(decoded.values).max()) if nonzeros else 0,
-        tensors=terms.manifest.touched(decoded.indices),
-    )
-
-
-def sum_of_squares(values: NDArray[np.int64]) -> int:
-    """Add up squares beyond 64 bits: each |value| <= 2**40 is cut into a high and a low half of 21 bits."""
-    total = 0
-    for at in range(0, len(values), 2**20):
-        magnitudes = np.abs(values[at : at + 2**20])
-        high, low = magnitudes >> 21, magnitudes & (2**21 - 1)
-        # Sums of 2**20 products of two numbers below 2**21 stay below 2**62.
-        total += int((high * high).sum()) << 42
-        total += int((high * low).sum()) << 22
-        total += int((low * low).sum())
-    return total
+    return PayloadDecision(admit.reason, facts, rule_ids)

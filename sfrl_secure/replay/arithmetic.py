@@ -14,6 +14,7 @@ Trusts: nothing.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -21,12 +22,12 @@ from numpy.typing import NDArray
 
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.ids import Digest
+from sfrl_secure.replay.decoder import Part
 from sfrl_secure.replay.manifest import Manifest
 
 Integers = NDArray[np.int64]
 
 MODEL: Final = b"SFRLMDL1"
-AGGREGATE: Final = b"SFRLAGG1"
 _HEADER_BYTES: Final = 56
 _TYPES: Final = {"int32": "<i4", "int64": "<i8"}
 
@@ -43,15 +44,21 @@ class RunningSum:
         self.numerator: Integers = np.zeros(coordinates, np.int64)
         self.denominator = 0
 
-    def add(self, indices: Integers, values: Integers, weight: int) -> None:
-        """Take an update in. Indices are unique, weight is 1 or more."""
-        self.numerator[indices] += weight * values
+    def add(self, parts: Iterable[Part], weight: int) -> None:
+        """Take an update in, leaf by leaf. Weight is 1 or more.
+
+        Raises:
+            PayloadError: by what gives the parts; the sum is then of no use.
+        """
+        for part in parts:
+            self.numerator[part.at] += weight * part.values
         self.denominator += weight
         assert self.denominator <= 2**22, "the terms bound weights and cohort"
 
-    def remove(self, indices: Integers, values: Integers, weight: int) -> None:
+    def remove(self, parts: Iterable[Part], weight: int) -> None:
         """Take an update out again that `add` took in: exact, since they are integers."""
-        self.numerator[indices] -= weight * values
+        for part in parts:
+            self.numerator[part.at] -= weight * part.values
         self.denominator -= weight
 
     def mean(self) -> Integers:
@@ -89,12 +96,7 @@ def add_to_model(manifest: Manifest, base: Integers, aggregate: Integers) -> Int
 def encode_model(manifest: Manifest, grid_exponent: int, values: Integers) -> bytes:
     """Bytes of a model object."""
     parts = [values[t.start : t.end].astype(_TYPES[t.dtype]).tobytes() for t in manifest.tensors]
-    return b"".join([_header(MODEL, manifest, grid_exponent), *parts])
-
-
-def encode_aggregate(manifest: Manifest, grid_exponent: int, values: Integers) -> bytes:
-    """Bytes of an aggregate object: the same with every value in 64 bits."""
-    return _header(AGGREGATE, manifest, grid_exponent) + values.astype("<i8").tobytes()
+    return b"".join([_header(manifest, grid_exponent), *parts])
 
 
 def digest_of(raw: bytes) -> Digest:
@@ -113,7 +115,7 @@ def parse_model(raw: bytes, manifest: Manifest, grid_exponent: int) -> Integers:
     Raises:
         MalformedError: another length, manifest or grid.
     """
-    if len(raw) != model_bytes(manifest) or raw[:_HEADER_BYTES] != _header(MODEL, manifest, grid_exponent):
+    if len(raw) != model_bytes(manifest) or raw[:_HEADER_BYTES] != _header(manifest, grid_exponent):
         raise MalformedError("the object is no model of this manifest and grid")
     values = np.empty(manifest.coordinates, np.int64)
     at = _HEADER_BYTES
@@ -124,5 +126,5 @@ def parse_model(raw: bytes, manifest: Manifest, grid_exponent: int) -> Integers:
     return values
 
 
-def _header(magic: bytes, manifest: Manifest, grid_exponent: int) -> bytes:
-    return magic + bytes([grid_exponent]) + bytes(7) + manifest.digest + manifest.coordinates.to_bytes(8, "little")
+def _header(manifest: Manifest, grid_exponent: int) -> bytes:
+    return MODEL + bytes([grid_exponent]) + bytes(7) + manifest.digest + manifest.coordinates.to_bytes(8, "little")

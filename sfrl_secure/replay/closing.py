@@ -15,9 +15,12 @@ from dataclasses import replace
 
 from sfrl_secure.errors import PayloadError
 from sfrl_secure.ids import Digest
-from sfrl_secure.replay.decoder import DecodedUpdate, decode_payload
+from sfrl_secure.replay.admission import expected_payload
+from sfrl_secure.replay.arithmetic import RunningSum
+from sfrl_secure.replay.decoder import decode_parts
 from sfrl_secure.replay.docket import Docket, Position
 from sfrl_secure.replay.findings import GATEKEEPERS, Void
+from sfrl_secure.replay.payload_header import Mask
 from sfrl_secure.replay.segments import Admission, Round, Segment, Verdict
 from sfrl_secure.replay.state import State
 from sfrl_secure.replay.statements import (
@@ -127,28 +130,33 @@ def _take_out(docket: Docket, opened: Round, gone: set[str], at: Position) -> No
 
 
 def _subtract(docket: Docket, opened: Round, admission: Admission, at: Position) -> None:
-    decoded = read_update(docket, opened.terms, admission, at, "the payload of an update that fell out")
-    if decoded is None:
+    update = admission.update
+    why = "the payload of an update that fell out"
+    payload = docket.read(update.payload_sha256, at, update.payload_bytes, why)
+    if payload is None:
         # It was there and sound at its admission: the store has changed under our hands.
         opened.is_summed = False
         return
-    opened.total.remove(decoded.indices, decoded.values, admission.update.weight)
+    opened.total.remove(decode_parts(payload, expected_payload(opened.terms, update, opened.mask)), update.weight)
 
 
-def read_update(docket: Docket, terms: Terms, admission: Admission, at: Position, why: str) -> DecodedUpdate | None:
-    """Read the payload of an admission again; None where it is not there, or is none."""
+def add_again(
+    docket: Docket, total: RunningSum, terms: Terms, mask: Mask | None, admission: Admission, at: Position
+) -> bool:
+    """Add the payload of a counted admission up again.
+
+    Returns: false where payload or mask are not there, or it is none; `total` is then of no use.
+    """
     update = admission.update
+    why = "the payload of an update that is counted again"
     payload = docket.read(update.payload_sha256, at, update.payload_bytes, why)
+    if payload is None or (update.support == "agreed" and mask is None):
+        return False
     try:
-        return decode_payload(
-            payload or b"",
-            coordinates=terms.manifest.coordinates,
-            nonzeros=update.nonzeros,
-            value_type=update.values,
-            grid_exponent=terms.grid_exponent,
-        )
+        total.add(decode_parts(payload, expected_payload(terms, update, mask)), update.weight)
     except PayloadError:
-        return None
+        return False
+    return True
 
 
 def counted_root(counted: Sequence[Admission]) -> Digest:

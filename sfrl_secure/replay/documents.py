@@ -59,6 +59,7 @@ _LOG_HOST = re.compile(r"[a-z0-9.:-]{1,128}")
 _SERVICE_ROLES = frozenset({"gatekeeper", "aggregator", "audit_log", "verifier"})
 _KEY_EXCHANGE = frozenset({"X25519", "X25519MLKEM768"})
 _THRESHOLDS = frozenset({"root", "governance", "enrolment", "revocation"})
+_FORMATS = {"entry": 1, "codec": 2, "model": 1, "arithmetic": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +195,9 @@ def _root(fields: dict[str, Any]) -> Root:
 
 
 def _genesis(fields: dict[str, Any]) -> Genesis:
-    formats = take_object(fields["formats"], {"entry", "codec", "model", "arithmetic"})
-    for version in formats.values():
-        take_integer(version, 1, 1)
+    formats = take_object(fields["formats"], _FORMATS.keys())
+    for name, version in _FORMATS.items():
+        take_integer(formats[name], version, version)
     origin = take_text(fields["origin"], 255)
     envelope = parse_envelope_json(_base64(take_text(fields["root"], DOCUMENT_BYTES_MAX)))
     if envelope.payload_type != ROOT_TYPE:

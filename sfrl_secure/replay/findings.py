@@ -29,8 +29,8 @@ GATEKEEPERS = "gatekeepers"
 
 _ADMISSION_REASONS = {
     "participant_inactive": "the participant is suspended, revoked or expired, or has no record",
-    "wrong_peer": "the peer is not the participant",
-    "replayed": "the update was admitted before, from its participant",
+    "wrong_peer": "the peer is neither the participant nor a relay of the segment",
+    "replayed": "the update was admitted before, and the peer is neither its participant nor a relay",
     "unknown_segment": "no terms name the segment",
     "not_granted": "no group of the participant is granted, or `submit` is no operation of the segment",
     "halted": "operators have halted the segment",

@@ -1,7 +1,6 @@
-"""What of an update would betray single examples: the floors of segment terms, and whether a payload stays above them.
+"""What updates must at least be, so that they betray no single examples: the floors of segment terms.
 
-All in exact integers: a payload has less than 2**22 values of at most 2**40 grid units, so that their sums stay below
-2**62; squares are added up beyond 64 bits.
+Whether an update stays above them is measured in `measuring`.
 
 Format: proto/README.md, "Documents", segment-terms; "Leakage".
 
@@ -12,15 +11,10 @@ Trusts: nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.limits import VALUE_MAX
-from sfrl_secure.replay.decoder import DecodedUpdate
 from sfrl_secure.replay.json_fields import take_integer, take_list, take_object
 from sfrl_secure.replay.manifest import Manifest, parse_tensor_name
 
@@ -41,6 +35,7 @@ class Leakage:
     """What updates must at least be.
 
     Attributes:
+        nonzeros_min: of the values that a header claims, and of the coordinates that the payload touches.
         noise_std_min: grid units.
         rows: of the coordinates of a tensor; `labels`, of its values whose sum is raised, and as many whose sum is
             lowered, by more than an eighth of the largest.
@@ -85,55 +80,3 @@ def _floors(value: Any, manifest: Manifest) -> tuple[Floor, ...]:
     if keys != sorted(set(keys)):
         raise MalformedError("tensors with their axes are sorted, and none stands twice")
     return tuple(found)
-
-
-def leak_reason(
-    leakage: Leakage, manifest: Manifest, decoded: DecodedUpdate, *, noise_std: int, sum_of_squares: int
-) -> str:
-    """Give the reason for which an update would betray too much, empty where there is none.
-
-    Args:
-        noise_std: what the header claims.
-        sum_of_squares: of the decoded values.
-    """
-    if any(_is_below(floor, manifest, decoded) for floor in leakage.rows):
-        return "leak_rows"
-    if any(_shows_labels(floor, manifest, decoded) for floor in leakage.labels):
-        return "leak_labels"
-    if noise_std and 4 * sum_of_squares < len(decoded.indices) * noise_std**2:
-        return "leak_noise"
-    return ""
-
-
-def _is_below(floor: Floor, manifest: Manifest, decoded: DecodedUpdate) -> bool:
-    along, _ = _touched(floor, manifest, decoded)
-    return len(along) > 0 and len(np.unique(along)) < floor.least
-
-
-def _shows_labels(floor: Floor, manifest: Manifest, decoded: DecodedUpdate) -> bool:
-    along, values = _touched(floor, manifest, decoded)
-    if len(along) == 0:
-        return False
-    sums = _sums(along, values)
-    # 8 * s > M would leave 64 bits; s is an integer, so that s > floor(M / 8) says the same.
-    eighth = np.abs(sums).max() // 8
-    return int((sums > eighth).sum()) < floor.least or int((sums < -eighth).sum()) < floor.least
-
-
-def _touched(
-    floor: Floor, manifest: Manifest, decoded: DecodedUpdate
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of each coordinate in the floor's tensor that an update touches: its index along the axis, and its value."""
-    tensor = manifest.tensors[floor.position]
-    begin, end = np.searchsorted(decoded.indices, (tensor.start, tensor.end))
-    behind = prod(tensor.shape[floor.axis + 1 :])
-    along = (decoded.indices[begin:end] - tensor.start) // behind % tensor.shape[floor.axis]
-    return along, decoded.values[begin:end]
-
-
-def _sums(along: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Sum of the values at each index that occurs."""
-    order = np.argsort(along, kind="stable")
-    starts = np.flatnonzero(np.diff(along[order], prepend=-1))
-    sums: NDArray[np.int64] = np.add.reduceat(values[order], starts)
-    return sums

@@ -21,14 +21,15 @@ from sfrl_secure.replay.arithmetic import (
     RunningSum,
     add_to_model,
     digest_of,
-    encode_aggregate,
     encode_model,
     model_bytes,
     parse_model,
 )
-from sfrl_secure.replay.closing import read_update
+from sfrl_secure.replay.closing import add_again
 from sfrl_secure.replay.docket import Docket, Position, Superseded
+from sfrl_secure.replay.encoder import encode_aggregate
 from sfrl_secure.replay.findings import Void
+from sfrl_secure.replay.masks import read_mask
 from sfrl_secure.replay.orders import read_model
 from sfrl_secure.replay.segments import Round, Segment, Step
 from sfrl_secure.replay.statements import ModelPublished
@@ -109,11 +110,11 @@ def _aggregate_again(docket: Docket, step: Step, at: Position) -> Integers | Non
     if len(rest) < step.terms.cohort_min:
         return np.zeros(step.terms.manifest.coordinates, np.int64)
     total = RunningSum(step.terms.manifest.coordinates)
-    for admission in rest:
-        decoded = read_update(docket, step.terms, admission, at, "the payload of an update that is counted again")
-        if decoded is None:
-            return None
-        total.add(decoded.indices, decoded.values, admission.update.weight)
+    mask = None
+    if any(each.update.support == "agreed" for each in rest):
+        mask = read_mask(docket, step.terms, at, f"the mask of round {step.round}, which is derived again")
+    if not all(add_again(docket, total, step.terms, mask, each, at) for each in rest):
+        return None
     return total.mean()
 
 
@@ -132,7 +133,7 @@ def _compare(
     """
     values = None
     if aggregate is not None:
-        name = digest_of(encode_aggregate(terms.manifest, terms.grid_exponent, aggregate))
+        name = digest_of(encode_aggregate(aggregate, terms.grid_exponent))
         if name != body.aggregate:
             docket.find("aggregate", at, name.hex(), body.aggregate.hex())
         if base is not None:

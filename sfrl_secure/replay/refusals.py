@@ -31,7 +31,8 @@ _OF_THE_PAYLOAD = frozenset(
         "payload_format", "payload_shape", "payload_declared", "payload_length", "payload_digest", "not_canonical",
         "out_of_range", "not_finite", "off_grid", "magnitude",
         # Step 13.
-        "norm_limit", "magnitude_limit", "tensor_not_allowed", "leak_rows", "leak_labels", "leak_noise",
+        "norm_limit", "magnitude_limit", "tensor_not_allowed", "leak_coordinates", "leak_rows", "leak_labels",
+        "leak_noise",
         # Step 14.
         "policy_denied", "policy_error",
     }
@@ -121,7 +122,9 @@ def _decide_payload(state: State, docket: Docket, body: UpdateRefused, update: U
         kept_until_us = at.log_time_us + opened.terms.evidence_days * _DAY_US
         docket.miss_until(update.payload_sha256, at.index, kept_until_us)
         return
-    decision = payload_decision(state.rules(at.log_time_us), opened.terms, participant, update, payload)
+    decision = payload_decision(state.rules(at.log_time_us), opened, participant, update, payload)
+    if decision is None:
+        return  # The mask is missing, which was noted when the round opened.
     if decision.reason != body.reason:
         docket.find("refusal_reason", at, decision.reason or "admission", body.reason, is_acceptable=True)
     elif body.rule_ids != _denying(decision):

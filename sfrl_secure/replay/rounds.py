@@ -9,11 +9,20 @@ Trusts: the replay's state. No writer.
 from __future__ import annotations
 
 from sfrl_secure.errors import MalformedError
-from sfrl_secure.replay.admission import PayloadDecision, log_reason, passed, payload_decision, submit_decision
+from sfrl_secure.replay.admission import (
+    PayloadDecision,
+    expected_payload,
+    log_reason,
+    passed,
+    payload_decision,
+    submit_decision,
+)
 from sfrl_secure.replay.arithmetic import RunningSum, model_bytes, parse_model
+from sfrl_secure.replay.decoder import decode_parts
 from sfrl_secure.replay.docket import Docket, Position
 from sfrl_secure.replay.documents import Participant
 from sfrl_secure.replay.findings import Void
+from sfrl_secure.replay.masks import read_mask
 from sfrl_secure.replay.quota import Usage
 from sfrl_secure.replay.segments import Admission, Round, Segment, Verdict
 from sfrl_secure.replay.state import State
@@ -61,6 +70,7 @@ def apply_opened(state: State, docket: Docket, segment: Segment, name: str, body
         deadline_us=at.log_time_us + terms.duration_us,
         terms=terms,
         base_model=body.base_model,
+        mask=read_mask(docket, terms, at, f"the mask of round {body.round}"),
         total=RunningSum(terms.manifest.coordinates),
     )
     segment.control_head = at.leaf
@@ -79,12 +89,12 @@ def apply_admitted(state: State, docket: Docket, name: str, body: UpdateAdmitted
     kept_until_us = at.log_time_us + opened.terms.retention_days * _DAY_US
     if body.retain_until_us < kept_until_us:
         raise Void("retention", f"{kept_until_us} or later", str(body.retain_until_us))
-    decision = _decide(state, docket, opened, participant, body, at)
+    decision, payload = _decide(state, docket, opened, participant, body, at)
     verdict = _verdict(docket, body, decision, at)
     if verdict is Verdict.SOUND:
-        assert decision is not None, "a sound admission was decided"
-        assert decision.decoded is not None, "and decoded"
-        opened.total.add(decision.decoded.indices, decision.decoded.values, update.weight)
+        assert payload is not None, "a sound admission was decided from its payload"
+        # Decoded once more rather than kept: what is not sound never touches the sum, and a leaf at a time is enough.
+        opened.total.add(decode_parts(payload, expected_payload(opened.terms, update, opened.mask)), update.weight)
     opened.admissions[update.participant] = Admission(at.index, body.envelope.digest, update, verdict)
     segment = state.segments[name]
     segment.usage.setdefault(update.participant, Usage()).add(at.log_time_us, update.payload_bytes)
@@ -94,16 +104,18 @@ def apply_admitted(state: State, docket: Docket, name: str, body: UpdateAdmitted
 
 def _decide(
     state: State, docket: Docket, opened: Round, participant: Participant, body: UpdateAdmitted, at: Position
-) -> PayloadDecision | None:
-    """Steps 9 to 14; None where the payload is not there and step 9 allows."""
+) -> tuple[PayloadDecision | None, bytes | None]:
+    """Steps 9 to 14, and the payload; no decision where step 9 allows, and payload or mask are not there."""
     rules = state.rules(at.log_time_us)
     submit = submit_decision(rules, opened.terms, participant, body.update)
     if submit.reason:
-        return submit
+        return submit, None
     # A payload of another length than declared is refused for its digest, so one byte more is enough to know.
     update = body.update
     payload = docket.read(update.payload_sha256, at, update.payload_bytes, "the payload of an admitted update")
-    return None if payload is None else payload_decision(rules, opened.terms, participant, update, payload)
+    if payload is None:
+        return None, None
+    return payload_decision(rules, opened, participant, update, payload), payload
 
 
 def _verdict(docket: Docket, body: UpdateAdmitted, decision: PayloadDecision | None, at: Position) -> Verdict:

@@ -147,7 +147,7 @@ STATEMENT: Table = {
     27: _message("decision_recorded", QUOTED),
 }
 
-PAYLOAD_FORMAT: Table = {1: Field("codec", Kind.UINT32), 2: _enum("support", 1), 3: _enum("values", 2)}
+PAYLOAD_FORMAT: Table = {1: Field("codec", Kind.UINT32), 2: _enum("support", 3), 3: _enum("values", 6)}
 
 UPDATE_STATEMENT: Table = {
     1: Field("federation_id", Kind.BYTES),
@@ -164,6 +164,7 @@ UPDATE_STATEMENT: Table = {
     12: Field("weight", Kind.UINT64),
     13: Field("created_us", Kind.UINT64),
     14: Field("noise_std", Kind.UINT64),
+    15: Field("payload_root", Kind.BYTES),
 }
 
 WITHDRAWAL_STATEMENT: Table = {

@@ -14,6 +14,7 @@ from enum import Enum
 
 from sfrl_secure.ids import ZERO_DIGEST, Digest
 from sfrl_secure.replay.arithmetic import Integers, RunningSum
+from sfrl_secure.replay.payload_header import Mask
 from sfrl_secure.replay.quota import Usage
 from sfrl_secure.replay.statements import CLOSED, RoundClosed
 from sfrl_secure.replay.terms import Terms
@@ -78,6 +79,7 @@ class Round:
         opened: entry hash of round_opened.
         terms: frozen at the opening.
         admissions: by participant.
+        mask: of agreed updates; None where the terms name none, or its object is not there.
         total: sum over the sound admissions, after the close over those that are counted.
         is_summed: false once an update is counted whose payload is not there.
         withdrawn: participants that took their update back.
@@ -94,6 +96,7 @@ class Round:
     deadline_us: int
     terms: Terms
     base_model: Digest
+    mask: Mask | None
     total: RunningSum
     is_summed: bool = True
     admissions: dict[str, Admission] = field(default_factory=dict)
@@ -107,8 +110,9 @@ class Round:
     overdue_index: int | None = None
 
     def release(self) -> None:
-        """Let the sum go: it is as large as the model."""
+        """Let the sum go, and the mask: they are as large as the model."""
         self.total = RunningSum(0)
+        self.mask = None
 
     @property
     def is_full(self) -> bool:

@@ -19,11 +19,11 @@ from sfrl_secure.limits import (
     COHORT_MAX,
     GRID_EXPONENT_MAX,
     GROUPS_MAX,
+    PAYLOAD_BYTES_MAX,
     RETENTION_DAYS_MAX,
     ROUND_US_MAX,
     ROUND_US_MIN,
     ROUNDS_MAX,
-    SUBMIT_BYTES_MAX,
     TENSORS_MAX,
     VALUE_MAX,
     WEIGHT_SUM_MAX,
@@ -41,10 +41,12 @@ from sfrl_secure.replay.json_fields import (
 )
 from sfrl_secure.replay.leakage import Leakage, parse_leakage
 from sfrl_secure.replay.manifest import Manifest, parse_manifest, parse_tensor_name
+from sfrl_secure.replay.payload_header import SUPPORTS, VALUE_TYPES
 
 TERMS_KEYS = frozenset({
-    "segment", "sensitivity", "groups", "operations", "model", "tensors", "value_types", "support_modes", "suites",
-    "limits", "quota", "leakage", "round", "rule", "privacy", "evidence_days", "retention_days",
+    "segment", "sensitivity", "groups", "operations", "model", "tensors", "value_types", "support_modes", "mask",
+    "relay_groups", "suites", "limits", "quota", "leakage", "round", "rule", "privacy", "evidence_days",
+    "retention_days",
 })  # fmt: skip
 
 _QUOTA_US_MAX = 2_678_400_000_000
@@ -57,6 +59,8 @@ class Terms:
     Attributes:
         model: the value of `model` as it stands; later terms keep it.
         tensors: positions in the manifest of the tensors that updates may touch.
+        mask: digest of the mask, and how many coordinates it has; None exactly where no agreed support is allowed.
+        relay_groups: a participant with one of them may bring others' updates.
         quota_us, quota_updates, quota_bytes: what one participant may have admitted in a window of that length.
     """
 
@@ -71,6 +75,8 @@ class Terms:
     tensors: frozenset[int]
     value_types: frozenset[str]
     support_modes: frozenset[str]
+    mask: tuple[Digest, int] | None
+    relay_groups: frozenset[str]
     suites: frozenset[str]
     payload_bytes_max: int
     nonzeros_max: int
@@ -112,6 +118,10 @@ def parse_terms(fields: dict[str, Any]) -> Terms:
     cohort_max = take_integer(rounds["cohort_max"], 1, COHORT_MAX)
     if cohort_max * weight_max > WEIGHT_SUM_MAX:
         raise MalformedError(f"cohort_max * weight_max is at most {WEIGHT_SUM_MAX}")
+    support_modes = take_subset(fields["support_modes"], 1, frozenset(SUPPORTS.values()))
+    mask = None if fields["mask"] is None else _mask(fields["mask"], nonzeros_max)
+    if (mask is not None) != ("agreed" in support_modes):
+        raise MalformedError("a mask is there exactly where the agreed support mode is allowed")
     take_choice(fields["privacy"], frozenset({"open"}))
     return Terms(
         segment=parse_segment(take_text(fields["segment"], 64)),
@@ -123,10 +133,12 @@ def parse_terms(fields: dict[str, Any]) -> Terms:
         grid_exponent=take_integer(model["grid_exponent"], 0, GRID_EXPONENT_MAX),
         initial=take_digest(model["initial"]),
         tensors=frozenset(positions[name] for name in names),
-        value_types=take_subset(fields["value_types"], 1, frozenset({"fp32", "int8"})),
-        support_modes=take_subset(fields["support_modes"], 1, frozenset({"free"})),
+        value_types=take_subset(fields["value_types"], 1, frozenset(VALUE_TYPES.values()) - {"none"}),
+        support_modes=support_modes,
+        mask=mask,
+        relay_groups=frozenset(take_sorted(fields["relay_groups"], 0, GROUPS_MAX, take_name)),
         suites=take_subset(fields["suites"], 1, PUBLIC_BYTES.keys()),
-        payload_bytes_max=take_integer(limits["payload_bytes_max"], 1, SUBMIT_BYTES_MAX),
+        payload_bytes_max=take_integer(limits["payload_bytes_max"], 1, PAYLOAD_BYTES_MAX),
         nonzeros_max=nonzeros_max,
         norm_max=take_integer(limits["norm_max"], 1, 2**62),
         magnitude_max=take_integer(limits["magnitude_max"], 1, VALUE_MAX),
@@ -143,3 +155,8 @@ def parse_terms(fields: dict[str, Any]) -> Terms:
         evidence_days=take_integer(fields["evidence_days"], 1, RETENTION_DAYS_MAX),
         retention_days=take_integer(fields["retention_days"], 1, RETENTION_DAYS_MAX),
     )
+
+
+def _mask(value: Any, nonzeros_max: int) -> tuple[Digest, int]:
+    fields = take_object(value, {"digest", "nonzeros"})
+    return take_digest(fields["digest"]), take_integer(fields["nonzeros"], 1, nonzeros_max)

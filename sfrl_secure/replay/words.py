@@ -23,7 +23,13 @@ IDENTITY_REQUEST_TYPE: Final = "application/vnd.sfrl.identity-request.v1"
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What a participant signs for one round; `noise_std` in grid units, 0 where it claims no noise."""
+    """What a participant signs for one round.
+
+    Attributes:
+        payload_root: of the payload's leaves, so that a part can be checked alone.
+        nonzeros: values that the payload carries.
+        noise_std: in grid units, 0 where it claims no noise.
+    """
 
     federation_id: Digest
     segment: str
@@ -33,6 +39,7 @@ class Update:
     round_opened: Digest
     base_model: Digest
     payload_sha256: Digest
+    payload_root: Digest
     payload_bytes: int
     nonzeros: int
     codec: int

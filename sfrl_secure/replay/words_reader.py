@@ -24,6 +24,7 @@ from sfrl_secure.replay.message_fields import (
     take_present,
     take_required,
 )
+from sfrl_secure.replay.payload_header import SUPPORTS, VALUE_TYPES
 from sfrl_secure.replay.protobuf import Table
 from sfrl_secure.replay.words import (
     DECISION_TYPE,
@@ -36,8 +37,6 @@ from sfrl_secure.replay.words import (
     Withdrawal,
 )
 
-_SUPPORTS = {1: "free"}
-_VALUES = {1: "int8", 2: "fp32"}
 _PPM = 1_000_000
 _SHARE_MAX = 10**9
 _ATTRIBUTIONS_MAX = 64
@@ -102,11 +101,12 @@ def parse_update(raw: bytes) -> Update:
         round_opened=parse_digest(fields["round_opened"]),
         base_model=parse_digest(fields["base_model"]),
         payload_sha256=parse_digest(fields["payload_sha256"]),
+        payload_root=parse_digest(fields["payload_root"]),
         payload_bytes=fields["payload_bytes"],
         nonzeros=fields["nonzeros"],
         codec=take_required(form["codec"]),
-        support=_SUPPORTS[take_required(form["support"])],
-        values=_VALUES[take_required(form["values"])],
+        support=SUPPORTS[take_required(form["support"])],
+        values=VALUE_TYPES[take_required(form["values"])],
         weight=fields["weight"],
         noise_std=take_bounded(fields["noise_std"], VALUE_MAX),
     )

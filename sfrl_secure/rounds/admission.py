@@ -17,6 +17,7 @@ from sfrl_secure.crypto.envelope import Envelope, verify_single
 from sfrl_secure.errors import DeniedError, RoundStateError, SignatureError
 from sfrl_secure.governance.documents import ParticipantRecord, RulesDocument
 from sfrl_secure.governance.policy import AdmissionPolicy, HeaderFacts, PolicyDecision, Subject
+from sfrl_secure.governance.root import FORMATS
 from sfrl_secure.governance.statements import UPDATE_TYPE, UpdateStatement
 from sfrl_secure.governance.terms import SegmentTerms
 from sfrl_secure.ids import Digest, SpiffeId
@@ -82,19 +83,34 @@ def is_owner(peer: SpiffeId, update: UpdateStatement) -> bool:
     return peer.role == "participant" and peer.name == update.participant
 
 
-def is_admitted(state: FederationState, peer: SpiffeId, envelope: Envelope, update: UpdateStatement) -> bool:
-    """Whether the update was admitted before, and the peer is whose it is: then it gets the stored answer."""
-    return envelope.digest in state.admitted_updates and is_owner(peer, update)
+def is_relay(state: FederationState, peer: SpiffeId, segment_name: str, now_us: int) -> bool:
+    """Whether the peer may bring others' updates to a segment now, by the segment's terms in force."""
+    segment, record = state.segments.get(segment_name), state.participant(peer.name)
+    if peer.role != "participant" or segment is None or record is None or not state.is_active(peer.name, now_us):
+        return False
+    return not record.groups.isdisjoint(segment.terms.relay_groups)
 
 
-def check_peer(peer: SpiffeId, update: UpdateStatement) -> None:
-    """Step 5: the peer is the participant itself.
+def may_bring(state: FederationState, peer: SpiffeId, update: UpdateStatement, now_us: int) -> bool:
+    """Whether the peer is the participant that the update names, or a relay of the segment that it names."""
+    return is_owner(peer, update) or is_relay(state, peer, update.segment, now_us)
+
+
+def is_admitted(
+    state: FederationState, peer: SpiffeId, envelope: Envelope, update: UpdateStatement, now_us: int
+) -> bool:
+    """Whether the update was admitted before, and the peer is whose it is or a relay: it gets the stored answer."""
+    return envelope.digest in state.admitted_updates and may_bring(state, peer, update, now_us)
+
+
+def check_peer(state: FederationState, peer: SpiffeId, update: UpdateStatement, now_us: int) -> None:
+    """Step 5: the peer is the participant itself, or a relay of the segment.
 
     Raises:
         DeniedError: `wrong_peer`.
     """
-    if not is_owner(peer, update):
-        raise DeniedError("wrong_peer", "the update belongs to another participant than the one that sends it")
+    if not may_bring(state, peer, update, now_us):
+        raise DeniedError("wrong_peer", "the update belongs to another participant, and the sender is no relay")
 
 
 def check_round(
@@ -153,8 +169,11 @@ def check_header_limits(terms: SegmentTerms, record: ParticipantRecord, update: 
     if record.key.suite not in terms.suites:
         raise DeniedError("suite_not_allowed", "the terms do not allow this signature suite")
     form = update.format
-    if form.codec != 1 or form.support not in terms.support_modes or form.values not in terms.value_types:
+    is_ours = form.codec == FORMATS["codec"]
+    if not is_ours or form.support not in terms.support_modes or form.values not in terms.value_types:
         raise DeniedError("format_not_allowed", "the terms do not allow this payload format")
+    if form.support in {"agreed", "dense"} and update.nonzeros != _fixed_nonzeros(terms, form.support):
+        raise DeniedError("format_not_allowed", "this support mode has another number of values")
     if not 1 <= update.payload_bytes <= limits.payload_bytes_max:
         raise DeniedError("payload_too_large", f"a payload has 1 to {limits.payload_bytes_max} bytes")
     if update.nonzeros > limits.nonzeros_max:
@@ -165,6 +184,13 @@ def check_header_limits(terms: SegmentTerms, record: ParticipantRecord, update: 
         raise DeniedError("weight_limit", f"a weight is {leakage.weight_min} to {limits.weight_max}")
     if update.noise_std < leakage.noise_std_min:
         raise DeniedError("noise_too_small", f"noise has a standard deviation of {leakage.noise_std_min} or more")
+
+
+def _fixed_nonzeros(terms: SegmentTerms, support: str) -> int:
+    if support == "dense":
+        return terms.model.manifest.coordinates
+    assert terms.mask is not None, "terms that allow the agreed mode have a mask"
+    return terms.mask.nonzeros
 
 
 def header_facts(terms: SegmentTerms, record: ParticipantRecord, update: UpdateStatement) -> HeaderFacts:
@@ -237,11 +263,11 @@ def check_log_steps(
     Raises:
         DeniedError, RoundStateError: the first step that fails.
     """
-    if peer is not None and envelope.digest in state.admitted_updates and not is_owner(peer, update):
-        raise DeniedError("replayed", "the update was admitted when its participant sent it")
+    if peer is not None and envelope.digest in state.admitted_updates and not may_bring(state, peer, update, now_us):
+        raise DeniedError("replayed", "the update was admitted when its participant, or a relay, sent it")
     record = check_signer(state, envelope, update, now_us)
     if peer is not None:
-        check_peer(peer, update)
+        check_peer(state, peer, update, now_us)
     opened = check_round(state, record, update, now_us, margin_us=margin_us)
     check_cohort(opened, update)
     check_header_limits(opened.terms, record, update)

@@ -178,7 +178,7 @@ def take_model_published(
     """Make the model the segment's newest; or put it in the place of the step's that was due, and the newest with the
     last of them."""
     current = segment.rounds[body.round]
-    step = LineageStep(body.round, body.model, body.base_model, leaf, index)
+    step = LineageStep(body.round, body.model, body.base_model, body.aggregate, leaf, index)
     current.model, current.model_index = body.model, index
     current.model_services_index = state.index_of_document(("services", ""))
     segment.models.add(body.model)

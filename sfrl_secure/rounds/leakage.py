@@ -1,11 +1,13 @@
 """Leakage: what of an update would betray single examples.
 
-A support that touches few rows of an embedding says which tokens the examples had; a last layer that moves few labels
-one way, and the others the other way, says which labels; values smaller than the noise that is claimed were not given
-it. A gatekeeper refuses such an update before anybody else has it, and the SDK before it is sent. All in exact
-integers, so that everyone sees the same.
+Few touched coordinates are one example's, nearly; a support that touches few rows of an embedding says which tokens the
+examples had; a last layer that moves few labels one way, and the others the other way, says which labels; values
+smaller than the noise that is claimed were not given it. A gatekeeper refuses such an update before anybody else has
+it, and the SDK before it is sent. All in exact integers, so that everyone sees the same.
 
-What this does not see stands in proto/README.md, "Leakage", which is also the format.
+A guard watches one axis of one tensor while an update comes, part by part; it takes memory for the axis and for a
+part, however long the update is. What all of this does not see stands in proto/README.md, "Leakage", which is also the
+format.
 
 Runs in: gatekeeper, aggregator, participant.
 Trusts: the terms. Nothing in the update.
@@ -19,62 +21,107 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfrl_secure.errors import DeniedError
-from sfrl_secure.governance.terms import LeakageBound, SegmentTerms
-from sfrl_secure.sparse.update import SparseUpdate
+from sfrl_secure.governance.manifest import TensorSpec
 
 _HALF_BITS = 20
 _LOW = (1 << _HALF_BITS) - 1
+
+_SPREAD_MAX = 4
+"""A part's sums take at most so many times as much room as the part, or they are gathered."""
 
 Halves = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Numbers as high * 2**20 + low."""
 
 
-def check_leakage(terms: SegmentTerms, update: SparseUpdate, noise_std: int) -> None:
-    """Step 13, its end: rows, then labels, then noise.
+class RowGuard:
+    """How many different indices of an axis are touched."""
 
-    Args:
-        update: of the terms' manifest.
-        noise_std: as the header claims it, in grid units; 0 for none.
+    def __init__(self, tensor: TensorSpec, axis: int, least: int) -> None:
+        """Watch an axis of which at least `least` indices are touched, or none."""
+        self._axis = _Axis(tensor, axis)
+        self._least = least
+        self._count = 0
+        self._touched = np.zeros(self._axis.length, dtype=np.bool_)
 
-    Raises:
-        DeniedError: `leak_rows`, `leak_labels`, `leak_noise`.
-    """
-    for bound in terms.leakage.rows:
-        along, _ = _touched(terms, update, bound)
-        if along.size and np.unique(along).size < bound.least:
-            raise DeniedError("leak_rows", f"fewer than {bound.least} indices of a guarded axis are touched")
-    for bound in terms.leakage.labels:
-        along, values = _touched(terms, update, bound)
-        if along.size and min(raised_and_lowered(_sums(along, values))) < bound.least:
-            message = f"fewer than {bound.least} indices of a guarded axis are raised, or lowered"
+    def add(self, positions: NDArray[np.int64], values: NDArray[np.int64]) -> None:
+        """Take in some of the tensor's touched coordinates.
+
+        Args:
+            positions: int64, shape (k,), row-major in the tensor, from 0; none in two calls.
+            values: int64, shape (k,), none of them 0.
+        """
+        if self._count >= self._least:
+            return
+        along = self._axis.index(positions)
+        fresh = np.unique(along[~self._touched[along]])
+        self._touched[fresh] = True
+        self._count += fresh.size
+
+    def check(self) -> None:
+        """Check what has come.
+
+        Raises:
+            DeniedError: `leak_rows`.
+        """
+        if 0 < self._count < self._least:
+            raise DeniedError("leak_rows", f"fewer than {self._least} indices of a guarded axis are touched")
+
+
+class LabelGuard:
+    """How many indices of an axis are raised, and how many lowered."""
+
+    def __init__(self, tensor: TensorSpec, axis: int, least: int) -> None:
+        """Watch an axis of which at least `least` indices are raised and as many lowered, or none is touched."""
+        self._axis = _Axis(tensor, axis)
+        self._least = least
+        self._is_touched = False
+        # 2**31 values of 2**40 do not fit into 64 bits. Their halves of 20 bits do: their sums stay below 2**52.
+        self._high = np.zeros(self._axis.length, dtype=np.int64)
+        self._low = np.zeros(self._axis.length, dtype=np.int64)
+
+    def add(self, positions: NDArray[np.int64], values: NDArray[np.int64]) -> None:
+        """Take in some of the tensor's touched coordinates, as `RowGuard.add`."""
+        if not positions.size:
+            return
+        self._is_touched = True
+        along = self._axis.index(positions)
+        first, last = int(along.min()), int(along.max())
+        if last - first < _SPREAD_MAX * along.size:
+            place, where = along - first, slice(first, last + 1)
+            self._high[where] += _summed(place, values >> _HALF_BITS)
+            self._low[where] += _summed(place, values & _LOW)
+        else:
+            few, place = np.unique(along, return_inverse=True)
+            self._high[few] += _summed(place, values >> _HALF_BITS)
+            self._low[few] += _summed(place, values & _LOW)
+
+    def check(self) -> None:
+        """Check what has come.
+
+        Raises:
+            DeniedError: `leak_labels`.
+        """
+        if self._is_touched and min(raised_and_lowered((self._high, self._low))) < self._least:
+            message = f"fewer than {self._least} indices of a guarded axis are raised, or lowered"
             raise DeniedError("leak_labels", message)
-    if noise_std > 0 and 4 * update.norm_squared() < update.nonzeros * noise_std**2:
-        raise DeniedError("leak_noise", "the values are smaller than the noise that is claimed")
 
 
-def _touched(
-    terms: SegmentTerms, update: SparseUpdate, bound: LeakageBound
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of each coordinate that the update touches in the bound's tensor: its index along the axis, and its value."""
-    manifest = terms.model.manifest
-    at = next(place for place, tensor in enumerate(manifest.tensors) if tensor.name == bound.tensor)
-    shape, start = manifest.tensors[at].shape, manifest.offsets[at]
-    first, end = np.searchsorted(update.indices, (start, start + prod(shape)))
-    behind = prod(shape[bound.axis + 1 :])
-    along = (update.indices[first:end] - start) // behind % shape[bound.axis]
-    return along, update.values[first:end]
+class _Axis:
+    """One axis of a tensor."""
+
+    def __init__(self, tensor: TensorSpec, axis: int) -> None:
+        self.length = tensor.shape[axis]
+        self._behind = prod(tensor.shape[axis + 1 :])
+
+    def index(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The index along the axis of each position in the tensor."""
+        found: NDArray[np.int64] = positions // self._behind % self.length
+        return found
 
 
-def _sums(along: NDArray[np.int64], values: NDArray[np.int64]) -> Halves:
-    """Sum of the values at each different index.
-
-    2**31 values of 2**40 do not fit into 64 bits. Their halves of 20 bits do: each half's sum stays below 2**52, which
-    float64 adds exactly too.
-    """
-    _, place = np.unique(along, return_inverse=True)
-    high = np.bincount(place, weights=values >> _HALF_BITS).astype(np.int64)
-    low = np.bincount(place, weights=values & _LOW).astype(np.int64)
-    return high, low
+def _summed(place: NDArray[np.int64], halves: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sum of the halves at each place: exact, since float64 adds fewer than 2**32 numbers up to 2**20 exactly."""
+    return np.bincount(place, weights=halves).astype(np.int64)
 
 
 def raised_and_lowered(sums: Halves) -> tuple[int, int]:

@@ -1,9 +1,10 @@
-"""Admission, the part that needs the payload: steps 11 to 14.
+"""Admission, the part that needs the payload: steps 9 and 11 to 14, while it comes.
 
 The gatekeeper decides with it before it admits, the aggregator again before it counts: an admission that fails here is
-defective and is dropped, whoever signed it.
+defective and is dropped, whoever signed it. A payload is never held as a whole: its bytes are hashed, its leaves are
+checked against the root that was signed, decoded and measured one after the other, and handed on.
 
-Format: proto/README.md, "Admission".
+Format: proto/README.md, "Admission", "Upload".
 
 Runs in: gatekeeper, aggregator.
 Trusts: the state of the fold. Nothing in the payload.
@@ -11,17 +12,16 @@ Trusts: the state of the fold. Nothing in the payload.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import isqrt
+from typing import cast
 
-import numpy as np
-
-from sfrl_secure.errors import DeniedError, PayloadError
+from sfrl_secure.errors import DeniedError, DigestError, MissingEvidenceError, PayloadError
 from sfrl_secure.governance.documents import ParticipantRecord, RulesDocument
 from sfrl_secure.governance.policy import MeasuredPolicyFacts
 from sfrl_secure.governance.statements import MeasuredFacts, UpdateStatement
 from sfrl_secure.governance.terms import SegmentTerms
-from sfrl_secure.ids import sha256
 from sfrl_secure.rounds.admission import (
     PolicyDenial,
     check_decision,
@@ -30,19 +30,23 @@ from sfrl_secure.rounds.admission import (
     policy_of,
     subject_of,
 )
-from sfrl_secure.rounds.leakage import check_leakage
+from sfrl_secure.rounds.measuring import UpdateMeter
 from sfrl_secure.rounds.state import Admission
-from sfrl_secure.sparse.decode import decode_update
-from sfrl_secure.sparse.update import SparseUpdate
+from sfrl_secure.sparse.expected import ExpectedPayload
+from sfrl_secure.sparse.header import SupportMode, ValueType
+from sfrl_secure.sparse.mask import Mask
+from sfrl_secure.sparse.reader import PayloadReader
+from sfrl_secure.sparse.update import UpdatePart
 
-_PREFIXED = frozenset({"format", "shape", "declared", "length", "digest"})
+_PREFIXED = frozenset({"format", "shape", "declared", "length"})
+
+OnPart = Callable[[UpdatePart], None]
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredUpdate:
-    """A decoded update with what was measured in it and the rules that allowed it."""
+    """What was measured in an update, and the rules that allowed it."""
 
-    update: SparseUpdate
     facts: MeasuredFacts
     rule_ids: tuple[str, ...]
 
@@ -56,62 +60,170 @@ class MeasuredDenial(DeniedError):
         self.rule_ids = denial.rule_ids if isinstance(denial, PolicyDenial) else ()
 
 
-def measure(update: SparseUpdate, terms: SegmentTerms) -> MeasuredFacts:
-    """Measure a decoded update in exact integers."""
-    offsets = np.asarray(terms.model.manifest.offsets, dtype=np.int64)
-    touched = np.unique(np.searchsorted(offsets, update.indices, side="right") - 1)
-    return MeasuredFacts(
-        nonzeros=int(update.indices.size),
-        density_ppm=int(update.indices.size) * 1_000_000 // terms.model.manifest.coordinates,
-        norm=isqrt(update.norm_squared()),
-        largest_magnitude=update.largest_magnitude(),
-        tensors=tuple(int(tensor) for tensor in touched),
-    )
+class PayloadJudge:
+    """Decides one update while its payload comes.
 
-
-def check_payload(
-    terms: SegmentTerms,
-    rules: RulesDocument | None,
-    record: ParticipantRecord,
-    statement: UpdateStatement,
-    payload: bytes,
-) -> MeasuredUpdate:
-    """Steps 9 and 11 to 14: the rules, the digest, the canonical form, the limits on what was measured, what would
-    leak, the rules again.
-
-    Raises:
-        DeniedError: the first step that fails; `MeasuredDenial` once there were facts.
+    `feed` takes the payload in pieces of any size. `hash` and `read` are its two halves: they share nothing, so that
+    each may run in a thread of its own, if each is given every piece in order; `finish` comes after both.
     """
-    submit_ids = check_submit_policy(rules, terms, record, statement)
-    assert rules is not None, "check_submit_policy denies without rules"
-    if len(payload) != statement.payload_bytes or sha256(payload) != statement.payload_sha256:
-        raise DeniedError("digest_mismatch", "the payload is not the one that the header names")
-    try:
-        update = decode_update(
-            payload,
-            coordinates=terms.model.manifest.coordinates,
-            nonzeros=statement.nonzeros,
-            value_type=statement.format.values,
-            grid_exponent=terms.model.grid_exponent,
-        )
-    except PayloadError as error:
-        reason = f"payload_{error.reason}" if error.reason in _PREFIXED else error.reason
-        raise DeniedError(reason, str(error)) from None
-    facts = measure(update, terms)
-    try:
-        check_measured(terms, facts)
-        check_leakage(terms, update, statement.noise_std)
+
+    def __init__(
+        self,
+        terms: SegmentTerms,
+        rules: RulesDocument | None,
+        record: ParticipantRecord,
+        statement: UpdateStatement,
+        mask: Mask | None = None,
+        *,
+        on_part: OnPart | None = None,
+    ) -> None:
+        """Take step 9 at once. Steps 3 to 8 passed.
+
+        Args:
+            mask: the terms' mask; needed where the statement's support is agreed.
+            on_part: is given each part that was read, within `read`, before it is known whether the update is admitted.
+
+        Raises:
+            DeniedError: `policy_denied`, `policy_error`.
+            MissingEvidenceError: there is no mask, or another one than the terms'.
+        """
+        self._submit_ids = check_submit_policy(rules, terms, record, statement)
+        assert rules is not None, "check_submit_policy denies without rules"
+        self._terms, self._rules, self._record, self._statement = terms, rules, record, statement
+        self._reader = PayloadReader(expected_of(terms, statement, mask))
+        self._meter = UpdateMeter(terms)
+        self._on_part = on_part
+        self._broken: PayloadError | None = None
+        self._sha256 = hashlib.sha256()
+        self._bytes = 0
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take the next piece of the payload.
+
+        Raises:
+            DeniedError: `digest_mismatch`: as `hash` and `read`.
+        """
+        self.hash(data)
+        self.read(data)
+
+    def hash(self, data: bytes | memoryview) -> None:
+        """Hash the next piece of the payload.
+
+        Raises:
+            DeniedError: `digest_mismatch`: there is more than was signed.
+        """
+        self._bytes += len(data)
+        self._sha256.update(data)
+        if self._bytes > self._statement.payload_bytes:
+            raise _mismatch()
+
+    def read(self, data: bytes | memoryview) -> None:
+        """Read, check and measure what the next piece of the payload completes.
+
+        What is not canonical is kept for `finish`: the refusal is shown with the whole payload.
+
+        Raises:
+            DeniedError: `digest_mismatch`: a part does not lead to the root that was signed.
+        """
+        if self._broken is not None:
+            return
+        try:
+            for part in self._reader.feed(data):
+                self._meter.add(part)
+                if self._on_part is not None:
+                    self._on_part(part)
+        except PayloadError as error:
+            self._break(error)
+
+    def finish(self) -> MeasuredUpdate:
+        """Decide the update: everything has come.
+
+        Raises:
+            DeniedError: the first of steps 11 to 14 that fails; `MeasuredDenial` once there were facts.
+        """
+        statement = self._statement
+        if self._bytes != statement.payload_bytes or self._sha256.digest() != statement.payload_sha256:
+            raise _mismatch()
+        if self._broken is None:
+            try:
+                self._reader.finish()
+            except PayloadError as error:
+                self._break(error)
+        if self._broken is not None:
+            raise _denied(self._broken)
+        facts = self._meter.facts()
+        try:
+            check_measured(self._terms, facts)
+            self._meter.check_leakage(statement.noise_std)
+            admit_ids = self._check_admit_policy(facts)
+        except DeniedError as denial:
+            raise MeasuredDenial(denial, facts) from None
+        return MeasuredUpdate(facts, self._submit_ids + admit_ids)
+
+    def check_signed(self, rest: Iterable[bytes]) -> None:
+        """After a denial: check that what was judged, with the rest of it, has the digest that was signed.
+
+        Whoever reads from a store that others write into must not take their bytes for the participant's.
+
+        Raises:
+            DigestError: it has another digest, and says nothing about what was signed.
+        """
+        for data in rest:
+            self._sha256.update(data)
+        if self._sha256.digest() != self._statement.payload_sha256:
+            raise DigestError("an object's bytes are not what its name says")
+
+    def _break(self, error: PayloadError) -> None:
+        """Read no more; refuse at once what does not lead to the signed root, the rest could not be what was signed."""
+        self._broken = error
+        if error.reason == "digest":
+            raise _mismatch() from None
+
+    def _check_admit_policy(self, facts: MeasuredFacts) -> tuple[str, ...]:
+        terms, record = self._terms, self._record
         names = tuple(terms.model.manifest.tensors[tensor].name for tensor in facts.tensors)
-        decision = policy_of(rules).decide_admit(
+        decision = policy_of(self._rules).decide_admit(
             subject_of(record),
             (terms.segment, terms.sensitivity),
-            header_facts(terms, record, statement),
+            header_facts(terms, record, self._statement),
             MeasuredPolicyFacts(norm=facts.norm, largest_magnitude=facts.largest_magnitude, tensors=names),
         )
-        admit_ids = check_decision(decision)
-    except DeniedError as denial:
-        raise MeasuredDenial(denial, facts) from None
-    return MeasuredUpdate(update, facts, submit_ids + admit_ids)
+        return check_decision(decision)
+
+
+def _mismatch() -> DeniedError:
+    return DeniedError("digest_mismatch", "the payload is not the one that the header names")
+
+
+def _denied(error: PayloadError) -> DeniedError:
+    if error.reason == "digest":
+        return _mismatch()
+    return DeniedError(f"payload_{error.reason}" if error.reason in _PREFIXED else error.reason, str(error))
+
+
+def expected_of(terms: SegmentTerms, statement: UpdateStatement, mask: Mask | None) -> ExpectedPayload:
+    """What the terms and the signed statement say about a payload. The statement's format is one of the terms'.
+
+    Args:
+        mask: the terms' mask, or None; looked at where the statement's support is agreed.
+
+    Raises:
+        MissingEvidenceError: the support is agreed, and this is not the mask that the terms name.
+    """
+    is_agreed = statement.format.support == "agreed"
+    if is_agreed and (mask is None or terms.mask is None or mask.digest != terms.mask.digest):
+        raise MissingEvidenceError("the mask that the terms name is not here")
+    # What the terms allow is what there is: parse_terms took both from the same tables.
+    return ExpectedPayload(
+        coordinates=terms.model.manifest.coordinates,
+        nonzeros=statement.nonzeros,
+        support=cast(SupportMode, statement.format.support),
+        value_type=cast(ValueType, statement.format.values),
+        grid_exponent=terms.model.grid_exponent,
+        payload_bytes=statement.payload_bytes,
+        root=statement.payload_root,
+        mask=mask if is_agreed else None,
+    )
 
 
 def check_measured(terms: SegmentTerms, facts: MeasuredFacts) -> None:
@@ -129,13 +241,52 @@ def check_measured(terms: SegmentTerms, facts: MeasuredFacts) -> None:
         raise DeniedError("tensor_not_allowed", "the update touches a tensor that the terms do not allow")
 
 
-def check_admission(admission: Admission, terms: SegmentTerms, payload: bytes) -> SparseUpdate:
-    """Decide an admission again from its payload.
+def check_payload(
+    terms: SegmentTerms,
+    rules: RulesDocument | None,
+    record: ParticipantRecord,
+    statement: UpdateStatement,
+    payload: bytes,
+    mask: Mask | None = None,
+) -> MeasuredUpdate:
+    """Steps 9 and 11 to 14 for a payload that is here as a whole.
 
     Raises:
-        DeniedError: it is defective: it should have been refused, or its entry states other facts or rules.
+        DeniedError, MissingEvidenceError: as `PayloadJudge`.
     """
-    again = check_payload(terms, admission.rules, admission.participant, admission.update, payload)
+    judge = PayloadJudge(terms, rules, record, statement, mask)
+    judge.feed(payload)
+    return judge.finish()
+
+
+def check_admission(
+    admission: Admission,
+    terms: SegmentTerms,
+    payload: Iterable[bytes],
+    mask: Mask | None = None,
+    *,
+    on_part: OnPart | None = None,
+) -> None:
+    """Decide an admission again from its payload, which comes in pieces of any size.
+
+    Args:
+        on_part: is given each part before it is known whether the admission holds: whoever adds parts up must be able
+            to take them back.
+
+    Raises:
+        DeniedError: it is defective: it should have been refused, or its entry states other facts or rules. All pieces
+            were read, and they are what was signed; or else the rules deny it, whatever the payload.
+        DigestError: the pieces are not what was signed: nothing is decided.
+        MissingEvidenceError: the mask is not here.
+    """
+    judge = PayloadJudge(terms, admission.rules, admission.participant, admission.update, mask, on_part=on_part)
+    pieces = iter(payload)
+    try:
+        for piece in pieces:
+            judge.feed(piece)
+        again = judge.finish()
+    except DeniedError:
+        judge.check_signed(pieces)
+        raise
     if again.facts != admission.facts or again.rule_ids != admission.rule_ids:
         raise DeniedError("facts", "the admission states other facts or rules than its payload gives")
-    return again.update

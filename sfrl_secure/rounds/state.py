@@ -127,12 +127,14 @@ class LineageStep:
 
     Attributes:
         model: the round's model; `base` the one it was derived from.
+        aggregate: the object that leads from `base` to `model`.
         published: entry hash of its model_published; `index` its leaf index.
     """
 
     round: int
     model: Digest
     base: Digest
+    aggregate: Digest
     published: Digest
     index: int
 

@@ -27,8 +27,8 @@ DECODING_REASONS = frozenset(
 """Reasons of step 12: the payload itself is the evidence."""
 
 _OF_THE_PAYLOAD = DECODING_REASONS | {
-    "norm_limit", "magnitude_limit", "tensor_not_allowed", "leak_rows", "leak_labels", "leak_noise",
-    "policy_denied", "policy_error",
+    "norm_limit", "magnitude_limit", "tensor_not_allowed", "leak_coordinates", "leak_rows", "leak_labels",
+    "leak_noise", "policy_denied", "policy_error",
 }
 """Reasons of steps 12 to 14."""
 

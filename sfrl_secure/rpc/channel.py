@@ -24,7 +24,7 @@ from typing import Protocol, TypeVar
 import grpc
 
 from sfrl_secure.crypto.secret import SecretBytes
-from sfrl_secure.errors import UnavailableError
+from sfrl_secure.errors import ClosedError, UnavailableError
 from sfrl_secure.limits import MESSAGE_BYTES_MAX
 from sfrl_secure.rpc.server import MESSAGE_ROOM_BYTES
 from sfrl_secure.rpc.status import error_of
@@ -80,7 +80,8 @@ class _Connection:
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.keepalive_timeout_ms", 20_000),
                 ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.min_reconnect_backoff_ms", 500),
+                # gRPC gives up a connection that takes longer than this: a handshake over 32 kbit/s takes seconds.
+                ("grpc.min_reconnect_backoff_ms", 10_000),
                 ("grpc.max_reconnect_backoff_ms", 2_000),
                 ("grpc.enable_retries", 0),  # we retry, where we can see it
                 ("grpc.enable_http_proxy", 0),  # an environment variable must not send us elsewhere
@@ -112,6 +113,7 @@ class RpcChannel:
         """Call a method and return its answer.
 
         Raises:
+            ClosedError: after `close`.
             SfrlError: the typed error that the status stands for.
         """
         connection = self._take()
@@ -121,7 +123,7 @@ class RpcChannel:
         except grpc.RpcError as failed:
             raise error_of(failed, self._address) from None
         except ValueError:  # what gRPC raises once another thread has closed the channel
-            raise UnavailableError("the channel is closed") from None
+            raise _closed() from None
         finally:
             self._give_back(connection)
             self._close_unused()
@@ -165,7 +167,7 @@ class RpcChannel:
             call = begin(connection.channel)
         except ValueError:
             self._give_back(connection)
-            raise UnavailableError("the channel is closed") from None
+            raise _closed() from None
         # In gRPC's own thread, which must not close its channel: the next call does.
         if not call.add_callback(lambda: self._give_back(connection)):
             self._give_back(connection)
@@ -176,7 +178,7 @@ class RpcChannel:
         tls = self._tls()
         with self._lock:
             if self._is_closed:
-                raise UnavailableError("the channel is closed")
+                raise _closed()
             connection = self._connection
             if connection is None or not connection.is_under(tls):
                 if connection is not None:
@@ -196,6 +198,10 @@ class RpcChannel:
             self._retired = [each for each in self._retired if each.users]
         for connection in unused:
             connection.channel.close()
+
+
+def _closed() -> ClosedError:
+    return ClosedError("the channel was closed: open another, or another participant, to go on")
 
 
 def _public_part(tls: Tls) -> tuple[bytes, bytes]:
@@ -247,13 +253,15 @@ def call_with_retry(
 
     Raises:
         UnavailableError: the last one, when no time is left for another attempt.
-        SfrlError: any other error of an attempt, at once.
+        SfrlError: any other error of an attempt, at once; `ClosedError` among them.
     """
     end = monotonic() + deadline_seconds
     pause = FIRST_PAUSE_SECONDS
     while True:
         try:
             return attempt(max(end - monotonic(), 0.001))
+        except ClosedError:
+            raise
         except UnavailableError:
             shortened = pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, hides nothing
             if monotonic() + shortened >= end:

@@ -17,14 +17,20 @@ from collections.abc import Callable, Iterator, Sequence
 from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.errors import DigestError, MalformedError, SfrlError
 from sfrl_secure.ids import Digest
+from sfrl_secure.limits import OBJECT_BYTES_MAX
 from sfrl_secure.rpc.append_stream import AppendStream, appended_of
 from sfrl_secure.rpc.channel import RpcChannel, RpcStream, call_with_retry
+from sfrl_secure.rpc.downloads import DownloadProgress, Fetched, fetch
 from sfrl_secure.rpc.identity_requests import AskedIdentity, IdentityAsker
+from sfrl_secure.rpc.sources import PayloadSource
+from sfrl_secure.rpc.trying import Patience
+from sfrl_secure.rpc.uploads import Uploaded, Uploader, UploadProgress
 from sfrl_secure.translog.entries import LoggedEntry
 from sfrl_secure.translog.tiles import BUNDLE_BYTES_MAX, Bundle
 from sfrl_secure.wire import append_entries, audit_service, gatekeeper_service, identity_service, log_reads
 from sfrl_secure.wire.audit_service import AppendedEntry, FollowBatch
-from sfrl_secure.wire.gatekeeper_service import ModelRequest, ReceiptRequest, RoundAnswer, RoundRequest
+from sfrl_secure.wire.downloads import ModelRequest
+from sfrl_secure.wire.gatekeeper_service import ReceiptRequest, RoundAnswer, RoundRequest
 from sfrl_secure.wire.identity_service import EnrolResponse, RenewResponse
 from sfrl_secure.wire.receipts import Receipt
 
@@ -163,8 +169,11 @@ class FollowStream:
 class GatekeeperClient:
     """The gatekeeper, as a participant sees it, and as an auditor does."""
 
-    def __init__(self, channel: RpcChannel) -> None:
+    def __init__(self, channel: RpcChannel, patience: Patience | None = None) -> None:
+        """Call over `channel`; `patience` says how it waits before it tries again."""
         self._channel = channel
+        self._patience = patience or Patience()
+        self._uploader = Uploader(channel, self._patience)
 
     def get_round(self, request: RoundRequest, *, deadline_seconds: float = CALL_SECONDS) -> RoundAnswer:
         """Ask for an open round. The deadline is for the answer beyond the wait that the request allows.
@@ -179,18 +188,27 @@ class GatekeeperClient:
         )
         return gatekeeper_service.parse_round_response(raw)
 
-    def fetch_model(self, request: ModelRequest, *, deadline_seconds: float = 600.0) -> Iterator[bytes]:
-        """Yield a model's chunks; the caller bounds the sum and checks the digest. Not tried again."""
-        stream = self._channel.stream(
-            gatekeeper_service.FETCH_MODEL,
-            gatekeeper_service.encode_model_request(request),
-            deadline_seconds=deadline_seconds,
-        )
-        try:
-            for raw in stream:
-                yield gatekeeper_service.parse_model_chunk(raw)
-        finally:
-            stream.cancel()
+    def fetch_model(
+        self,
+        request: ModelRequest,
+        bytes_max: int = OBJECT_BYTES_MAX,
+        *,
+        deadline_seconds: float = 600.0,
+        on_progress: DownloadProgress | None = None,
+    ) -> Fetched:
+        """Fetch a model or a mask, or what is to be added to a model that the caller has; on where it broke off.
+
+        The caller checks the digest.
+
+        Raises:
+            MalformedError: more than `bytes_max` bytes.
+            NotFoundError, DeniedError: it is not there, or refused.
+            ExhaustedError, UnavailableError: not everything came in time.
+        """
+        return fetch(
+            self._channel, self._patience, request, bytes_max,
+            deadline_seconds=deadline_seconds, on_progress=on_progress,
+        )  # fmt: skip
 
     def fetch_object(
         self, digest: Digest, bytes_max: int, *, sign: ObjectSigner, deadline_seconds: float = 600.0
@@ -222,16 +240,21 @@ class GatekeeperClient:
             raise DigestError("what came is not the object of this digest")
         return bytes(taken)
 
-    def submit(self, envelope: Envelope, payload: bytes, *, deadline_seconds: float = CALL_SECONDS) -> AppendedEntry:
-        """Submit an update and return receipt A.
+    def submit(
+        self,
+        envelope: Envelope,
+        payload: bytes | memoryview | PayloadSource,
+        *,
+        deadline_seconds: float = CALL_SECONDS,
+        on_progress: UploadProgress | None = None,
+    ) -> Uploaded:
+        """Submit an update in chunks until it is decided, over as many calls as it takes; give receipt A.
 
         Raises:
             DeniedError: refused, with the reason and, where it has one, the entry's index.
+            ConflictError, ExhaustedError, UnavailableError: nothing was decided in time; sent again, it goes on.
         """
-        request = gatekeeper_service.encode_submit_request(envelope, payload)
-        return gatekeeper_service.parse_submit_response(
-            self._call(gatekeeper_service.SUBMIT_UPDATE, request, deadline_seconds)
-        )
+        return self._uploader.send(envelope, payload, deadline_seconds=deadline_seconds, on_progress=on_progress)
 
     def withdraw_update(self, envelope: Envelope, *, deadline_seconds: float = CALL_SECONDS) -> AppendedEntry:
         """Take an update back, by the envelope over a WithdrawalStatement; return its entry.
@@ -268,7 +291,10 @@ class GatekeeperClient:
 
     def _call(self, path: str, request: bytes, deadline_seconds: float) -> bytes:
         return call_with_retry(
-            lambda left: self._channel.call(path, request, deadline_seconds=left), deadline_seconds=deadline_seconds
+            lambda left: self._channel.call(path, request, deadline_seconds=left),
+            deadline_seconds=deadline_seconds,
+            monotonic=self._patience.monotonic,
+            sleep=self._patience.sleep,
         )
 
 

@@ -21,6 +21,7 @@ import grpc
 from sfrl_secure.errors import MalformedError, UnavailableError
 
 _LOOK_SECONDS = 0.5
+_NOTHING = object()
 
 
 class MessageWatch:
@@ -53,13 +54,27 @@ class MessageWatch:
             MalformedError: the caller ended its side without one.
             UnavailableError: it did not come in time, or the caller went away; nobody is there to be told.
         """
+        message = self._next(requests, context)
+        if message is _NOTHING:
+            raise MalformedError("the call brought no message")
+        return message
+
+    def each(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        """Wait for each of a call's messages; the caller may end its side after any of them.
+
+        Raises:
+            UnavailableError: one did not come in time, or the caller went away.
+        """
+        while (message := self._next(requests, context)) is not _NOTHING:
+            yield message
+            del message
+
+    def _next(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
         with self._lock:
             number = next(self._numbers)
             self._waiting[number] = (self._monotonic() + self._seconds, context)
         try:
-            return next(requests)
-        except StopIteration:
-            raise MalformedError("the call brought no message") from None
+            return next(requests, _NOTHING)
         except grpc.RpcError:
             raise UnavailableError("the call brought no message in time") from None
         finally:

@@ -79,9 +79,15 @@ class IdentityInterceptor(grpc.ServerInterceptor):
         clock: Clock,
         on_refused: OnRefused,
         watch: MessageWatch,
+        watched: Collection[str] = (),
     ) -> None:
+        """Bind to what says who may call.
+
+        Args:
+            watched: methods that take a stream, each message of which `watch` waits for; others' may rest for ever.
+        """
         self._registry, self._policy, self._clock, self._on_refused = registry, policy, clock, on_refused
-        self._watch = watch
+        self._watch, self._watched = watch, frozenset(watched)
         self._roles = {method: frozenset(allowed) for method, allowed in roles.items()}
         # One for each method of ours, so bounded: a server's handlers do not change.
         self._handlers: dict[str, Handler] = {}
@@ -104,7 +110,7 @@ class IdentityInterceptor(grpc.ServerInterceptor):
 
         if handler is None:
             return refuse_all(judge)
-        made = self._handlers[method] = _judged(handler, judge, self._watch)
+        made = self._handlers[method] = _judged(handler, judge, self._watch, is_watched=method in self._watched)
         return made
 
     def _admit(self, context: grpc.ServicerContext, roles: Collection[str] | None) -> _Rejudge:
@@ -219,7 +225,7 @@ class CallInterceptor(grpc.ServerInterceptor):
             self._log.info(CALL, **fields)
 
 
-def _judged(handler: Handler, judge: _Before, watch: MessageWatch) -> Handler:
+def _judged(handler: Handler, judge: _Before, watch: MessageWatch, *, is_watched: bool) -> Handler:
     inner = behaviour_of(handler)
 
     def unary(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
@@ -237,7 +243,8 @@ def _judged(handler: Handler, judge: _Before, watch: MessageWatch) -> Handler:
     def exchange(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
         # Answers belong to requests that were admitted: what is under way is answered.
         rejudge = judge(context)
-        return inner(_rejudged(requests, rejudge), context)
+        arriving = watch.each(requests, context) if is_watched else requests
+        return inner(_rejudged(arriving, rejudge), context)
 
     if handler.request_streaming:
         return with_behaviour(handler, exchange)
@@ -249,6 +256,7 @@ def _rejudged(messages: Iterator[Any], rejudge: _Rejudge) -> Iterator[Any]:
         for message in messages:
             rejudge()
             yield message
+            del message  # whoever takes long over the next keeps no memory of this one
     finally:
         # A handler's own stream lets go of what it holds at once; gRPC's requests have nothing to close.
         close = getattr(messages, "close", None)

@@ -62,6 +62,8 @@ class Method:
         roles: the roles that may call it; or `ANYBODY`, on a server without client certificates.
         is_stream: whether it answers with a stream. A stream keeps a thread for as long as it lasts.
         takes_stream: whether its requests are a stream too. The peer is judged before each of them.
+        is_watched: whether each message of such a stream has to come within `MESSAGE_SECONDS`; else the caller may
+            rest as long as it likes.
     """
 
     path: str
@@ -69,10 +71,12 @@ class Method:
     roles: frozenset[str]
     is_stream: bool = False
     takes_stream: bool = False
+    is_watched: bool = False
 
     def __post_init__(self) -> None:
         assert self.roles == ANYBODY or self.roles <= ROLES
         assert self.is_stream or not self.takes_stream, "no method of ours takes a stream and answers once"
+        assert self.takes_stream or not self.is_watched, "a call's one message is always watched for"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,6 +100,7 @@ class ServerSettings:
     Attributes:
         listen: `host:port`; port 0 takes a free one.
         threads: calls served at once, streams among them.
+        window_bytes: what a stream may have under way to us; without it gRPC measures the path and takes more.
         connection_age_ms: a connection is asked to end after this, and cut after `connection_grace_ms` more.
     """
 
@@ -103,6 +108,7 @@ class ServerSettings:
     threads: int = 32
     connection_age_ms: int = 600_000
     connection_grace_ms: int = 30_000
+    window_bytes: int | None = None
 
 
 class RpcServer:
@@ -148,6 +154,7 @@ class RpcServer:
                 clock=clock,
                 on_refused=on_refused,
                 watch=self._watch,
+                watched=[method.path for method in methods if method.is_watched],
             )
         else:
             assert set(roles.values()) <= {ANYBODY}, "a server that knows nobody has nothing for those it knows"
@@ -234,4 +241,10 @@ def _options(settings: ServerSettings, message_bytes_max: int) -> tuple[tuple[st
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         # A second process on our port would share it silently.
         ("grpc.so_reuseport", 0),
+        *(() if settings.window_bytes is None else _window(settings.window_bytes)),
     )
+
+
+def _window(window_bytes: int) -> tuple[tuple[str, int], ...]:
+    # Without the probe, gRPC takes in what it is told here and no more, whatever the path would carry.
+    return (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", window_bytes))

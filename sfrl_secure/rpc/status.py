@@ -18,6 +18,7 @@ from typing import NoReturn
 import grpc
 
 from sfrl_secure.errors import (
+    ClosedError,
     ConflictError,
     ConsistencyError,
     DeniedError,
@@ -56,6 +57,7 @@ TABLE: dict[type[SfrlError], tuple[grpc.StatusCode, int]] = {
     ConflictError: (_Code.ABORTED, 3),
     ExhaustedError: (_Code.RESOURCE_EXHAUSTED, 4),
     UnavailableError: (_Code.UNAVAILABLE, 4),
+    ClosedError: (_Code.UNAVAILABLE, 4),
     NotFoundError: (_Code.NOT_FOUND, 2),
     MissingEvidenceError: (_Code.OUT_OF_RANGE, 2),
     UncertainStateError: (_Code.UNAVAILABLE, 4),
@@ -152,6 +154,7 @@ REASONS: dict[str, grpc.StatusCode] = {
             "magnitude_limit",
             "too_few_coordinates",
             "noise_too_small",
+            "leak_coordinates",
             "leak_rows",
             "leak_labels",
             "leak_noise",

@@ -1,11 +1,11 @@
 """Parameters to integers on the terms' grid, once, on the participant's side.
 
-Two ways: to the nearest grid point (for fp32), and at random between the two neighbours that int8 can hold, so that
-the expectation is the value itself and errors of many participants cancel. Whatever becomes zero is dropped; the
-caller's error feedback keeps it.
+To the nearest grid point that the type holds (fp32, bf16, exact), at random between the two neighbours that a block's
+scale allows (int8, packed), so that the expectation is the value itself and errors of many participants cancel, or to
+the block's mean magnitude (sign). In free mode whatever becomes zero is dropped; the caller's error feedback keeps it.
 
 PROTOCOL 7. Stochastic rounding with a scale for each block: Alistarh et al. 2017 (QSGD), with powers of two as scales,
-so that all results lie on the grid.
+so that all results lie on the grid. Signs with the mean magnitude: Karimireddy et al. 2019.
 
 Runs in: participant.
 Trusts: its caller.
@@ -13,91 +13,167 @@ Trusts: its caller.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sfrl_secure.errors import PayloadError
 from sfrl_secure.limits import VALUE_MAX
-from sfrl_secure.sparse.header import BLOCK_NONZEROS, block_count
-from sfrl_secure.sparse.values import MANTISSA_MAX
+from sfrl_secure.sparse.header import BLOCK_VALUES, block_count
+from sfrl_secure.sparse.scaled import MANTISSA_MAX
+
+Number = TypeVar("Number", np.float32, np.float64)
+
+_PIECE = 65_536
+"""Values that are rounded at a time, so that they stay in the cache; a multiple of a block."""
 
 
-def to_grid_units(values: NDArray[np.floating], grid_exponent: int) -> NDArray[np.float64]:
-    """Scale parameters into grid units, exactly.
+def round_values(values: NDArray[np.floating], value_type: str, grid_exponent: int,
+                 rng: np.random.Generator) -> NDArray[np.int64]:
+    """Round `values` where they stand, for agreed and dense mode: zeros stay.
 
     Args:
-        values: float32 or float64, shape (k,), parameter units.
+        values: float32 or float64, shape (k,), parameter units, at most `VALUE_MAX` * 2**-grid_exponent.
+        value_type: any but `none`.
         grid_exponent: the grid is 2**-grid_exponent.
+        rng: source of the rounding noise of int8, packed and sign.
 
-    Returns: float64, shape (k,), magnitude at most `VALUE_MAX`.
+    Returns: int64, shape (k,), grid units that the type holds.
 
     Raises:
         PayloadError: `not_finite` or `magnitude`. Nothing is clipped: a value so large is a fault of training.
     """
-    if not np.isfinite(values).all():
-        raise PayloadError("not_finite", "a value is a finite number")
-    # Compared before scaling, so that nothing overflows on the way.
-    if values.size and float(np.abs(values).max()) > float(np.ldexp(1.0, -grid_exponent)) * VALUE_MAX:
-        raise PayloadError("magnitude", f"a value is at most {VALUE_MAX} grid units")
-    return np.asarray(np.ldexp(values.astype(np.float64), grid_exponent))
+    rounded = np.empty(values.size, dtype=np.int64)
+    for start in range(0, values.size, _PIECE):
+        piece = values[start : start + _PIECE]
+        if value_type in ("fp32", "bf16", "exact"):
+            rounded[start : start + _PIECE] = _round_to_grid(piece, value_type, grid_exponent)
+        else:
+            units = to_grid_units(piece, grid_exponent, np.float64)
+            rounded[start : start + _PIECE] = _BLOCK_ROUNDING[value_type](units, rng)
+    return rounded
 
 
-def round_to_grid(units: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Round grid units half to even, to integers that binary32 holds exactly.
+def round_and_drop(values: NDArray[np.floating], value_type: str, grid_exponent: int,
+                   rng: np.random.Generator) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Round `values` for free mode: what becomes zero is dropped.
 
-    A float64 is rounded to binary32 first; the result is then within half a grid unit of that.
-
-    Args:
-        units: float64, shape (k,), magnitude at most `VALUE_MAX`.
-
-    Returns: int64, shape (k,); may hold zeros.
-    """
-    # A binary32 from 2**23 on is an integer already, and below that every integer is a binary32.
-    return np.rint(units.astype(np.float32)).astype(np.int64)
-
-
-def round_to_int8_blocks(units: NDArray[np.float64],
-                         rng: np.random.Generator) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Round grid units at random to what int8 with a scale for each block of 128 can hold.
-
-    Unbiased for every value: the expectation of the result, zero where it was dropped, is the value. The error of one
-    value is below the final scale of its block for a block that is rounded once, at most 1/63.5 of the block's
-    largest magnitude.
+    Unbiased for int8 and packed: the expectation of the result, zero where it was dropped, is the value. The error of
+    one value is below the final scale of its block for a block that is rounded once.
 
     Dropping a zero moves later values into other blocks, whose scale may be larger. So the blocks from the first zero
     on are rounded again, until a pass drops nothing; each pass is unbiased given the one before, hence all together.
     It ends because every pass but the last drops a value.
 
-    Args:
-        units: float64, shape (k,), magnitude at most `VALUE_MAX`.
-        rng: source of the rounding noise.
+    Args: as for `round_values`.
 
-    Returns: the kept positions, rising, and their int64 values, not zero, magnitude at most `VALUE_MAX`.
+    Returns: the kept positions, rising, and their int64 values, none zero.
+
+    Raises:
+        PayloadError: `not_finite` or `magnitude`.
     """
+    if value_type in ("fp32", "bf16", "exact"):
+        rounded = round_values(values, value_type, grid_exponent, rng)
+        kept = np.flatnonzero(rounded)
+        return kept, rounded[kept]
+    units = to_grid_units(values, grid_exponent, np.float64)
     positions = np.arange(units.size)
+    if value_type == "sign":
+        # A sign says nothing of a zero, and a mean must not be taken of values that were rounded before.
+        positions = np.flatnonzero(units)
+        units = units[positions]
     settled_positions: list[NDArray[np.intp]] = []
     settled: list[NDArray[np.float64]] = []
     while units.size:
-        units = _round_once(units, rng)
-        kept = units != 0
-        whole = units.size if kept.all() else int(kept.argmin()) // BLOCK_NONZEROS * BLOCK_NONZEROS
+        rounded_units = _BLOCK_ROUNDING[value_type](units, rng)
+        kept_mask = rounded_units != 0
+        whole = units.size if kept_mask.all() else int(kept_mask.argmin()) // BLOCK_VALUES * BLOCK_VALUES
         settled_positions.append(positions[:whole])
-        settled.append(units[:whole])
-        positions, units = positions[whole:][kept[whole:]], units[whole:][kept[whole:]]
+        settled.append(rounded_units[:whole])
+        rest = units if value_type == "sign" else rounded_units
+        positions, units = positions[whole:][kept_mask[whole:]], rest[whole:][kept_mask[whole:]]
     if not settled:
         return positions, np.zeros(0, dtype=np.int64)
     return np.concatenate(settled_positions), np.concatenate(settled).astype(np.int64)
 
 
-def _round_once(units: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+def to_grid_units(values: NDArray[np.floating], grid_exponent: int,
+                  dtype: type[Number]) -> NDArray[Number]:
+    """Scale parameters into grid units: exactly, but for what a float32 cannot hold where one is asked for.
+
+    Args:
+        values: float32 or float64, shape (k,), parameter units.
+        grid_exponent: the grid is 2**-grid_exponent.
+
+    Returns: `dtype`, shape (k,), magnitude at most `VALUE_MAX`.
+
+    Raises:
+        PayloadError: `not_finite` or `magnitude`.
+    """
+    if not values.size:
+        return np.zeros(0, dtype=dtype)
+    # A NaN makes both extremes NaN, and no comparison with it holds.
+    largest, smallest = float(values.max()), float(values.min())
+    if not (np.isfinite(largest) and np.isfinite(smallest)):
+        raise PayloadError("not_finite", "a value is a finite number")
+    # Compared before scaling, so that nothing overflows on the way.
+    if max(largest, -smallest) > float(np.ldexp(1.0, -grid_exponent)) * VALUE_MAX:
+        raise PayloadError("magnitude", f"a value is at most {VALUE_MAX} grid units")
+    units = values.astype(dtype)
+    units *= dtype(2.0**grid_exponent)
+    return units
+
+
+def _round_to_grid(values: NDArray[np.floating], value_type: str, grid_exponent: int) -> NDArray[np.int64]:
+    """Round half to even, to the type first and then to the nearest grid point, which the type holds too."""
+    if value_type == "exact":
+        return np.rint(to_grid_units(values, grid_exponent, np.float64)).astype(np.int64)
+    # A binary32 from 2**23 on is an integer already, and below that every integer is a binary32; so for bf16 and 2**7.
+    single = to_grid_units(values, grid_exponent, np.float32)
+    if value_type == "bf16":
+        bits = single.view(np.uint32)
+        # Half to even: add what carries into the upper half where the lower is more than half, or half beside an odd.
+        bits += np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+        bits &= np.uint32(0xFFFF_0000)
+    return np.rint(single).astype(np.int64)
+
+
+def _round_at_random(units: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """Round each value at random to a neighbour among the multiples of its block's scale."""
-    padded = np.zeros(block_count(units.size) * BLOCK_NONZEROS)
-    padded[: units.size] = np.abs(units)
     # The smallest s >= 0 with largest <= 127 * 2**s, from largest = m * 2**x with 1/2 <= m < 1.
-    mantissa, exponent = np.frexp(padded.reshape(-1, BLOCK_NONZEROS).max(axis=1))
+    mantissa, exponent = np.frexp(_padded(np.abs(units)).max(axis=1))
     shifts = np.maximum(exponent - 7 + (mantissa > MANTISSA_MAX / 128), 0)
-    scales = np.repeat(np.ldexp(1.0, shifts), BLOCK_NONZEROS)[: units.size]
+    scales = np.repeat(np.ldexp(1.0, shifts), BLOCK_VALUES)[: units.size]
     scaled = units / scales
     below = np.floor(scaled)
     # Strictly: an integer stays itself whatever is drawn.
     return np.asarray((below + (rng.random(units.size) < scaled - below)) * scales)
+
+
+def _round_to_sign(units: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Give all values of a block its mean magnitude, to 7 bits, and each its sign; that of a zero is drawn."""
+    padded = _padded(np.abs(units))
+    held = np.full(padded.shape[0], BLOCK_VALUES)
+    held[-1] = units.size - (padded.shape[0] - 1) * BLOCK_VALUES
+    means = padded.sum(axis=1) / held
+    mantissa, exponent = np.frexp(means)
+    # 127.5 and more would round to 128.
+    scales = np.ldexp(1.0, np.maximum(exponent - 7 + (mantissa >= 127.5 / 128), 0))
+    magnitudes = np.minimum(np.rint(means / scales) * scales, VALUE_MAX)
+    negative = np.where(units == 0, rng.random(units.size) < 0.5, units < 0)
+    return np.asarray(np.where(negative, -1.0, 1.0) * np.repeat(magnitudes, BLOCK_VALUES)[: units.size])
+
+
+def _padded(magnitudes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """View magnitudes as (blocks, 64), with zeros behind the last."""
+    blocks = block_count(magnitudes.size)
+    padded = np.zeros(blocks * BLOCK_VALUES)
+    padded[: magnitudes.size] = magnitudes
+    return padded.reshape(blocks, BLOCK_VALUES)
+
+
+_BLOCK_ROUNDING: dict[str, Callable[[NDArray[np.float64], np.random.Generator], NDArray[np.float64]]] = {
+    "int8": _round_at_random, "packed": _round_at_random, "sign": _round_to_sign,
+}

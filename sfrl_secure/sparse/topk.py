@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfrl_secure.errors import PayloadError
-from sfrl_secure.sparse.update import SparseUpdate
+from sfrl_secure.sparse.encode import EncodedUpdate
+from sfrl_secure.sparse.update import SparseUpdate, UpdatePart
 
 
 def top_k(values: NDArray[np.float32], k: int) -> NDArray[np.int64]:
@@ -88,11 +89,11 @@ class ErrorFeedback:
         self._pending = pending
         return indices, pending[indices]
 
-    def keep(self, sent: SparseUpdate, grid_exponent: int) -> None:
+    def keep(self, sent: EncodedUpdate | SparseUpdate, grid_exponent: int) -> None:
         """Owe what the last `select` saw and `sent` does not hold: the rest, and each rounding error.
 
         Args:
-            sent: what every decoder reads from the payload (`EncodedUpdate.update`).
+            sent: what was sent, as it was encoded, or what every decoder reads from it.
             grid_exponent: the grid of `sent` is 2**-grid_exponent.
 
         Raises:
@@ -101,7 +102,9 @@ class ErrorFeedback:
         if self._pending is None or sent.coordinates != self._residual.size:
             raise PayloadError("shape", "what was sent belongs to the last selection from this model")
         residual, self._pending = self._pending, None
-        # In float64, so that the only rounding is the one back to float32.
-        rest = residual[sent.indices] - np.ldexp(sent.values.astype(np.float64), -grid_exponent)
-        residual[sent.indices] = rest.astype(np.float32)
+        parts = sent.parts() if isinstance(sent, EncodedUpdate) else [UpdatePart(sent.indices, sent.values)]
+        for part in parts:
+            # In float64, so that the only rounding is the one back to float32.
+            rest = residual[part.at] - np.ldexp(part.values.astype(np.float64), -grid_exponent)
+            residual[part.at] = rest.astype(np.float32)
         self._residual = residual

@@ -18,8 +18,9 @@ Trusts: the store, as far as it confirmed; nothing that an object holds.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
@@ -27,10 +28,17 @@ from obstore.store import MemoryStore, S3Store
 
 from sfrl_secure.errors import MalformedError, MissingEvidenceError, NotFoundError, UncertainStateError
 
+if TYPE_CHECKING:
+    from obstore import GetOptions, ObjectMeta
+
 BucketStore = S3Store | MemoryStore
 
 RETRY_SECONDS = 60
 """A request that fails is repeated for so long."""
+
+_PART_BYTES = 5 * 1024 * 1024
+_PARTS_AT_ONCE = 2
+"""Length of a part of an object that comes in parts, and how many of them are on their way at once."""
 
 _URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}){0,8})/?")
 
@@ -99,6 +107,41 @@ class Bucket:
             raise MissingEvidenceError("the bucket gave another number of bytes than it said")
         return data, found.meta["e_tag"] or ""
 
+    def size_and_tag(self, name: str, bytes_max: int) -> tuple[int, str]:
+        """Give an object's length and e-tag.
+
+        Raises:
+            NotFoundError, MalformedError, MissingEvidenceError: as `read`.
+        """
+        try:
+            found = obstore.head(self._store, self._below + name)
+        except _MISSING:
+            raise NotFoundError("there is no such object") from None
+        except BaseError as error:
+            raise MissingEvidenceError("the bucket does not answer") from error
+        if found["size"] > bytes_max:
+            raise MalformedError(f"the object is longer than {bytes_max} bytes")
+        return found["size"], found["e_tag"] or ""
+
+    def read_range(self, name: str, start: int, length: int, tag: str) -> bytes:
+        """Read a part of the object with an e-tag. The object has it.
+
+        Raises:
+            MissingEvidenceError: the store does not give it, or there is another object by now.
+        """
+        options: GetOptions = {"range": (start, start + length)}
+        if tag:
+            options["if_match"] = tag
+        try:
+            data = bytes(obstore.get(self._store, self._below + name, options=options).bytes())
+        except (PreconditionError, *_MISSING) as error:
+            raise MissingEvidenceError("an object was changed while it was read") from error
+        except BaseError as error:
+            raise MissingEvidenceError("the bucket does not give an object") from error
+        if len(data) != length:
+            raise MissingEvidenceError("the bucket gave another number of bytes than it said")
+        return data
+
     def create(self, name: str, data: bytes) -> bool:
         """Make an object where none is, durably; whether `data` stands there now.
 
@@ -149,6 +192,29 @@ class Bucket:
         except BaseError as error:
             raise UncertainStateError("the bucket did not confirm an object") from error
 
+    def put_parts(self, name: str, parts: Iterable[bytes]) -> None:
+        """Put an object that comes in parts in place of whatever is there, durably, and at once when all have come.
+
+        What `parts` raises is raised, and nothing is put. A few parts are in memory, never the object.
+
+        Raises:
+            UncertainStateError: the store did not confirm.
+        """
+        try:
+            # Nothing stands there before it is closed, and where a part does not come it never is.
+            writer = obstore.open_writer(
+                self._store,
+                self._below + name,
+                attributes={"Content-Type": "application/octet-stream", "Cache-Control": "private"},
+                buffer_size=_PART_BYTES,
+                max_concurrency=_PARTS_AT_ONCE,
+            )
+            for part in parts:
+                writer.write(part)
+            writer.close()
+        except BaseError as error:
+            raise UncertainStateError("the bucket did not confirm an object") from error
+
     def remove(self, names: Sequence[str]) -> None:
         """Remove objects, in no order; those that are not there are no matter.
 
@@ -182,11 +248,24 @@ class Bucket:
         Raises:
             MissingEvidenceError: the store does not list them.
         """
-        below = f"{self._below}{folder}/"
+        for found in self._listed(folder):
+            yield found["path"], found["size"]
+
+    def ages(self, folder: str) -> Iterator[tuple[str, int]]:
+        """List the objects below a name: each one's name below it, and when it was made, in microseconds.
+
+        Raises:
+            MissingEvidenceError: the store does not list them.
+        """
+        for found in self._listed(folder):
+            yield found["path"], int(found["last_modified"].timestamp() * 1_000_000)
+
+    def _listed(self, folder: str) -> Iterator[ObjectMeta]:
+        below = f"{self._below}{folder}/" if folder else self._below
         try:
             for part in obstore.list(self._store, prefix=below, chunk_size=1000):
                 for found in part:
-                    yield found["path"].removeprefix(below), found["size"]
+                    yield {**found, "path": found["path"].removeprefix(below)}
         except BaseError as error:
             raise MissingEvidenceError("the bucket does not list its objects") from error
 

@@ -9,6 +9,7 @@ Trusts: the operating system; nothing that a file holds.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -37,8 +38,13 @@ TEMPORARY_SUFFIX = ".tmp"
 
 LOCK_NAME = "lock"
 
+_NOT_A_FILE_OF_OURS = frozenset({errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EPERM})
+"""Nothing, a link, a socket, a device, what others keep from us."""
 
-def write_atomically(path: Path, data: bytes, *, mode: int = PUBLIC_MODE, durable: bool = True) -> None:
+
+def write_atomically(
+    path: Path, data: bytes | memoryview, *, mode: int = PUBLIC_MODE, durable: bool = True
+) -> None:
     """Put `data` in place of whatever `path` holds. Its folder is there.
 
     Args:
@@ -66,7 +72,7 @@ def write_unsynced(path: Path, data: bytes, *, mode: int = PUBLIC_MODE) -> int:
     return _put(path, data, mode, durable=False)
 
 
-def _put(path: Path, data: bytes, mode: int, *, durable: bool) -> int:
+def _put(path: Path, data: bytes | memoryview, mode: int, *, durable: bool) -> int:
     temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     descriptor = open_new(temporary, mode)
     try:
@@ -141,13 +147,7 @@ def read_bounded_with_mode(path: Path, bytes_max: int) -> tuple[bytes, int]:
     Raises:
         NotFoundError, MalformedError, MissingEvidenceError: as `read_bounded`.
     """
-    try:
-        # Opening a named pipe must not wait for whoever writes into it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotFoundError("there is no such file") from None
-    except OSError as error:
-        raise MissingEvidenceError("a file cannot be opened") from error
+    descriptor = open_to_read(path)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -159,6 +159,42 @@ def read_bounded_with_mode(path: Path, bytes_max: int) -> tuple[bytes, int]:
         raise MissingEvidenceError("a file cannot be read") from error
     finally:
         os.close(descriptor)
+
+
+def open_to_read(path: Path) -> int:
+    """Open whatever bears a name for reading; it need not be a regular file.
+
+    Raises:
+        NotFoundError: there is no such file.
+        MissingEvidenceError: it is there and cannot be opened.
+    """
+    try:
+        # Opening a named pipe must not wait for whoever writes into it.
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFoundError("there is no such file") from None
+    except OSError as error:
+        raise MissingEvidenceError("a file cannot be opened") from error
+
+
+def open_regular(path: Path) -> int | None:
+    """Open a regular file for reading; None where the name is of anything else, or of a file that we may not read.
+
+    For a folder into which others may write: no link is followed, and nothing is waited for.
+
+    Raises:
+        MissingEvidenceError: it cannot be opened now.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno in _NOT_A_FILE_OF_OURS:
+            return None
+        raise MissingEvidenceError("a file cannot be opened") from error
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _read_to_end(descriptor: int, bytes_max: int) -> bytes:

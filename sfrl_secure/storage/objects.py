@@ -11,13 +11,16 @@ Trusts: nothing that a file or an object of a bucket holds.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sfrl_secure.errors import DigestError, MalformedError, MissingEvidenceError, NotFoundError
 from sfrl_secure.ids import Digest, sha256
+from sfrl_secure.limits import OBJECT_BYTES_MAX
 from sfrl_secure.storage.files import make_folder, read_bounded, write_atomically
-from sfrl_secure.storage.system import sync_folder
+from sfrl_secure.storage.object_reader import BucketReader, FileReader, HashedObjects, ObjectReader
+from sfrl_secure.storage.system import rename, sync_folder
 
 if TYPE_CHECKING:
     from sfrl_secure.storage.bucket import Bucket
@@ -28,7 +31,7 @@ BUCKET_SCHEME = "s3://"
 class Objects(Protocol):
     """Objects, wherever they are kept."""
 
-    def put(self, data: bytes) -> Digest:
+    def put(self, data: bytes | memoryview) -> Digest:
         """Keep `data`; it is durable when this returns.
 
         Raises:
@@ -45,6 +48,26 @@ class Objects(Protocol):
             MalformedError: it is longer than `bytes_max`.
             MissingEvidenceError: it is here and cannot be read.
             DigestError: what lies there has another digest.
+        """
+        ...
+
+    def open(self, digest: Digest, bytes_max: int) -> ObjectReader:
+        """Open the object to be read a piece at a time. Nothing is hashed yet: see `ObjectReader.check_digest`.
+
+        Raises:
+            NotFoundError, MalformedError, MissingEvidenceError: as `get`.
+        """
+        ...
+
+    def adopt(self, file: Path, digest: Digest) -> None:
+        """Make a file the object; it is durable when this returns. Who writes into the file later breaks it.
+
+        The file is durable, and the caller has hashed its bytes. In a folder it is renamed, so it lies on the same
+        file system, and is gone from where it was; into a bucket its bytes are put.
+
+        Raises:
+            ExhaustedError: there is no room, and nothing was kept.
+            UncertainStateError: the store did not confirm.
         """
         ...
 
@@ -78,13 +101,14 @@ class ObjectStore:
             UncertainStateError: it could not be made.
         """
         self._folder = folder
+        self._hashed = HashedObjects()
         make_folder(folder)
 
     def path(self, digest: Digest) -> Path:
         """Where the object lies, whether it is there or not."""
         return self._folder / _name(digest)
 
-    def put(self, data: bytes) -> Digest:
+    def put(self, data: bytes | memoryview) -> Digest:
         """Keep `data`; it is durable when this returns. What is there already is not written again.
 
         A file of that name whose bytes have another digest is replaced: only these bytes may bear the name.
@@ -116,12 +140,36 @@ class ObjectStore:
             raise DigestError("an object's bytes are not what its name says")
         return data
 
+    def open(self, digest: Digest, bytes_max: int) -> ObjectReader:
+        """Open the object to be read a piece at a time; nothing is hashed yet.
+
+        Raises:
+            NotFoundError: it is not here.
+            MalformedError: it is longer than `bytes_max`.
+            MissingEvidenceError: it cannot be opened.
+        """
+        return FileReader(self.path(digest), digest, bytes_max, self._hashed)
+
+    def adopt(self, file: Path, digest: Digest) -> None:
+        """Rename a durable file, which lies on the same file system, so that it is the object.
+
+        A file of that name that is there already is replaced: only these bytes may bear it.
+
+        Raises:
+            ExhaustedError: the disk is full; `file` is where it was.
+            UncertainStateError: the disk did not confirm.
+        """
+        path = self.path(digest)
+        make_folder(path.parent)
+        rename(file, path)
+        sync_folder(path.parent)
+
     def is_stored(self, digest: Digest) -> bool:
         """Whether a file of that name is here; `get` says whether it holds what it should."""
         return self.path(digest).is_file()
 
     @staticmethod
-    def _holds(path: Path, data: bytes) -> bool:
+    def _holds(path: Path, data: bytes | memoryview) -> bool:
         try:
             return read_bounded(path, len(data)) == data
         except (NotFoundError, MalformedError, MissingEvidenceError):
@@ -133,8 +181,9 @@ class BucketObjects:
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
+        self._hashed = HashedObjects()
 
-    def put(self, data: bytes) -> Digest:
+    def put(self, data: bytes | memoryview) -> Digest:
         """Keep `data`; it is durable when this returns. What is there already is not written again.
 
         An object of that name whose bytes have another digest is replaced: only these bytes may bear the name.
@@ -142,9 +191,9 @@ class BucketObjects:
         Raises:
             UncertainStateError: the store did not confirm.
         """
-        digest = sha256(data)
-        if not self._bucket.create(_name(digest), data):
-            self._bucket.put(_name(digest), data, content_type="application/octet-stream", caching="private")
+        digest, body = sha256(data), bytes(data)
+        if not self._bucket.create(_name(digest), body):
+            self._bucket.put(_name(digest), body, content_type="application/octet-stream", caching="private")
         return digest
 
     def get(self, digest: Digest, bytes_max: int) -> bytes:
@@ -160,6 +209,34 @@ class BucketObjects:
         if sha256(data) != digest:
             raise DigestError("an object's bytes are not what its name says")
         return data
+
+    def open(self, digest: Digest, bytes_max: int) -> ObjectReader:
+        """Open the object to be read a piece at a time; nothing is hashed yet.
+
+        Raises:
+            NotFoundError: it is not here.
+            MalformedError: it is longer than `bytes_max`.
+            MissingEvidenceError: the store does not say.
+        """
+        return BucketReader(self._bucket, _name(digest), digest, bytes_max, self._hashed)
+
+    def adopt(self, file: Path, digest: Digest) -> None:
+        """Put a file's bytes in place of whatever bears the name; the file stays.
+
+        Raises:
+            MissingEvidenceError: the file cannot be read.
+            UncertainStateError: the store did not confirm.
+        """
+        with FileReader(file, digest, OBJECT_BYTES_MAX, self._hashed) as reader:
+            self.put_parts(reader.chunks(), digest)
+
+    def put_parts(self, parts: Iterable[bytes], digest: Digest) -> None:
+        """Put an object that comes in parts, whose caller has hashed them, in place of whatever bears the name.
+
+        Raises:
+            UncertainStateError: the store did not confirm.
+        """
+        self._bucket.put_parts(_name(digest), parts)
 
     def is_stored(self, digest: Digest) -> bool:
         """Whether an object of that name is here; `get` says whether it holds what it should.

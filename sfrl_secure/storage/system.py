@@ -1,8 +1,8 @@
 """Every system call that changes the disk, each under one name.
 
-Nothing else in `storage` opens a file for writing, writes, syncs, renames, links, removes or locks. So the order in
-which a log reaches the disk can be read here and where these are called, and a crash test can stop the process before
-each of them: `calls_watched_by`.
+Nothing else in `storage` opens a file for writing, writes, syncs, renames, links, removes, locks or gives permissions.
+So the order in which a log reaches the disk can be read here and where these are called, and a crash test can stop the
+process before each of them: `calls_watched_by`.
 
 After a failed sync nobody knows what the disk holds: the kernel may have dropped the pages and call the next sync a
 success, so it is never tried again.
@@ -114,7 +114,7 @@ def lock_exclusively(descriptor: int) -> bool:
     return True
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """Write all of `data` where the file's position stands.
 
     Raises:
@@ -141,6 +141,19 @@ def truncate(descriptor: int, length: int) -> None:
         os.ftruncate(descriptor, length)
     except OSError as error:
         raise _failure(error, "a file could not be cut") from error
+
+
+def change_mode(descriptor: int, mode: int) -> None:
+    """Give an open file other permissions.
+
+    Raises:
+        UncertainStateError: they could not be changed.
+    """
+    try:
+        _announce("change_mode", descriptor)
+        os.fchmod(descriptor, mode)
+    except OSError as error:
+        raise _failure(error, "a file's permissions could not be changed") from error
 
 
 def sync_data(descriptor: int) -> None:

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 
 from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.errors import MalformedError
-from sfrl_secure.governance.statements import DecisionStatement, ObjectRequest, UpdateStatement, WithdrawalStatement
+from sfrl_secure.governance.statements import DecisionStatement, ObjectRequest, WithdrawalStatement
 from sfrl_secure.ids import Digest, parse_segment
 from sfrl_secure.limits import (
     CHUNK_BYTES_MAX,
     MESSAGE_BYTES_MAX,
     NOTE_BYTES_MAX,
-    SUBMIT_BYTES_MAX,
     UPDATE_HEADER_BYTES_MAX,
 )
 from sfrl_secure.translog.entries import LoggedEntry
@@ -46,12 +45,9 @@ from sfrl_secure.wire.participants import (
     parse_withdrawal_envelope,
 )
 from sfrl_secure.wire.receipts import Receipt, ReceiptKind, parse_receipt, receipt_message, roots_of, services_of
-from sfrl_secure.wire.statements import parse_update_envelope
 
 SERVICE = messages.DESCRIPTOR.services_by_name["GatekeeperService"].full_name
 GET_ROUND = f"/{SERVICE}/GetRound"
-FETCH_MODEL = f"/{SERVICE}/FetchModel"
-SUBMIT_UPDATE = f"/{SERVICE}/SubmitUpdate"
 GET_RECEIPT = f"/{SERVICE}/GetReceipt"
 WITHDRAW_UPDATE = f"/{SERVICE}/WithdrawUpdate"
 RECORD_DECISION = f"/{SERVICE}/RecordDecision"
@@ -91,30 +87,6 @@ class RoundAnswer:
     base_model: LoggedEntry | None
     finished: bool
     roots: tuple[LoggedEntry, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRequest:
-    """Asks for a model of a segment by its digest."""
-
-    segment: str
-    model: Digest
-
-
-@dataclass(frozen=True, slots=True)
-class SubmittedUpdate:
-    """An update as it arrived; neither its signature nor its payload was looked at.
-
-    Attributes:
-        envelope_raw: the envelope's canonical bytes, at most 16 KiB.
-        update: the statement in it.
-        payload: what the statement claims to name.
-    """
-
-    envelope_raw: bytes
-    envelope: Envelope
-    update: UpdateStatement
-    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,92 +203,6 @@ def parse_round_response(raw: bytes) -> RoundAnswer:
         base_model=logged_entry_of(message.base_model, "the base") if message.HasField("base_model") else None,
         finished=message.finished,
         roots=roots_of(message.roots),
-    )
-
-
-def encode_model_request(request: ModelRequest) -> bytes:
-    """Write a FetchModel request."""
-    return encode_canonical(
-        build_message(lambda: messages.FetchModelRequest(segment=request.segment, model=request.model))
-    )
-
-
-def parse_model_request(raw: bytes) -> ModelRequest:
-    """Take a FetchModel request.
-
-    Raises:
-        MalformedError: not a request in canonical form.
-    """
-    message = parse_canonical(messages.FetchModelRequest, raw, _SMALL_REQUEST_BYTES_MAX)
-    return ModelRequest(parse_segment(message.segment), take_digest(message.model, "model"))
-
-
-def encode_model_chunk(chunk: bytes) -> bytes:
-    """Write one chunk of a model, 1 byte to 1 MiB."""
-    take_bytes(chunk, "a chunk", CHUNK_BYTES_MAX)
-    return encode_canonical(messages.FetchModelResponse(chunk=chunk))
-
-
-def parse_model_chunk(raw: bytes) -> bytes:
-    """Take one chunk of a model; the caller bounds and hashes the whole.
-
-    Raises:
-        MalformedError: not an answer of that form, or an empty chunk.
-    """
-    message = parse_message(messages.FetchModelResponse, raw, MESSAGE_BYTES_MAX)
-    return take_bytes(message.chunk, "a chunk", CHUNK_BYTES_MAX)
-
-
-def encode_submit_request(envelope: Envelope, payload: bytes) -> bytes:
-    """Write a SubmitUpdate request.
-
-    Raises:
-        MalformedError: more than 4 MiB.
-    """
-    raw = encode_canonical(
-        build_message(lambda: messages.SubmitUpdateRequest(envelope=envelope_message(envelope), payload=payload))
-    )
-    if len(raw) > SUBMIT_BYTES_MAX:
-        raise MalformedError(f"a submit is at most {SUBMIT_BYTES_MAX} bytes")
-    return raw
-
-
-def parse_submit_request(raw: bytes) -> SubmittedUpdate:
-    """Take a SubmitUpdate request, step 2 of "Admission".
-
-    Raises:
-        MalformedError: over 4 MiB, a header over 16 KiB, or not an update in canonical form.
-    """
-    message = parse_canonical(messages.SubmitUpdateRequest, raw, SUBMIT_BYTES_MAX)
-    if message.envelope.ByteSize() > UPDATE_HEADER_BYTES_MAX:
-        raise MalformedError(f"the header of an update is at most {UPDATE_HEADER_BYTES_MAX} bytes")
-    # The request is canonical, so writing the part again gives the bytes that arrived.
-    envelope_raw = encode_canonical(message.envelope)
-    envelope, update = parse_update_envelope(envelope_raw)
-    return SubmittedUpdate(envelope_raw, envelope, update, message.payload)
-
-
-def encode_submit_response(admitted: AppendedEntry) -> bytes:
-    """Write receipt A of an update."""
-    return encode_canonical(
-        build_message(
-            lambda: messages.SubmitUpdateResponse(
-                admitted=logged_entry_message(admitted.logged), checkpoint=admitted.checkpoint
-            )
-        )
-    )
-
-
-def parse_submit_response(raw: bytes) -> AppendedEntry:
-    """Take receipt A of an update; the caller verifies it.
-
-    Raises:
-        MalformedError: not an answer of that form.
-    """
-    message = parse_message(messages.SubmitUpdateResponse, raw, MESSAGE_BYTES_MAX)
-    return AppendedEntry(
-        logged=logged_entry_of(message.admitted, "the admission"),
-        checkpoint=take_bytes(message.checkpoint, "a checkpoint", NOTE_BYTES_MAX),
     )
 
 

@@ -57,8 +57,19 @@ from sfrl_secure.wire.gen.sfrl.update.v1 import update_pb2
 
 REQUEST_ID_BYTES = 16
 _SEGMENT_STREAM = "segment/"
-_SUPPORT_MODES = {update_pb2.SUPPORT_MODE_FREE: "free"}
-_VALUE_TYPES = {update_pb2.VALUE_TYPE_INT8: "int8", update_pb2.VALUE_TYPE_FP32: "fp32"}
+_SUPPORT_MODES = {
+    update_pb2.SUPPORT_MODE_FREE: "free",
+    update_pb2.SUPPORT_MODE_AGREED: "agreed",
+    update_pb2.SUPPORT_MODE_DENSE: "dense",
+}
+_VALUE_TYPES = {
+    update_pb2.VALUE_TYPE_INT8: "int8",
+    update_pb2.VALUE_TYPE_FP32: "fp32",
+    update_pb2.VALUE_TYPE_BF16: "bf16",
+    update_pb2.VALUE_TYPE_SIGN: "sign",
+    update_pb2.VALUE_TYPE_PACKED: "packed",
+    update_pb2.VALUE_TYPE_EXACT: "exact",
+}
 
 
 def encode_statement(statement: Statement) -> bytes:
@@ -146,6 +157,7 @@ def encode_update(update: UpdateStatement) -> bytes:
             weight=update.weight,
             created_us=update.created_us,
             noise_std=update.noise_std,
+            payload_root=update.payload_root,
         )
     )
     raw = encode_canonical(message)
@@ -178,6 +190,7 @@ def parse_update(raw: bytes) -> UpdateStatement:
         round_opened=take_digest(message.round_opened, "round_opened"),
         base_model=take_digest(message.base_model, "base_model"),
         payload_sha256=take_digest(message.payload_sha256, "payload_sha256"),
+        payload_root=take_digest(message.payload_root, "payload_root"),
         payload_bytes=message.payload_bytes,
         nonzeros=message.nonzeros,
         format=PayloadFormat(codec=take_number(message.format.codec, "codec"), support=support, values=values),

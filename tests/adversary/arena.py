@@ -8,7 +8,7 @@ attack is also held against all that the arena has seen before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -47,6 +47,7 @@ from sfrl_secure.services.audit_log.intake import Intake
 from sfrl_secure.services.audit_log.signature_checks import SignatureChecks
 from sfrl_secure.services.refusals import RefusalWriter
 from sfrl_secure.wire import gatekeeper_service as wire
+from sfrl_secure.wire import uploads
 from sfrl_secure.wire.audit_service import AppendedEntry
 from sfrl_secure.wire.content import Content, parse_content
 
@@ -93,18 +94,32 @@ class Arena:
             self._gatekeepers[name] = self.sim.gatekeeper(name)
         return self._gatekeepers[name]
 
-    def call(self, path: str, peer: str | SpiffeId, raw: bytes, at: str = "g1") -> Any:
+    def call(self, path: str, peer: str | SpiffeId, raw: bytes | Iterator[bytes], at: str = "g1") -> Any:
         """Call a gatekeeper's method as a peer whose TLS identity holds; of a stream, all messages."""
+        answer: Any = self._behave(path, peer, raw, at)
+        return answer if isinstance(answer, bytes) else list(answer)
+
+    def stream(
+        self, path: str, peer: str | SpiffeId, raw: bytes | Iterator[bytes], at: str = "g1"
+    ) -> Iterator[bytes]:
+        """Call a method that answers with a stream; its messages come when they are asked for."""
+        answers: Any = self._behave(path, peer, raw, at)
+        return iter(answers)
+
+    def _behave(self, path: str, peer: str | SpiffeId, raw: bytes | Iterator[bytes], at: str) -> object:
         method = next(each for each in self.gatekeeper(at).servicer.methods() if each.path == path)
         spiffe_id = peer if isinstance(peer, SpiffeId) else participant_id(peer)
         context: Any = _Context(spiffe_id)
-        answer: Any = method.behaviour(raw, context)
-        return list(answer) if method.is_stream else answer
+        answer: object = method.behaviour(raw, context)  # type: ignore[arg-type]
+        return answer
 
     def send(self, peer: str, signed: Signed, *, payload: bytes | None = None, at: str = "g1") -> AppendedEntry:
         """Submit a signed update, with its payload or another."""
-        raw = wire.encode_submit_request(signed[0], signed[2] if payload is None else payload)
-        return wire.parse_submit_response(self.call(wire.SUBMIT_UPDATE, peer, raw, at))
+        sent = signed[2] if payload is None else payload
+        start = uploads.encode_upload_start(signed[0], uploads.Chunk(0, sent) if sent else None)
+        answer = uploads.parse_upload_answer(self.call(uploads.SUBMIT_UPDATE, peer, iter([start]), at)[-1])
+        assert not isinstance(answer, int), "the last answer holds the receipt"
+        return answer
 
     def withdraw(self, peer: str, envelope: Envelope) -> object:
         """Ask for a withdrawal."""

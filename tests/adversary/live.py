@@ -38,7 +38,7 @@ from sfrl_secure.services.federation.create import create_federation
 from sfrl_secure.services.federation.plan import FederationPlan
 from sfrl_secure.services.federation.supervise import Supervisor
 from sfrl_secure.storage.secrets import read_secret
-from sfrl_secure.wire import audit_service, gatekeeper_service
+from sfrl_secure.wire import audit_service, downloads, gatekeeper_service, uploads
 from sfrl_secure.wire.gatekeeper_service import RoundRequest
 
 from ..integration.conftest import SEGMENT, Site, small_plan
@@ -52,7 +52,7 @@ NO_ROUND = gatekeeper_service.encode_round_request(RoundRequest(SEGMENT, 1_000, 
 
 UNKNOWN = PeerClass.UNKNOWN
 _SETTLE_SECONDS = 20.0
-_STREAMS = {audit_service.FOLLOW_LOG, gatekeeper_service.FETCH_MODEL, gatekeeper_service.FETCH_OBJECT}
+_STREAMS = {audit_service.FOLLOW_LOG, downloads.FETCH_MODEL, gatekeeper_service.FETCH_OBJECT}
 
 Refusal = tuple[str, str, PeerClass]
 """Who counted it, the reason, the class of the peer."""
@@ -227,8 +227,10 @@ class Live:
 
 
 def call_on(channel: RpcChannel, path: str = gatekeeper_service.GET_ROUND, raw: bytes = NO_ROUND) -> None:
-    """Call a method once; read an answer that is a stream to its end."""
-    if path in _STREAMS:
+    """Call a method once, with one request; read an answer that is a stream to its end."""
+    if path == uploads.SUBMIT_UPDATE:
+        list(channel.exchange(path, iter([raw]), deadline_seconds=10))
+    elif path in _STREAMS:
         list(channel.stream(path, raw, deadline_seconds=10))
     else:
         channel.call(path, raw, deadline_seconds=10)

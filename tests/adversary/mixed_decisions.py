@@ -22,6 +22,7 @@ from sfrl_secure.governance.statements import PayloadFormat
 from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, QuotaTerms, RoundTerms
 from sfrl_secure.ids import ZERO_DIGEST, sha256
 from sfrl_secure.sparse.encode import pack_update
+from sfrl_secure.sparse.header import CODEC_VERSION, ValueType
 from sfrl_secure.sparse.update import SparseUpdate
 
 SEGMENTS = ("rocks", "dust", "ice")
@@ -42,8 +43,10 @@ RULES = """
 """
 USES_MAX = {"rocks": 100, "dust": 2, "ice": 4}
 """How often the quotas let one participant in: by number, and by bytes."""
+HEADER_BYTES = 64
+"""Preamble and table of a payload of one leaf."""
 GOOD = {0: 5, 5: -7, 16: -60, 17: 100}
-FP32 = {"format": PayloadFormat(1, "free", "fp32")}
+FP32 = {"format": PayloadFormat(CODEC_VERSION, "free", "fp32")}
 
 Changes = Mapping[str, Any]
 
@@ -65,7 +68,7 @@ class Fault:
 
 
 def payload_of(
-    values: Mapping[int, int], *, value_type: str = "int8", coordinates: int = MANIFEST.coordinates
+    values: Mapping[int, int], *, value_type: ValueType = "int8", coordinates: int = MANIFEST.coordinates
 ) -> bytes:
     """A payload; int8 wants values that one block's scale holds."""
     indices = np.array(sorted(values), dtype=np.int64)
@@ -73,12 +76,13 @@ def payload_of(
     return pack_update(SparseUpdate(coordinates, indices, units), value_type=value_type, grid_exponent=GRID)
 
 
-def patched(at: int, new: bytes, *, is_hashed: bool = True) -> Callable[[bytes], bytes]:
-    """Write other bytes into a payload of one leaf, and the leaf's digest into its table."""
+def patched(at: int, new: bytes, *, replaced: int = 0) -> Callable[[bytes], bytes]:
+    """Write other bytes into a payload of one leaf, in place of as many or so many, and the leaf into its table."""
 
     def patch(raw: bytes) -> bytes:
-        raw = raw[:at] + new + raw[at + len(new) :]
-        return raw[:32] + hashlib.sha256(raw[64:]).digest() + raw[64:] if is_hashed else raw
+        raw = raw[:at] + new + raw[at + (replaced or len(new)) :]
+        leaf = raw[HEADER_BYTES:]
+        return raw[:28] + len(leaf).to_bytes(4, "little") + hashlib.sha256(b"\0" + leaf).digest() + leaf
 
     return patch
 
@@ -89,8 +93,10 @@ def beyond_the_model(_: bytes) -> bytes:
     return patched(8, MANIFEST.coordinates.to_bytes(8, "little"))(larger)
 
 
-# In a payload of one leaf: preamble, table, and the leaf from 64 on: base, parameter, scale (int8), values.
-SCALE, INT8_VALUES, FP32_VALUES = 69, 70, 69
+# From the end of a payload of `GOOD`, one leaf and one block: values, and for int8 the scales before them.
+INT8_VALUES, FP32_VALUES, SCALES, SCALES_BYTES = -4, -16, -7, 3
+SCALE_34 = b"\x09\x00" + bytes(8) + b"\x10"
+"""The step code of 34: 68 zeros and a one."""
 
 HEADER_FAULTS = (
     Fault("wrong_federation", {"federation_id": ZERO_DIGEST}),
@@ -98,7 +104,7 @@ HEADER_FAULTS = (
     Fault("round_not_open", {"round": 99}),
     Fault("wrong_prefix", {"round_opened": ZERO_DIGEST}),
     Fault("wrong_base", {"base_model": ZERO_DIGEST}),
-    Fault("format_not_allowed", {"format": PayloadFormat(2, "free", "int8")}),
+    Fault("format_not_allowed", {"format": PayloadFormat(CODEC_VERSION + 1, "free", "int8")}),
     Fault("payload_too_large", {"payload_bytes": 4_097}),
     Fault("too_dense", {"nonzeros": 9}),
     Fault("too_few_coordinates", {"nonzeros": 0}),
@@ -113,10 +119,9 @@ PAYLOAD_FAULTS = (
     Fault("payload_shape", payload=patched(8, b"\xff")),
     Fault("payload_declared", {"nonzeros": 2}),
     Fault("payload_length", payload=lambda raw: raw[:-1]),
-    Fault("payload_digest", payload=patched(INT8_VALUES, b"\x01", is_hashed=False)),
     Fault("not_canonical", payload=patched(INT8_VALUES, b"\x00")),
     Fault("out_of_range", payload=beyond_the_model),
-    Fault("magnitude", payload=patched(SCALE, b"\x23")),
+    Fault("magnitude", payload=patched(SCALES, SCALE_34, replaced=SCALES_BYTES)),
     Fault("not_finite", FP32, payload=patched(FP32_VALUES, b"\x00\x00\xc0\x7f"), segments=("dust",)),
     Fault("off_grid", FP32, payload=patched(FP32_VALUES, b"\x00\x00\x80\x33"), segments=("dust",)),
     Fault("norm_limit", values={0: 127 * 2**15, 5: 64 * 2**15}),
@@ -173,7 +178,7 @@ class Fleet:
         """Send an update, and give the reason of its refusal; empty where it was admitted."""
         fault = fault or Fault("")
         values = dict(fault.values)
-        form = fault.changes.get("format", PayloadFormat(1, "free", "int8"))
+        form = fault.changes.get("format", PayloadFormat(CODEC_VERSION, "free", "int8"))
         payload = payload_of(values, value_type=form.values)
         payload = payload if fault.payload is None else fault.payload(payload)
         current = self.sim.state.segments[segment].current

@@ -207,8 +207,8 @@ GRANTS: list[tuple[str, str, Evidence, dict[str, Any], Callable[[Arena], Any]]] 
     ("too little clearance", "policy_denied", LOG, {}, after(lambda s: s.record("rover-1", clearance=2))),
     ("a suite that is not the segment's", "suite_not_allowed", LOG, {"suites": {"rover-1": HYBRID}}, after(nothing)),
     ("a value type that is not the segment's", "format_not_allowed", LOG, {},
-     after(nothing, format=PayloadFormat(1, "free", "fp32"))),
-    ("a codec of tomorrow", "format_not_allowed", LOG, {}, after(nothing, format=PayloadFormat(2, "free", "int8"))),
+     after(nothing, format=PayloadFormat(2, "free", "fp32"))),
+    ("a codec of tomorrow", "format_not_allowed", LOG, {}, after(nothing, format=PayloadFormat(3, "free", "int8"))),
     ("a tensor that is not the segment's", "tensor_not_allowed", OBJECT, {}, after(nothing, values={0: 1, 20: 1})),
     ("no rules in force", "policy_denied", LOG, {}, after(lambda s: s.publish_rules(cedar=""))),
     ("rules that name others", "policy_denied", LOG, {"rules": '@id("a") permit (principal == Participant::"rover-2", '

@@ -28,6 +28,7 @@ from sfrl_secure.governance.statements import (
 )
 from sfrl_secure.ids import sha256
 from sfrl_secure.wire import gatekeeper_service as wire
+from sfrl_secure.wire import uploads
 from sfrl_secure.wire.entries import encode_envelope
 from sfrl_secure.wire.participants import encode_withdrawal
 from sfrl_secure.wire.statements import encode_statement, encode_update
@@ -48,7 +49,7 @@ def arena(tmp_path: Path) -> Iterator[Arena]:
 
 def submit_raw(arena: Arena, envelope: bytes, payload: bytes = b"payload") -> object:
     """Rover 1 submits a request that it wrote byte by byte."""
-    return arena.call(wire.SUBMIT_UPDATE, "rover-1", pb((1, envelope), (2, payload)))
+    return arena.call(uploads.SUBMIT_UPDATE, "rover-1", iter([pb((1, envelope), (3, payload))]))
 
 
 def enveloped(payload_type: str, statement: bytes, signatures: list[bytes]) -> bytes:
@@ -76,8 +77,8 @@ BYTES: list[tuple[str, Callable[[bytes], bytes]]] = [
     ("a name in capitals", lambda raw: raw.replace(b"rover-1", b"ROVER-1")),
     ("a name that is no text", lambda raw: raw.replace(b"rover-1", b"rover-\xff")),
     ("a segment that climbs", lambda raw: raw.replace(SEGMENT.encode(), b"../..")),
-    ("a value type that there is not", lambda raw: raw.replace(b"\x5a\x06\x08\x01\x10\x01\x18\x01",
-                                                               b"\x5a\x06\x08\x01\x10\x01\x18\x09")),
+    ("a value type that there is not", lambda raw: raw.replace(b"\x5a\x06\x08\x02\x10\x01\x18\x01",
+                                                               b"\x5a\x06\x08\x02\x10\x01\x18\x09")),
 ]  # fmt: skip
 
 
@@ -141,10 +142,10 @@ def test_the_same_bytes_without_damage_are_admitted(arena: Arena) -> None:
 
 def test_a_request_with_a_byte_too_many_is_malformed(arena: Arena) -> None:
     envelope, _, payload = arena.sim.update("rover-1")
-    raw = wire.encode_submit_request(envelope, payload)
+    raw = uploads.encode_upload_start(envelope, uploads.Chunk(0, payload))
     damages = (raw + b"\0", raw[1:], raw + raw, b"\xff" * 40)
     for peer, damaged in zip(arena.sim.rovers, damages, strict=True):
-        arena.refused("malformed", partial(arena.call, wire.SUBMIT_UPDATE, peer, damaged), NONE)
+        arena.refused("malformed", partial(arena.call, uploads.SUBMIT_UPDATE, peer, iter([damaged])), NONE)
 
 
 def signed_by(arena: Arena, sign: Callable[[Envelope], Envelope]) -> Signed:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from simulator import SEGMENT, Context, Simulator, participant_id, submission
 
-from sfrl_secure.errors import DeniedError, ExhaustedError, MalformedError
+from sfrl_secure.errors import DeniedError, ExhaustedError, MalformedError, PayloadError
 from sfrl_secure.governance.cedar_text import split_policies
 from sfrl_secure.governance.statements import PeerClass, RefusalsCounted, UpdateRefused
 from sfrl_secure.ids import sha256
-from sfrl_secure.limits import MESSAGE_BYTES_MAX, SINGLE_REFUSALS_MAX, SUBMIT_BYTES_MAX, UPDATE_HEADER_BYTES_MAX
-from sfrl_secure.replay.decoder import decode_payload
+from sfrl_secure.limits import MESSAGE_BYTES_MAX, OBJECT_BYTES_MAX, SINGLE_REFUSALS_MAX, UPDATE_HEADER_BYTES_MAX
+from sfrl_secure.replay.decoder import decode_parts
+from sfrl_secure.replay.payload_header import Expected
 from sfrl_secure.rounds.refusals import PAIRS_MAX, RefusalCounter
-from sfrl_secure.sparse.decode import decode_update
-from sfrl_secure.wire import gatekeeper_service as wire
+from sfrl_secure.sparse.expected import ExpectedPayload
+from sfrl_secure.sparse.header import SupportMode
+from sfrl_secure.sparse.reader import PayloadReader
+from sfrl_secure.wire import uploads
 from sfrl_secure.wire.entries import parse_entry
 from sfrl_secure.wire.statements import parse_update_envelope
+
+Decode = Callable[[bytes, SupportMode, int], None]
 
 
 def test_many_different_wrong_updates_fill_nothing(sim: Simulator) -> None:
@@ -40,7 +46,7 @@ def test_nonsense_gets_three_entries_for_ever(sim: Simulator) -> None:
     before = len(sim.log.raw)
     for n in range(20):
         with pytest.raises(DeniedError) as denied:
-            gatekeeper.servicer.submit_update(b"\xff" * n, Context("rover-1"))  # type: ignore[arg-type]
+            list(gatekeeper.servicer.submit_update(iter([b"\xff" * n]), Context("rover-1")))  # type: ignore[arg-type]
         assert denied.value.reason == "malformed"
         if n % 7 == 0:
             sim.clock.advance(60_000_000)
@@ -60,20 +66,35 @@ def test_counting_takes_the_same_room_however_many_come(sim: Simulator) -> None:
 
 def test_a_message_over_the_limit_is_refused_unread() -> None:
     with pytest.raises(MalformedError):
-        wire.parse_submit_request(bytes(SUBMIT_BYTES_MAX + 1))
+        uploads.parse_upload_start(bytes(uploads.FIRST_REQUEST_BYTES_MAX + 1))
+    with pytest.raises(MalformedError):
+        uploads.parse_chunk(bytes(uploads.NEXT_REQUEST_BYTES_MAX + 1))
     with pytest.raises(MalformedError):
         parse_update_envelope(bytes(UPDATE_HEADER_BYTES_MAX + 1))
     with pytest.raises(MalformedError):
         parse_entry(bytes(MESSAGE_BYTES_MAX))
 
 
-@pytest.mark.parametrize("decode", [decode_update, decode_payload])
-def test_a_small_payload_that_claims_much_takes_no_memory(decode: object) -> None:
-    claim = b"SFRU" + bytes([1, 1, 1, 16]) + (2**31).to_bytes(8, "little") * 2 + (2**15).to_bytes(4, "little")
+def _decode_as_service(payload: bytes, support: SupportMode, payload_bytes: int) -> None:
+    expected = ExpectedPayload(2**31, 2**31, support, "int8", 16, payload_bytes, sha256(payload))
+    list(PayloadReader(expected).feed(payload))
+    raise PayloadError("length", "all that has come was looked at, and nothing was refused yet")
+
+
+def _decode_as_verifier(payload: bytes, support: SupportMode, _: int) -> None:
+    list(decode_parts(payload, Expected(2**31, 2**31, support, "int8", 16, sha256(payload))))
+
+
+@pytest.mark.parametrize("support", ["free", "dense"])
+@pytest.mark.parametrize("decode", [_decode_as_service, _decode_as_verifier])
+def test_a_small_payload_that_claims_much_takes_no_memory(decode: Decode, support: SupportMode) -> None:
+    mode = {"free": 1, "dense": 3}[support]
+    claim = b"SFRU" + bytes([2, mode, 1, 16]) + (2**31).to_bytes(8, "little") * 2 + (2**15).to_bytes(4, "little")
     tracemalloc.start()
     try:
-        with pytest.raises(MalformedError):
-            decode(claim, coordinates=2**31, nonzeros=2**31, value_type="int8", grid_exponent=16)  # type: ignore[operator]
+        for payload_bytes in (len(claim), 2**30):
+            with pytest.raises(PayloadError):
+                decode(claim, support, payload_bytes)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
@@ -124,7 +145,8 @@ def test_who_writes_into_the_store_does_not_end_the_aggregator(sim: Simulator, d
     good = path.read_bytes()
     path.unlink()
     if damage == "long":
-        path.write_bytes(bytes(SUBMIT_BYTES_MAX + 1))
+        with path.open("wb") as file:
+            file.truncate(OBJECT_BYTES_MAX + 1)  # takes no room
     elif damage == "folder":
         path.mkdir()
     else:

@@ -32,6 +32,7 @@ from .two_folds_interventions import (
     withdraw,
 )
 from .two_folds_rounds import (
+    FORMS,
     admit,
     anchor,
     be_stale,
@@ -74,7 +75,7 @@ def go_on(pair: Pair, n: int) -> None:
         pair.log.now = current.deadline_us - SECOND
     else:
         absent = [name for name in ("r1", "r2", "r3", "r4") if name not in current.admissions]
-        admit(pair, NAMES.index(of(absent, n)) + len(NAMES) * (n % 3))
+        admit(pair, NAMES.index(of(absent, n)) + len(NAMES) * (n // 7 % len(FORMS)))
 
 
 ACTIONS: tuple[Act, ...] = (

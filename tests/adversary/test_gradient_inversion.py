@@ -39,9 +39,10 @@ from sfrl_secure.learning.mlp import use_one_thread  # noqa: E402
 from sfrl_secure.learning.perceptron import initial_model, perceptron_manifest  # noqa: E402
 from sfrl_secure.learning.samples import Samples  # noqa: E402
 from sfrl_secure.learning.tensors import unflatten  # noqa: E402
-from sfrl_secure.rounds.leakage import check_leakage  # noqa: E402
+from sfrl_secure.rounds.measuring import measured  # noqa: E402
 from sfrl_secure.sparse.decode import decode_update  # noqa: E402
-from sfrl_secure.sparse.encode import EncodedUpdate, encode_update  # noqa: E402
+from sfrl_secure.sparse.encode import EncodedUpdate, encode_update, payload_root  # noqa: E402
+from sfrl_secure.sparse.expected import ExpectedPayload  # noqa: E402
 from sfrl_secure.sparse.header import ValueType  # noqa: E402
 from sfrl_secure.wire.audit_service import AppendedEntry  # noqa: E402
 
@@ -121,9 +122,10 @@ class Inverted:
 
 
 def invert(payload: bytes, nonzeros: int, value_type: ValueType = "fp32") -> Inverted:
-    update = decode_update(
-        payload, coordinates=ROCKS.coordinates, nonzeros=nonzeros, value_type=value_type, grid_exponent=GRID
-    )
+    update = decode_update(payload, ExpectedPayload(
+        coordinates=ROCKS.coordinates, nonzeros=nonzeros, support="free", value_type=value_type, grid_exponent=GRID,
+        payload_bytes=len(payload), root=payload_root(payload),
+    ))  # fmt: skip
     flat = np.zeros(ROCKS.coordinates, dtype=np.float32)
     flat[update.indices] = update.values * 2.0**-GRID
     found = unflatten(flat, ROCKS)
@@ -182,7 +184,7 @@ def send(sim: Simulator, update: EncodedUpdate, value_type: str = "fp32", **head
     """Submit as rover 1, whose own look at the update is left out: this rover is careless."""
     signed = sim.update(
         "rover-1", payload=update.payload, nonzeros=update.update.nonzeros,
-        format=PayloadFormat(1, "free", value_type), **header,
+        format=PayloadFormat(2, "free", value_type), **header,
     )  # fmt: skip
     answer = sim.gatekeeper().admitter.submit(submission("rover-1", signed))
     assert isinstance(answer, AppendedEntry)
@@ -200,7 +202,7 @@ def refused(sim: Simulator, update: EncodedUpdate, reason: str, **header: Any) -
     assert (body.reason, body.evidence) == (reason, Evidence.OBJECT)
     assert sim.segment.rounds[1].admissions == {}
     with pytest.raises(DeniedError) as at_home:
-        check_leakage(sim.segment.terms, update.update, header.get("noise_std", 0))
+        measured(sim.segment.terms, update.parts()).check_leakage(header.get("noise_std", 0))
     assert at_home.value.reason == reason
 
 
@@ -328,7 +330,7 @@ def test_no_sign_of_the_inputs_and_no_decay_gets_one_label_past_the_gate(
         assert read(delta) == label
         rising += np.count_nonzero(delta.reshape(KINDS_OF_ROCK, -1).sum(axis=1) > 0) >= 2
         with pytest.raises(DeniedError) as denied:
-            check_leakage(sim.segment.terms, encoded(delta).update, 0)
+            measured(sim.segment.terms, encoded(delta).parts()).check_leakage(0)
         assert denied.value.reason == "leak_labels"
     # To count what rises would not do.
     assert rising > 50
@@ -344,7 +346,7 @@ def test_batches_of_many_labels_pass_it_nearly_all(
     held_up = 0
     for seed in range(200):
         try:
-            check_leakage(sim.segment.terms, encoded(learnt(seed, 64)[0]).update, 0)
+            measured(sim.segment.terms, encoded(learnt(seed, 64)[0]).parts()).check_leakage(0)
         except DeniedError:
             held_up += 1
     assert held_up <= 6

@@ -12,9 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from simulated_statements import root_of
 from simulator import DAY_US, GRID, MANIFEST, SEGMENT, Simulator, participant_id, payload_of, service_id
 
+from sfrl_secure.errors import MalformedError, UnavailableError
 from sfrl_secure.governance.statements import (
     Evidence,
     PayloadFormat,
@@ -25,6 +28,7 @@ from sfrl_secure.governance.statements import (
 )
 from sfrl_secure.governance.terms import LeakageBound, LeakageTerms
 from sfrl_secure.ids import sha256
+from sfrl_secure.sparse.mask import encode_mask
 from sfrl_secure.wire.entries import encode_envelope
 
 from .arena import LOG, NONE, OBJECT, Arena, Signed
@@ -32,6 +36,7 @@ from .arena import LOG, NONE, OBJECT, Arena, Signed
 G1 = service_id("gatekeeper", "g1")
 STREAM = f"segment/{SEGMENT}"
 VALUES = {0: 5, 3: -7, 17: 100}
+PLACES = np.array(list(VALUES), dtype=np.int64)
 RULES = """
 @id("all") permit (principal, action, resource);
 @id("sparse") forbid (principal, action == Action::"submit", resource) when { context.density_ppm > 170000 };
@@ -77,6 +82,16 @@ def byte(at: int, value: int) -> Callable[[Simulator], Signed]:
     return make
 
 
+def sent(payload: bytes) -> Callable[[Simulator], Signed]:
+    """As many bytes as were signed for come, and are others."""
+
+    def make(sim: Simulator) -> Signed:
+        envelope, update, _ = sim.update("rover-1", payload_bytes=len(payload))
+        return envelope, update, payload
+
+    return make
+
+
 LIES: list[tuple[str, str, Evidence, dict[str, Any], Callable[[Simulator], Signed]]] = [
     ("no weight", "weight_limit", LOG, {}, own(weight=0)),
     ("one more than the weight", "weight_limit", LOG, {}, own(weight=101)),
@@ -90,15 +105,16 @@ LIES: list[tuple[str, str, Evidence, dict[str, Any], Callable[[Simulator], Signe
     ("one coordinate too many", "too_dense", LOG, {}, own(values=dict.fromkeys(range(9), 1))),
     ("coordinates without end", "too_dense", LOG, {}, own(nonzeros=2**63 - 1)),
     ("another value type than the payload's", "format_not_allowed", LOG, {},
-     own(format=PayloadFormat(1, "free", "fp32"))),
+     own(format=PayloadFormat(2, "free", "fp32"))),
     ("the payload in another type than it says", "payload_format", OBJECT, {"terms": {"value_types": ["fp32", "int8"]}},
-     own(format=PayloadFormat(1, "free", "fp32"))),
-    ("a codec of tomorrow", "format_not_allowed", LOG, {}, own(format=PayloadFormat(2, "free", "int8"))),
-    ("one byte fewer than it sends", "digest_mismatch", NONE, {},
-     lambda sim: sim.update("rover-1", payload_bytes=len(payload_of(VALUES)) - 1)),
-    ("one byte more than it sends", "digest_mismatch", NONE, {},
-     lambda sim: sim.update("rover-1", payload_bytes=len(payload_of(VALUES)) + 1)),
+     own(format=PayloadFormat(2, "free", "fp32"))),
+    ("a codec of tomorrow", "format_not_allowed", LOG, {}, own(format=PayloadFormat(3, "free", "int8"))),
+    ("one byte fewer than was hashed", "digest_mismatch", NONE, {}, sent(payload_of(VALUES)[:-1])),
+    ("one byte more than was hashed", "digest_mismatch", NONE, {}, sent(payload_of(VALUES) + b"\0")),
     ("the digest of another payload", "digest_mismatch", NONE, {}, own(payload_sha256=sha256(b"another"))),
+    ("the root of another payload", "digest_mismatch", NONE, {}, own(payload_root=root_of(payload_of({0: 1})))),
+    ("the digest and the root of another payload", "digest_mismatch", NONE, {},
+     own(payload_sha256=sha256(b"another"), payload_root=sha256(b"another"))),
     ("one coordinate more than it sends", "payload_declared", OBJECT, {}, own(nonzeros=4)),
     ("one coordinate fewer than it sends", "payload_declared", OBJECT, {}, own(nonzeros=2)),
     ("a payload of another model", "payload_shape", OBJECT, {},
@@ -107,7 +123,9 @@ LIES: list[tuple[str, str, Evidence, dict[str, Any], Callable[[Simulator], Signe
      own(payload=payload_of(VALUES, grid_exponent=GRID + 1))),
     ("a byte behind the payload", "payload_length", OBJECT, {}, own(payload=payload_of(VALUES) + b"\0")),
     ("a payload cut short", "payload_length", OBJECT, {}, own(payload=payload_of(VALUES)[:-1])),
-    ("a leaf that is not its digest's", "payload_digest", OBJECT, {}, byte(-1, 0xFF)),
+    ("a leaf that is not its digest's", "digest_mismatch", NONE, {}, byte(-1, 0xFF)),
+    ("a codec of yesterday in the payload", "payload_format", OBJECT, {}, byte(4, 1)),
+    ("a mask for a payload", "payload_format", OBJECT, {}, own(payload=encode_mask(MANIFEST.coordinates, PLACES))),
     ("a leaf too many", "not_canonical", OBJECT, {}, byte(24, 2)),
     ("another magic", "payload_format", OBJECT, {}, byte(0, 0)),
     ("a norm over the terms", "norm_limit", OBJECT, {}, own(values=dict.fromkeys(range(5), 2**20))),
@@ -145,6 +163,19 @@ def test_a_lie_in_the_header_or_a_leak_in_the_payload_is_refused_for_what_it_is(
         assert arena.sim.objects.is_stored(sha256(signed[2])) == (evidence is OBJECT)
 
 
+@pytest.mark.parametrize("more", [-1, 1], ids=["one byte too few", "one byte too many"])
+def test_a_stream_of_another_length_than_was_signed_for_decides_nothing(arena: Arena, more: int) -> None:
+    """Nobody can tell a lie from a link that broke: nothing is refused, nothing is kept, and the rover sends again."""
+    signed, size = arena.sim.update("rover-1"), len(arena.sim.log.raw)
+    with pytest.raises(UnavailableError if more < 0 else MalformedError):
+        arena.send("rover-1", signed, payload=(signed[2] + b"\0")[: len(signed[2]) + more])
+    assert len(arena.sim.log.raw) == size
+    assert not arena.sim.objects.is_stored(signed[1].payload_sha256)
+    arena.send("rover-1", signed)
+    assert "rover-1" in arena.sim.segment.rounds[1].admissions
+    arena.verify()
+
+
 def test_what_the_gate_and_the_rules_allow_is_admitted(tmp_path: Path) -> None:
     """Else every refusal above would say nothing."""
     with Arena(tmp_path, rules=RULES, **GUARDED) as arena:
@@ -157,7 +188,7 @@ def test_what_the_gate_and_the_rules_allow_is_admitted(tmp_path: Path) -> None:
 
 def test_a_bomb_is_refused_by_its_header_before_its_payload_is_looked_at(arena: Arena) -> None:
     """28 bytes that claim 2**31 coordinates, all of them set."""
-    header = b"SFRU\x01\x01\x01" + bytes([GRID]) + (2**31).to_bytes(8, "little") * 2 + (2**15).to_bytes(4, "little")
+    header = b"SFRU\x02\x01\x01" + bytes([GRID]) + (2**31).to_bytes(8, "little") * 2 + (2**15).to_bytes(4, "little")
     bomb = arena.sim.update("rover-1", payload=header, payload_bytes=len(header))
     arena.refused("payload_shape", lambda: arena.send("rover-1", bomb), OBJECT)
 
@@ -189,7 +220,7 @@ def admitted(arena: Arena, name: str = "rover-1", **changes: Any) -> UpdateAdmit
 HEADERS: list[tuple[str, dict[str, Any]]] = [
     ("weight_limit", {"weight": 0}), ("weight_limit", {"weight": 101}), ("payload_too_large", {"payload_bytes": 4_097}),
     ("payload_too_large", {"payload_bytes": 0}), ("too_dense", {"nonzeros": 9}),
-    ("too_few_coordinates", {"nonzeros": 0}), ("format_not_allowed", {"format": PayloadFormat(1, "free", "fp32")}),
+    ("too_few_coordinates", {"nonzeros": 0}), ("format_not_allowed", {"format": PayloadFormat(2, "free", "fp32")}),
     ("wrong_federation", {"federation_id": sha256(b"another")}), ("wrong_base", {"base_model": sha256(b"another")}),
     ("wrong_prefix", {"round_opened": sha256(b"another")}),
 ]  # fmt: skip

@@ -14,6 +14,7 @@ import pytest
 from simulator import SEGMENT, participant_id, payload_of, service_id
 
 from sfrl_secure.crypto.keys import SigningKey
+from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.statements import RoundOpened, UpdateRefused
 from sfrl_secure.governance.terms import QuotaTerms, RoundTerms
 from sfrl_secure.ids import sha256
@@ -151,7 +152,12 @@ def test_a_header_that_claims_fewer_bytes_gains_nothing(tmp_path: Path) -> None:
         arena.send("rover-1", small(arena))
         next_round(arena)
         small_claim = small(arena, payload_bytes=1)
-        arena.refused("digest_mismatch", lambda: arena.send("rover-1", small_claim), NONE)
+        # More than was signed for is no decision; as much as was signed for is not what was signed.
+        with pytest.raises(MalformedError):
+            arena.send("rover-1", small_claim)
+        arena.refused(
+            "digest_mismatch", lambda: arena.send("rover-1", small_claim, payload=small_claim[2][:1]), NONE
+        )
         body = sim.admission("rover-2", SMALL)
         envelope, update, payload = small_claim
         sim.objects.put(payload)

@@ -40,9 +40,9 @@ from sfrl_secure.rpc.clients import GatekeeperClient, IdentityClient
 from sfrl_secure.rpc.identity_requests import ask_identity
 from sfrl_secure.storage.secrets import read_secret
 from sfrl_secure.wire.entries import encode_envelope
-from sfrl_secure.wire.gatekeeper_service import SUBMIT_UPDATE, encode_submit_request
 from sfrl_secure.wire.participants import encode_decision, encode_withdrawal
 from sfrl_secure.wire.statements import encode_statement, encode_update, parse_update
+from sfrl_secure.wire.uploads import SUBMIT_UPDATE, Chunk, encode_upload_start
 
 from ..integration.conftest import SEGMENT, submit
 from .live import DOMAIN, LOG, Live, running, uri
@@ -77,9 +77,10 @@ def update_of(live: Live, name: str, key_id: Digest) -> UpdateStatement:
         round_opened=opened.opened,
         base_model=opened.base_model,
         payload_sha256=sha256(PAYLOAD),
+        payload_root=sha256(PAYLOAD),
         payload_bytes=len(PAYLOAD),
         nonzeros=3,
-        format=PayloadFormat(1, "free", "int8"),
+        format=PayloadFormat(2, "free", "int8"),
         weight=10,
         created_us=SystemClock().now_us(),
     )
@@ -97,7 +98,7 @@ def signed_update(live: Live, name: str, key: SigningKey, *, key_id: Digest | No
 
 def send(live: Live, tls: ClientTls, envelope: Envelope) -> None:
     # One attempt: a client would go on where TLS hangs up.
-    live.call(tls, SUBMIT_UPDATE, encode_submit_request(envelope, PAYLOAD))
+    live.call(tls, SUBMIT_UPDATE, encode_upload_start(envelope, Chunk(0, PAYLOAD)))
 
 
 def withdrawal(live: Live, name: str, key: SigningKey) -> Envelope:

@@ -29,7 +29,7 @@ from sfrl_secure.operating.acts import draft_key_revocation, draft_participant_r
 from sfrl_secure.operating.signing import SigningRequest, open_request
 from sfrl_secure.rounds.state import FederationState
 from sfrl_secure.rpc.channel import ClientTls, RpcChannel, service_dns_name
-from sfrl_secure.wire import audit_service, gatekeeper_service, identity_service
+from sfrl_secure.wire import audit_service, gatekeeper_service, identity_service, uploads
 
 from .live import (
     DOMAIN,
@@ -201,9 +201,9 @@ ROLES: list[tuple[str, str, str, bytes]] = [
     ("alice", "g1", gatekeeper_service.GET_ROUND, NO_ROUND),
     ("alice", "g1", gatekeeper_service.FETCH_OBJECT, NOTHING),
     ("alice", LOG, audit_service.APPEND_ENTRY, STATEMENT),
-    ("auditor-1", "g1", gatekeeper_service.SUBMIT_UPDATE, NOTHING),
+    ("auditor-1", "g1", uploads.SUBMIT_UPDATE, NOTHING),
     ("auditor-1", "g1", gatekeeper_service.WITHDRAW_UPDATE, NOTHING),
-    ("aggregator-1", "g1", gatekeeper_service.SUBMIT_UPDATE, NOTHING),
+    ("aggregator-1", "g1", uploads.SUBMIT_UPDATE, NOTHING),
     ("aggregator-1", "g1", gatekeeper_service.RECORD_DECISION, NOTHING),
 ]
 

@@ -52,6 +52,7 @@ from sfrl_secure.governance.services import Signatory
 from sfrl_secure.governance.terms import (
     LeakageBound,
     LeakageTerms,
+    MaskTerms,
     ModelTerms,
     QuotaTerms,
     RoundTerms,
@@ -75,12 +76,14 @@ TARGETS: dict[OrderAction, OrderTarget] = {
 }
 DAMAGED = 1_500
 NUMBERS = (
-    0, 1, -1, 16, 40, 41, 64, 65, 200, 500, 501, 10**6, 10**6 + 1, 2**22, 2**22 + 1, 2**31, 2**31 - 1, 2**31 + 1, 2**40,
-    2**40 + 1, 2**53, 2**53 + 1, 2**62, 2**62 + 1, 2**63 - 1, 2**63, 10**15, 10**15 + 1, 10**30,
+    0, 1, -1, 2, 16, 20, 21, 40, 41, 64, 65, 200, 500, 501, 10**6, 10**6 + 1, 2**22, 2**22 + 1, 2**30, 2**30 + 1, 2**31,
+    2**31 - 1, 2**31 + 1, 2**40, 2**40 + 1, 2**53, 2**53 + 1, 2**62, 2**62 + 1, 2**63 - 1, 2**63, 10**15, 10**15 + 1,
+    10**30,
 )  # fmt: skip
 WORDS = (
     "", "a", "A", "-", "a.b", "a" * 64, "a" * 65, "a" * 128, "a" * 200, "a" * 201, "\u00e9", "a\n", "active", "revoked",
-    "fetch", "record", "submit", "free", "int8", "X25519", "X25519MLKEM768", "ed25519", "ed25519+ml-dsa-44", "0" * 64,
+    "fetch", "record", "submit", "free", "agreed", "dense", "int8", "packed", "none", "X25519",
+    "X25519MLKEM768", "ed25519", "ed25519+ml-dsa-44", "0" * 64,
     "f" * 64, "F" * 64, "halt", "exclude", "accept", "open", "weighted_mean/v1", "rocks", "w", "b",
 )  # fmt: skip
 
@@ -112,7 +115,7 @@ def _signatory(spiffe_id: str) -> Signatory:
     return Signatory(parse_spiffe_id(spiffe_id), _key(spiffe_id).public_key)
 
 
-def _terms() -> bytes:
+def _terms(**others: Any) -> bytes:
     manifest = ModelManifest((TensorSpec("w", (6, 4), "int32"), TensorSpec("b", (4,), "int64")), 8, {"scale": (1, -2)})
     return build_terms(
         federation_id=FEDERATION,
@@ -136,6 +139,7 @@ def _terms() -> bytes:
         round_terms=RoundTerms(duration_us=1_000_000, cohort_min=2, cohort_max=4, rounds_max=2**31),
         evidence_days=1,
         retention_days=30,
+        **others,
     )
 
 
@@ -166,6 +170,12 @@ def _documents() -> Iterator[tuple[str, str, bytes]]:
         ),
         "rules": build_rules(federation_id=FEDERATION, expires_us=EXPIRES_US, cedar=DEFAULT_RULES),
         "segment-terms": _terms(),
+        "segment-terms agreed": _terms(
+            value_types=["bf16", "exact", "fp32", "int8", "packed", "sign"],
+            support_modes=["agreed", "dense", "free"],
+            mask=MaskTerms(sha256(b"mask"), 20),
+            relay_groups=["lorries", "orbiters"],
+        ),
         "participant": _participant(),
         "join": build_join(
             federation_id=FEDERATION,
@@ -262,7 +272,8 @@ def test_both_readers_agree_on_damaged_documents(name: str) -> None:
         damaged = mutate(random, raw, seeds) if number % 4 == 0 else _damage(random, raw)
         tally[_is_taken(payload_type, damaged)] += damaged != raw
     assert tally[False] > DAMAGED // 4
-    assert tally[True] > DAMAGED // 100
+    # Hardly anything of a genesis can be another and still be read.
+    assert tally[True] > DAMAGED // 150
 
 
 def test_both_readers_take_a_document_for_its_own_type_only() -> None:

@@ -1,7 +1,9 @@
 """One log, read by two programs: the services' fold and the verifier's replay, compared entry by entry.
 
-What each of them derives is compared after every entry: heads, documents, keys, doors, rounds, lineage, quota. What
-only one of them keeps is not: models' integers, findings.
+What each of them derives is compared after every entry: heads, documents, keys, doors, rounds, lineage, quota, and what
+each payload decides. Payloads are decided by the aggregator's own cohort, and models are made by it, ahead of time or
+late: the verifier must find each of them to be the one that the log asks for. What only one of them keeps is not
+compared: models' integers, other findings.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from typing import Any
 from unittest.mock import patch
 
 from sfrl_secure.crypto.keys import SigningKey
-from sfrl_secure.errors import DeniedError, MalformedError
+from sfrl_secure.errors import MalformedError, NotFoundError
+from sfrl_secure.governance.statements import ModelPublished, Statement
 from sfrl_secure.ids import Digest
 from sfrl_secure.replay import enrolment
 from sfrl_secure.replay.enrolment import signing_key_of
@@ -21,16 +24,39 @@ from sfrl_secure.replay.fold import Replay
 from sfrl_secure.replay.segments import Round, Segment, Verdict
 from sfrl_secure.rounds import identities
 from sfrl_secure.rounds.fold import Content, FederationFold
-from sfrl_secure.rounds.payloads import check_admission
 from sfrl_secure.rounds.quota import used
 from sfrl_secure.rounds.state import RoundState, SegmentState
+from sfrl_secure.services.aggregator.results import Results
+from sfrl_secure.storage.object_reader import HashedObjects, ObjectReader
 from sfrl_secure.translog.merkle import leaf_hash
 from sfrl_secure.wire.content import parse_content
 from sfrl_secure.wire.entries import parse_entry
 
-from ..unit.replay.builder import DAY, NEVER, SECOND, SEGMENT, RoundNow, Writer
+from ..unit.replay.builder import DAY, NEVER, SECOND, SEGMENT, MemoryObjects, RoundNow, Writer
 
-BASE = Writer().begin()
+MASK = (0, 1, 2, 5, 13, 16)
+RELAYS = "relays"
+
+
+def open_terms(log: Writer) -> dict[str, Any]:
+    """Terms that allow every form of payload, and relays."""
+    terms = log.terms(
+        value_types=["bf16", "exact", "fp32", "int8", "packed", "sign"], support_modes=["agreed", "dense", "free"],
+        mask=log.put_mask(MASK), relay_groups=[RELAYS],
+    )  # fmt: skip
+    terms["limits"] = {**terms["limits"], "nonzeros_max": 17}
+    return terms
+
+
+def begin() -> Writer:
+    """A federation ready for its first round, with one relay among its participants."""
+    log = Writer().begin()
+    log.publish_terms(open_terms(log))
+    log.record("r4", body={"groups": [RELAYS, "rovers"]})
+    return log
+
+
+BASE = begin()
 SPARE_KEYS = [SigningKey.generate("ed25519") for _ in range(2)]
 TOKENS = [SigningKey.generate("ed25519") for _ in range(3)]
 OPERATORS = [SigningKey.generate("ed25519") for _ in range(2)]
@@ -52,6 +78,42 @@ def few_identities() -> Iterator[None]:
         patch.object(identities, "RATE_MAX", FEW_IDENTITIES),
     ):
         yield
+
+
+class _Reader(ObjectReader):
+    """An object in memory."""
+
+    def __init__(self, digest: Digest, raw: bytes) -> None:
+        super().__init__(digest, len(raw), HashedObjects())
+        self._raw = raw
+
+    def close(self) -> None:
+        pass
+
+    def _read(self, offset: int, length: int) -> bytes:
+        return self._raw[offset : offset + length]
+
+    def _version(self) -> None:
+        return None
+
+
+class StoredObjects:
+    """The verifier's objects, as services see them."""
+
+    def __init__(self, objects: MemoryObjects) -> None:
+        self._objects = objects
+
+    def put(self, data: bytes) -> Digest:
+        return self._objects.put(data)
+
+    def get(self, digest: Digest, bytes_max: int) -> bytes:
+        raw = self._objects.read(digest, bytes_max)
+        if raw is None:
+            raise NotFoundError("it is not here")
+        return raw
+
+    def open(self, digest: Digest, bytes_max: int) -> ObjectReader:
+        return _Reader(digest, self.get(digest, bytes_max))
 
 
 class WatchedReplay(Replay):
@@ -78,6 +140,8 @@ class Pair:
             "steps",
         ):  # fmt: skip
             setattr(self.log, name, copy.copy(getattr(BASE, name)))
+        stored: Any = StoredObjects(self.log.objects)
+        self.results = Results(stored)
         self.log.participants |= {"r5": SPARE_KEYS[0], "r6": SPARE_KEYS[1]}
         self.fold = FederationFold(BASE.origin, (BASE.signer.key.vkey, BASE.cosigner.key.vkey))
         self.replay = WatchedReplay(BASE.trust, self.log.objects)
@@ -94,6 +158,7 @@ class Pair:
             void = self.fold.apply(self.read, leaf_hash(raw), entry, content)
             findings = self.replay.step(raw)
             assert (void is None) == self.replay.has_effect, (void, findings)
+            assert not {"aggregate", "model"} & {finding.code for finding in findings}, findings
             self.read += 1
             self.compare()
         self.follow()
@@ -145,6 +210,7 @@ class Pair:
         assert [(s.round, s.model, s.base, s.published, s.index) for s in ours.lineage] == [
             (s.round, s.model, s.base, s.published, s.index) for s in theirs.lineage
         ]
+        assert [step.aggregate for step in ours.lineage] == [self._published(step.index) for step in theirs.lineage]
         assert ours.due == [step.round for step in theirs.due]
         assert dict(ours.decision_seqs) == theirs.record_seqs
         for name in ours.quota_uses.keys() | theirs.usage.keys():
@@ -175,13 +241,17 @@ class Pair:
         }
         assert ours.excluded == {n for n, each in theirs.admissions.items() if each.statement_digest in excluded}
         assert ours.admissions.keys() == theirs.admissions.keys()
-        for who, admission in ours.admissions.items():
-            try:
-                check_admission(admission, ours.terms, self.log.objects[admission.update.payload_sha256])
-                verdict = Verdict.SOUND
-            except DeniedError:
-                verdict = Verdict.DEFECTIVE
-            assert theirs.admissions[who].verdict is verdict
+        everybody = tuple(ours.admissions.values())
+        defective = self.results.cohort(ours.terms.segment).decide(ours, everybody)
+        for who in ours.admissions:
+            assert theirs.admissions[who].verdict is (Verdict.DEFECTIVE if who in defective else Verdict.SOUND)
+
+    def _published(self, index: int) -> Digest:
+        """The aggregate that a model_published names."""
+        content = parse_content(parse_entry(self.log.entries[index]).envelope)
+        assert isinstance(content, Statement)
+        assert isinstance(content.body, ModelPublished)
+        return content.body.aggregate
 
     def follow(self) -> None:
         """Let the writer know what had effect, as an honest one would by reading on."""

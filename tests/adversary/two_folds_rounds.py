@@ -8,31 +8,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from sfrl_secure.aggregation.models import encode_aggregate, parse_model
-from sfrl_secure.aggregation.weighted_mean import WeightedMean
 from sfrl_secure.crypto.envelope import Envelope, sign_envelope
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.ids import Digest
 from sfrl_secure.replay.segments import Verdict
 from sfrl_secure.rounds.closing import counted_of
 from sfrl_secure.rounds.state import Admission, RoundState
-from sfrl_secure.sparse.decode import decode_update
 from sfrl_secure.translog.merkle import leaf_hash, root_of
 from sfrl_secure.wire.content import parse_content
 from sfrl_secure.wire.entries import parse_entry
 
-from ..unit.replay.builder import DAY, RULES, SECOND, SEGMENT, STREAM, ZEROS, pb
-from .two_folds import BASE, NAMES, SPARE_KEYS, TOKENS, Pair, of
+from ..unit.replay.builder import DAY, RULES, SECOND, SEGMENT, STREAM, ZEROS, Writer, pb
+from ..unit.replay.payloads import assemble
+from .two_folds import BASE, MASK, NAMES, SPARE_KEYS, TOKENS, Pair, of, open_terms
 
 REASONS = (
     "weight_limit", "duplicate", "round_full", "round_not_open", "wrong_peer", "replayed", "policy_denied",
     "participant_inactive", "unknown_segment", "not_canonical", "malformed", "deadline", "halted", "quota_updates",
     "quota_bytes", "noise_too_small", "leak_noise", "not_received", "bad_signature", "digest_mismatch",
-    "payload_length", "norm_limit", "leak_labels", "policy_error", "too_dense", "made_up",
+    "payload_length", "norm_limit", "leak_labels", "policy_error", "too_dense", "leak_coordinates", "made_up",
 )  # fmt: skip
 UPDATES = ({1: 5}, {0: -3, 13: 9}, {i: i + 1 for i in range(10)}, {2: 127 * 64}, {})
+EVENLY = ("bf16", "exact", "fp32", "int8", "packed")
+FORMS: tuple[tuple[str, str, dict[int, int]], ...] = (
+    *(("free", "int8", update) for update in UPDATES),
+    *(("free", values, update) for values in EVENLY for update in UPDATES[1:3]),
+    *(("agreed", values, update) for values in EVENLY for update in (UPDATES[1], {})),
+    *(("dense", values, update) for values in EVENLY for update in (UPDATES[0], {i: i - 8 for i in range(17)})),
+    ("free", "sign", {3: 5, 9: -5}),
+    ("agreed", "sign", {i: 4 if i % 2 else -4 for i in MASK}),
+    ("dense", "sign", {i: -6 if i % 3 else 6 for i in range(17)}),
+    ("dense", "sign", {}),
+)
+"""Support mode, value type and values of payloads that every decoder takes."""
 
 
 def let_time_pass(pair: Pair, n: int) -> None:
@@ -46,23 +54,36 @@ def open_round(pair: Pair, n: int) -> None:
 
 def admit(pair: Pair, n: int) -> None:
     log = pair.log
-    name, update = of(NAMES, n), of(UPDATES, n // len(NAMES))
+    name, (support, values, update) = of(NAMES, n), of(FORMS, n // len(NAMES))
     other: dict[str, Any] = of(
         [
             {}, {}, {}, {"weight": 100}, {"weight": 101}, {"weight": 0}, {"weight": 60}, {"keys": [SPARE_KEYS[1]]},
             {"fields": {"round": 7}}, {"fields": {"segment": "sand"}}, {"fields": {"base_model": b"\2" * 32}},
-            {"fields": {"federation_id": b"\2" * 32}}, {"fields": {"values": 2}}, {"fields": {"codec": 2}},
-            {"fields": {"nonzeros": 3}}, {"fields": {"noise_std": 3}}, {"fields": {"noise_std": 9000}},
-            {"fields": {"payload_bytes": 4097}},
+            {"fields": {"federation_id": b"\2" * 32}}, {"fields": {"values": 2}}, {"fields": {"support": 3}},
+            {"fields": {"codec": 1}}, {"fields": {"nonzeros": 3}}, {"fields": {"nonzeros": 17, "support": 3}},
+            {"fields": {"nonzeros": len(MASK), "support": 2}}, {"fields": {"payload_root": b"\2" * 32}},
+            {"fields": {"noise_std": 3}}, {"fields": {"noise_std": 9000}}, {"fields": {"payload_bytes": 4097}},
             {"retain_until_us": log.now + 30 * 86_400 * SECOND},
             {"retain_until_us": log.now + SECOND + 30 * 86_400 * SECOND}, {"rule_ids": ["known"]},
             {"rule_ids": ["cleared", "known"]},
-            {"facts": {"norm": 1}}, {"payload": b"SFRU" + bytes(60)}, {"writer": log.aggregator},
-            {"valid_until_us": log.now + SECOND}, {"valid_until_us": log.now + SECOND + 1},
+            {"facts": {"norm": 1}}, {"payload": b"SFRU" + bytes(60)}, {"payload": None},
+            {"writer": log.aggregator}, {"valid_until_us": log.now + SECOND}, {"valid_until_us": log.now + SECOND + 1},
         ],
-        n // 30,
+        n // (len(NAMES) * len(FORMS)),
     )  # fmt: skip
-    log.admit(name, update, void=True, **{"weight": 10, **other})
+    if "payload" in other and other["payload"] is None:
+        other = {"payload": broken(log, support, values, update)}
+    log.admit(name, update, void=True, **{"weight": 10, "value_type": values, "support": support, **other})
+
+
+def broken(log: Writer, support: str, values: str, update: dict[int, int]) -> bytes:
+    """The payload with a bit of its last byte turned, and the hashes over it as they must be."""
+    payload = log.payload_of(update, values, support)
+    begin = 60 if support == "agreed" else 28
+    if len(payload) == begin:
+        return payload
+    leaf = payload[begin + 36 : -1] + bytes([payload[-1] ^ 16])
+    return assemble(payload[:begin], [leaf])
 
 
 def refuse(pair: Pair, n: int) -> None:
@@ -78,10 +99,22 @@ def refuse(pair: Pair, n: int) -> None:
             {"quoted": False, "evidence": 3, "stream": "log"}, {"keys": [SPARE_KEYS[1]]},
             {"rule_ids": ["heavy"], "weight": 60},
             {"rule_ids": ["large"], "evidence": 2, "update": {2: 127 * 64}}, {"rule_ids": ["cleared"]},
+            {"peer": "spiffe://rover.example/participant/r3"}, {"fields": None}, {"fields": None},
+            {"fields": None, "evidence": 2, "payload": b"SFRU" + bytes(60)},
+            {"fields": {"payload_root": b"\2" * 32}, "evidence": 2}, {"fields": {"nonzeros": 9, "support": 3}},
         ],
         n // 97,
     )  # fmt: skip
+    if "fields" in other and other["fields"] is None:
+        other = formed(log, n // 11) | {key: value for key, value in other.items() if key != "fields"}
     log.refuse(of(NAMES, n), of(REASONS, n // 5), **{"evidence": of((1, 1, 2, 3), n // 3)} | other)
+
+
+def formed(log: Writer, n: int) -> dict[str, Any]:
+    """An update of any form, as `refuse` is given it."""
+    support, values, update = of(FORMS, n)
+    payload = log.payload_of(update, values, support)
+    return {"update": update or {1: 5}, "payload": payload, "fields": log.form_of(update, values, support)}
 
 
 def close(pair: Pair, n: int) -> None:
@@ -131,21 +164,8 @@ def close(pair: Pair, n: int) -> None:
 
 def results(pair: Pair, current: RoundState, counted: Sequence[Admission], base: Digest) -> tuple[Digest, Digest]:
     """Aggregate and model of these updates on that base, as the services work them out."""
-    terms, objects = current.terms.model, pair.log.objects
-    values = np.zeros(terms.manifest.coordinates, np.int64)
-    if counted:
-        mean = WeightedMean(terms.manifest.coordinates)
-        for admission in counted:
-            update = admission.update
-            decoded = decode_update(
-                objects[update.payload_sha256], coordinates=17, nonzeros=update.nonzeros,
-                value_type=update.format.values, grid_exponent=terms.grid_exponent,
-            )  # fmt: skip
-            mean.add(decoded.indices, decoded.values, update.weight)
-        values = mean.result()
-    aggregate = objects.put(encode_aggregate(terms.manifest, terms.grid_exponent, values))
-    before = parse_model(objects[base], terms.manifest, terms.grid_exponent)
-    return aggregate, objects.put(before.add(values).to_bytes())
+    made = pair.results.of(current, tuple(counted), base)
+    return made.aggregate, made.model
 
 
 def publish_model(pair: Pair, n: int) -> None:
@@ -178,8 +198,8 @@ def publish_model(pair: Pair, n: int) -> None:
 
 def publish_terms(pair: Pair, n: int) -> None:
     log = pair.log
-    terms = log.terms()
-    match n % 14:
+    terms = open_terms(log)
+    match n % 22:
         case 0:
             terms["round"] = {**terms["round"], "cohort_max": 2}
         case 1:
@@ -206,7 +226,24 @@ def publish_terms(pair: Pair, n: int) -> None:
             terms["leakage"] = {**terms["leakage"], "rows": [{"tensor": "a", "axis": 0, "min": 2}]}
         case 12:
             terms["leakage"] = {**terms["leakage"], "labels": [{"tensor": "a", "axis": 1, "min": 2}]}
-    log.publish_terms(terms, **document_changes(pair, n // 14))
+        case 14:
+            terms |= {"support_modes": ["dense", "free"], "mask": None}
+        case 15:
+            terms["mask"] = log.put_mask(MASK[1:])
+        case 16:
+            # What operators name as the mask is none.
+            terms["mask"] = {"digest": log.objects.put(b"SFRU and no mask").hex(), "nonzeros": len(MASK)}
+        case 17:
+            terms["mask"] = {**terms["mask"], "nonzeros": len(MASK) - 1}
+        case 18:
+            terms["relay_groups"] = []
+        case 19:
+            terms["value_types"] = ["exact", "sign"]
+        case 20:
+            terms["limits"] = {**terms["limits"], "nonzeros_max": 10}
+        case 21:
+            terms |= {"support_modes": ["free"]}
+    log.publish_terms(terms, **document_changes(pair, n // 22))
 
 
 def publish_rules(pair: Pair, n: int) -> None:
@@ -252,7 +289,7 @@ def record(pair: Pair, n: int) -> None:
         BASE.services[BASE.gatekeeper],
         TOKENS[0],
     ]
-    body: dict[str, Any] = of([{}, {}, {"groups": []}, {"clearance": 1}], n // 20)
+    body: dict[str, Any] = of([{}, {"groups": ["relays"]}, {"groups": []}, {"clearance": 1}], n // 20)
     changes = document_changes(pair, n // 80)
     changes["signers"] = changes.get("signers", ("ann",))
     pair.log.record(name, state=state, key=of(keys, n // 40), body=body, **changes)

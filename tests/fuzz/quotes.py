@@ -31,8 +31,8 @@ OBJECT = sha256(b"object")
 def update_of(key_id: Digest, now_us: int) -> UpdateStatement:
     """An update with every field set."""
     return UpdateStatement(
-        FEDERATION, "rocks", ROVER.name, key_id, 3, sha256(b"round"), sha256(b"base"), sha256(b"payload"), 1_000, 50,
-        PayloadFormat(1, "free", "fp32"), 40, now_us, 2_048,
+        FEDERATION, "rocks", ROVER.name, key_id, 3, sha256(b"round"), sha256(b"base"), sha256(b"payload"),
+        sha256(b"root"), 1_000, 50, PayloadFormat(2, "free", "fp32"), 40, now_us, 2_048,
     )  # fmt: skip
 
 

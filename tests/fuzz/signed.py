@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from sfrl_secure.crypto.envelope import Envelope, sign_envelope, verify_single
 from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.errors import MalformedError
+from sfrl_secure.ids import sha256
 from sfrl_secure.translog.entries import LoggedEntry
+from sfrl_secure.wire import downloads, identity_service, participants, uploads
 from sfrl_secure.wire import gatekeeper_service as wire
-from sfrl_secure.wire import identity_service, participants
 from sfrl_secure.wire.audit_service import AppendedEntry
 from sfrl_secure.wire.entries import encode_envelope
 from sfrl_secure.wire.gatekeeper_service import RoundAnswer
+from sfrl_secure.wire.gen.sfrl.gatekeeper.v1 import gatekeeper_service_pb2 as messages
 from sfrl_secure.wire.statements import encode_update, parse_update, parse_update_envelope
 
 from .quotes import OBJECT
@@ -27,6 +29,7 @@ _RECORD_TYPE = "application/vnd.sfrl.participant.v1+json"
 _RECORD = sign_envelope(_RECORD_TYPE, b'{"type":"participant"}', [SigningKey(ed25519_key("join key"), None)])
 _CSR = b"0\x82\x01" + bytes(range(256))
 _CERTIFICATE = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+_CHUNKS = (uploads.Chunk(0, b"payload"), uploads.Chunk(300, b"x" * 200), uploads.Chunk(2**63 - 1, b"\0"))
 
 Check = Callable[[bytes], None]
 
@@ -40,7 +43,11 @@ def signed_targets() -> dict[str, tuple[Check, Iterable[bytes]]]:
         "identity_request": (check_identity_request, _statements("identity-request")),
         "object_request": (check_object_request, _statements("object-request")),
         "quoted_envelope": (check_quoted_envelope, map(encode_envelope, _WORLD.quotes.values())),
-        "submit_request": (check_submit_request, (wire.encode_submit_request(_quote("update"), b"pay"),)),
+        "submit_request": (check_submit_request, _submit_requests()),
+        "submit_chunk": (check_submit_chunk, map(uploads.encode_chunk, _CHUNKS)),
+        "submit_answer": (check_submit_answer, _submit_answers()),
+        "model_request": (check_model_request, map(downloads.encode_model_request, _model_requests())),
+        "model_answer": (check_model_answer, _model_answers()),
         "withdraw_request": (check_withdraw_request, (wire.encode_withdraw_request(_quote("withdrawal")),)),
         "record_request": (check_record_request, (wire.encode_record_request(_quote("decision")),)),
         "object_ask": (check_object_ask, (wire.encode_object_request(OBJECT, _quote("object-request")),)),
@@ -107,11 +114,24 @@ def check_quoted_envelope(raw: bytes) -> None:
 
 
 def check_submit_request(raw: bytes) -> None:
-    """Take a submit."""
-    asked = wire.parse_submit_request(raw)
-    _same(wire.encode_submit_request(asked.envelope, asked.payload), raw)
+    """Take the first request of a submit."""
+    asked = uploads.parse_upload_start(raw)
+    _same(uploads.encode_upload_start(asked.envelope, asked.chunk), raw)
     _same(encode_envelope(asked.envelope), asked.envelope_raw)
     _check_signed(asked.envelope)
+
+
+def check_submit_chunk(raw: bytes) -> None:
+    """Take a later request of a submit."""
+    chunk = uploads.parse_chunk(raw)
+    message = messages.SubmitUpdateRequest(offset=chunk.offset, chunk=bytes(chunk.data))
+    _same(message.SerializeToString(deterministic=True), raw)
+    assert 1 <= len(chunk.data) <= 2**20
+
+
+def check_model_request(raw: bytes) -> None:
+    """Take a request for a model."""
+    _same(downloads.encode_model_request(downloads.parse_model_request(raw)), raw)
 
 
 def check_withdraw_request(raw: bytes) -> None:
@@ -166,6 +186,26 @@ def check_round_answer(raw: bytes) -> None:
     assert len(answer.roots) <= 64
 
 
+def check_submit_answer(raw: bytes) -> None:
+    """Take an answer to a submit: receipt A, or how many bytes are durable."""
+    answer = uploads.parse_upload_answer(raw)
+    encode = uploads.encode_durable if isinstance(answer, int) else uploads.encode_admitted
+    assert uploads.parse_upload_answer(encode(answer)) == answer  # type: ignore[operator]
+
+
+def check_model_answer(raw: bytes) -> None:
+    """Take what is said of a model that will be sent, or a chunk of it."""
+    try:
+        source = downloads.parse_model_source(raw)
+    except MalformedError:
+        chunk = downloads.parse_model_chunk(raw)
+        assert downloads.parse_model_chunk(downloads.encode_model_chunk(chunk)) == chunk
+        assert 1 <= len(chunk) <= 2**20
+        return
+    assert downloads.parse_model_source(downloads.encode_model_source(source)) == source
+    assert len(source.object_bytes) == 1 or source.base is not None
+
+
 def check_withdraw_answer(raw: bytes) -> None:
     """Take the answer to a withdrawal."""
     answer = wire.parse_withdraw_response(raw)
@@ -209,6 +249,30 @@ def _quote(name: str) -> Envelope:
 
 def _statements(name: str) -> Iterator[bytes]:
     yield _quote(name).statement
+
+
+def _submit_requests() -> Iterator[bytes]:
+    yield uploads.encode_upload_start(_quote("update"))
+    for chunk in _CHUNKS:
+        yield uploads.encode_upload_start(_quote("update"), chunk)
+
+
+def _submit_answers() -> Iterator[bytes]:
+    yield from map(uploads.encode_durable, (0, 1, 2**40))
+    yield from map(uploads.encode_admitted, _appended())
+
+
+def _model_requests() -> Iterator[downloads.ModelRequest]:
+    has = tuple(sha256(bytes([number])) for number in range(8))
+    yield downloads.ModelRequest("rocks", OBJECT)
+    yield downloads.ModelRequest("rocks", OBJECT, has, 300, 2**63)
+    yield downloads.ModelRequest("r", OBJECT, has[:1], 2**64 - 1)
+
+
+def _model_answers() -> Iterator[bytes]:
+    yield downloads.encode_model_source(downloads.ModelSource(None, (1_000,)))
+    yield downloads.encode_model_source(downloads.ModelSource(OBJECT, (300, 1, 2**31)))
+    yield downloads.encode_model_chunk(b"chunk" * 9)
 
 
 def _enrol_request(csr: bytes, record: Envelope | None = _RECORD) -> bytes:

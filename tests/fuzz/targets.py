@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 
 from sfrl_secure.crypto.envelope import envelope_to_json
 from sfrl_secure.ids import Digest
@@ -20,12 +21,14 @@ from . import checks
 from .checks import ENTRIES
 from .harness import Target
 from .signed import signed_targets
+from .update_targets import update_targets
 from .world import OLD_SIZE, SIZE, the_world
 
 _WORLD = the_world()
 _ANCHORED = ("newest", "earlier", "archived")
 
 
+@cache
 def all_targets() -> tuple[Target, ...]:
     """All of them, in a fixed order."""
     world = _WORLD
@@ -65,7 +68,12 @@ def all_targets() -> tuple[Target, ...]:
         "receipt": (checks.check_receipt, _receipts()),
         **signed_targets(),
     }
-    return tuple(Target(name, tuple(seeds), check) for name, (check, seeds) in found.items())
+    return (*(Target(name, tuple(seeds), check) for name, (check, seeds) in found.items()), *update_targets())
+
+
+def targets_named(prefix: str) -> tuple[Target, ...]:
+    """Those whose names begin so."""
+    return tuple(target for target in all_targets() if target.name.startswith(prefix))
 
 
 def _numbers(*values: int) -> bytes:

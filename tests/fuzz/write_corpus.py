@@ -18,7 +18,6 @@ from typing import Any
 from sfrl_secure.errors import SfrlError
 
 from .harness import ACCEPTED, Target
-from .mutators import mutate
 from .targets import all_targets
 
 CORPUS = Path(__file__).parent / "corpus.json"
@@ -57,7 +56,7 @@ def _cases_of(target: Target) -> list[dict[str, Any]]:
     for number in range(TRIED):
         random = Random(f"corpus {SEED}/{target.name}/{number}")
         seed = random.choice(target.seeds)
-        raw = mutate(random, seed, target.seeds)
+        raw = target.mutate(random, seed, target.seeds)
         edit = _edit(seed, raw)
         if edit is None:
             continue

@@ -90,7 +90,9 @@ def test_a_mirror_grows_with_the_log_and_is_verified_alone(site: Site, tmp_path:
     policy = site.folder.trust_policy.read_bytes()
     report = verify_log(tmp_path / "log", policy, tmp_path / "objects")
     assert report.findings == (), report.to_text()
-    assert (report.size, report.models) == (second.checkpoint.size, report.rounds)
+    assert report.size == second.checkpoint.size
+    # The round after the last model may be open already.
+    assert report.models in {report.rounds, report.rounds - 1}
     assert not any(each.digest for each in report.missing), report.to_text()
 
 

@@ -27,6 +27,7 @@ from sfrl_secure.crypto.envelope import envelope_to_json, sign_envelope
 from sfrl_secure.errors import DeniedError, RoundStateError
 from sfrl_secure.governance.orders import NoTarget, OrderAction, OrderTarget, OverrideTarget, ReaggregateTarget
 from sfrl_secure.governance.statements import CloseCause, CloseOutcome
+from sfrl_secure.ids import sha256
 from sfrl_secure.operating.acts import (
     draft_order,
     draft_participant_revocation,
@@ -177,7 +178,7 @@ def _roll_back(told: Told, rovers: dict[str, Participant]) -> None:
 
 def _complain(told: Told, rovers: dict[str, Participant], folder: Path) -> None:
     opened = told.see(rovers[R1], 6)
-    unsent = rovers[R2].sign(rovers[R2].update_of(opened, b"never sent", 3, 1))
+    unsent = rovers[R2].sign(rovers[R2].update_of(opened, b"never sent", 3, 1, root=sha256(b"no root")))
     file = folder / "complaint.json"
     file.write_bytes(envelope_to_json(unsent))
     auditor = told.site.folder.auditor("auditor-1") / "profile.toml"

@@ -24,6 +24,7 @@ from .conftest import Site
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 SECTIONS = (
     "Your own federation", "Newcomers, and who leaves", "Rules and terms", "Orders", "Decisions on record",
+    "Over links that come and go",
 )  # fmt: skip
 BLOCK_SECONDS = 120.0
 
@@ -85,7 +86,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, str]]
 
 def test_every_command_of_the_readme_does_what_it_is_shown_for(told: tuple[Site, str]) -> None:
     _, said = told
-    for shown in ("VERIFIED", "you are    spiffe://", "renewed spiffe://", "weight at least: 1 -> 20", "input: True"):
+    for shown in (
+        "VERIFIED", "you are    spiffe://", "renewed spiffe://", "weight at least: 1 -> 20", "input: True",
+        "payload: whole", "kind: acknowledged",
+    ):  # fmt: skip
         assert shown in said
 
 

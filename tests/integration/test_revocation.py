@@ -27,17 +27,18 @@ from sfrl_secure.operating.acts import draft_key_revocation, draft_participant_r
 from sfrl_secure.operating.signing import SigningRequest
 from sfrl_secure.rounds.state import FederationState
 from sfrl_secure.rpc.channel import RpcChannel
-from sfrl_secure.rpc.clients import AuditLogClient, GatekeeperClient
+from sfrl_secure.rpc.clients import AuditLogClient
 from sfrl_secure.services.federation.plan import TensorPlan
 from sfrl_secure.wire import gatekeeper_service
-from sfrl_secure.wire.gatekeeper_service import ModelRequest, RoundRequest
+from sfrl_secure.wire.downloads import FETCH_MODEL, ModelRequest, encode_model_request
+from sfrl_secure.wire.gatekeeper_service import RoundRequest
 
 from .conftest import ROVERS, SEGMENT, Site, Start, small_plan
 
 GATEKEEPERS = ("g1", "g2")
 NO_ROUND = gatekeeper_service.encode_round_request(RoundRequest(SEGMENT, 1_000, 0))
 BOUND_SECONDS = 5.0
-CHUNKS = 40
+CHUNKS = 96
 """The model's length, in chunks of 1 MiB."""
 
 
@@ -86,10 +87,10 @@ class Watch:
             except UnavailableError:
                 self.unavailable = self.unavailable or time.monotonic()
 
-    def read(self, client: GatekeeperClient, model: ModelRequest) -> None:
+    def read(self, channel: RpcChannel, model: ModelRequest) -> None:
         """Read a model slowly."""
         try:
-            for _ in client.fetch_model(model):
+            for _ in channel.stream(FETCH_MODEL, encode_model_request(model), deadline_seconds=600.0):
                 self.chunks += 1
                 if self.stopping.wait(self.chunk_seconds):
                     return
@@ -112,7 +113,7 @@ def watched(site: Site, name: str, chunk_seconds: float) -> Iterator[dict[str, W
             channels.enter_context(channel)
             threads += [
                 threading.Thread(target=watch.poll, args=(channel,)),
-                threading.Thread(target=watch.read, args=(GatekeeperClient(channel), model)),
+                threading.Thread(target=watch.read, args=(channel, model)),
             ]
         for thread in threads:
             thread.start()
@@ -153,7 +154,7 @@ def stream_cut_at(site: Site, gatekeeper: str, name: str) -> float | None:
     (path,) = (each.log_path for each in site.supervisor.services if each.name == gatekeeper)
     for line in path.read_text().splitlines():
         said = json.loads(line)
-        if said.get("method") == gatekeeper_service.FETCH_MODEL and "reason" in said:
+        if said.get("method") == FETCH_MODEL and "reason" in said:
             assert said["reason"] == "unknown_identity"
             if said["peer"].endswith(f"/{name}"):
                 return datetime.fromisoformat(said["timestamp"]).timestamp()

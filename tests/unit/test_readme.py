@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +27,10 @@ from sfrl_secure.services.federation.create import create_federation
 from sfrl_secure.services.federation.plan import FederationPlan, default_plan, parse_plan
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PAPERS = ("README.md", "SECURITY.md", "CHANGELOG.md", "services/README.md", "tests/README.md", "certs/README.md")
+PAPERS = (
+    "README.md", "SECURITY.md", "CHANGELOG.md", "services/README.md", "tests/README.md", "certs/README.md",
+    "examples/README.md",
+)  # fmt: skip
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 SECURITY = (CHECKOUT / "SECURITY.md").read_text(encoding="utf-8")
 SERVICES = (CHECKOUT / "services" / "README.md").read_text(encoding="utf-8")
@@ -133,18 +139,20 @@ def test_the_readmes_python_imports_what_there_is_and_calls_what_it_has(block: s
             module = importlib.import_module(node.module)
             for alias in node.names:
                 assert hasattr(module, alias.name)
+    from sfrl_secure.participant.membership import Membership, Training
     from sfrl_secure.participant.sdk import Participant
+    from sfrl_secure.participant.update_receipt import UpdateReceipt
 
-    called = {
-        node.func.attr
+    shown = {"rover": Participant, "example": Membership, "training": Training, "receipt": UpdateReceipt}
+    used = [
+        (node.value.id, node.attr)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and isinstance(node.func.value, ast.Name)
-        and node.func.value.id == "rover"
-    }
-    assert called == {"open_round", "model", "submit", "receipt"}
-    assert all(hasattr(Participant, name) for name in called)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in shown
+    ]
+    assert {name for name, _ in used} == shown.keys()
+    assert all(hasattr(shown[name], attribute) for name, attribute in used)
+    options = {word.arg for node in ast.walk(tree) if isinstance(node, ast.Call) for word in node.keywords}
+    assert options <= inspect.signature(Training.submit).parameters.keys()
 
 
 def test_the_plan_in_the_readme_makes_a_federation(tmp_path: Path) -> None:
@@ -193,7 +201,7 @@ def test_a_row_of_the_threat_table_says_what_is_had_and_wanted_and_what_stands_a
 def test_what_the_gate_refuses_for_is_what_security_says() -> None:
     table = rows(section(SECURITY, "Leakage gate: what it can and cannot see"))
     shown = {code for row in table for code in re.findall(r"`([a-z_]+)`", row[1])}
-    sources = ("rounds/leakage.py", "rounds/admission.py", "rounds/payloads.py")
+    sources = ("rounds/leakage.py", "rounds/measuring.py", "rounds/admission.py", "rounds/payloads.py")
     code = "".join((CHECKOUT / "sfrl_secure" / each).read_text(encoding="utf-8") for each in sources)
     assert shown >= {"weight_limit", "too_few_coordinates", "noise_too_small"}
     assert shown >= set(re.findall(r'DeniedError\("(leak_\w+)"', code))
@@ -229,6 +237,24 @@ def test_a_table_of_configuration_has_each_key_with_its_default(heading: str, ki
             assert shown[name] == "none"
         elif not isinstance(field.default, BaseModel):
             assert shown[name] == str(field.default)
+
+
+def test_the_table_of_a_participants_profile_has_each_key_with_its_default() -> None:
+    from sfrl_secure.participant.profile import Profile
+
+    table = rows(section(SERVICES, "A participant's profile").partition("In `receipts`")[0])
+    shown = {key: row[1] for row in table for key in re.findall(r"`([a-z_]+)`", row[0])}
+    wanted = {key: "none" if field.default is None else "-" for key, field in Profile.model_fields.items()}
+    assert shown == wanted
+
+
+def test_the_mask_of_the_readme_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sfrl_secure.sparse.mask import decode_mask
+
+    (command,) = re.findall(r"`(python -c '[^']+')`", README)
+    monkeypatch.chdir(tmp_path)
+    subprocess.run([sys.executable, *shlex.split(command)[1:]], check=True, timeout=60)
+    assert decode_mask((tmp_path / "FILE").read_bytes(), 270).indices.tolist() == list(range(0, 270, 3))
 
 
 @pytest.mark.parametrize("paper", PAPERS)

@@ -9,7 +9,7 @@ import pytest
 from simulator import GRID, MANIFEST, SEGMENT, Simulator, SteppedAggregator, service_id
 from structlog.testing import capture_logs
 
-from sfrl_secure.aggregation.models import encode_aggregate, parse_model
+from sfrl_secure.aggregation.models import encode_step, parse_model
 from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.governance.statements import CloseCause, CloseOutcome, ModelPublished
 from sfrl_secure.governance.terms import RoundTerms
@@ -129,7 +129,7 @@ def test_of_fewer_than_a_cohort_nothing_is_added_up(tmp_path: Path) -> None:
     body = rederived(sim, 1)
     assert (body.model, body.base_model) == (first.base, first.base)
     zeros = np.zeros(MANIFEST.coordinates, dtype=np.int64)
-    assert sim.objects.get(body.aggregate, 10_000) == encode_aggregate(MANIFEST, GRID, zeros)
+    assert sim.objects.get(body.aggregate, 10_000) == encode_step(MANIFEST, GRID, zeros)
     # Round 2 counts all three, on what the first step has become: nothing.
     assert sim.segment.lineage[1].base == sim.initial_digest
     assert model_values(sim)[0] == 12

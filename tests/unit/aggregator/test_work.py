@@ -10,11 +10,8 @@ import numpy as np
 import pytest
 from simulator import GRID, MANIFEST, SEGMENT, Simulator, service_id
 
-from sfrl_secure.aggregation.models import encode_aggregate, parse_model
-from sfrl_secure.errors import NotFoundError
+from sfrl_secure.aggregation.models import encode_step, parse_model
 from sfrl_secure.governance.statements import CloseOutcome, ModelPublished, UpdateAdmitted
-from sfrl_secure.ids import sha256
-from sfrl_secure.services.aggregator.cohort import Cohort
 from sfrl_secure.wire.entries import encode_envelope
 
 G1 = service_id("gatekeeper", "g1")
@@ -40,7 +37,7 @@ def test_the_model_is_the_weighted_mean_of_the_counted_updates(sim: Simulator) -
     assert parse_model(raw, MANIFEST, GRID).values.tolist() == (sim.initial.values + mean).tolist()
     body = sim.log.statement_at(sim.segment.model_index).body
     assert isinstance(body, ModelPublished)
-    assert sim.objects.get(body.aggregate, 10_000) == encode_aggregate(MANIFEST, GRID, mean)
+    assert sim.objects.get(body.aggregate, 10_000) == encode_step(MANIFEST, GRID, mean)
 
 
 Lie = Callable[[UpdateAdmitted], UpdateAdmitted]
@@ -158,23 +155,6 @@ def test_an_update_admitted_while_the_cohort_is_decided_is_decided_too(sim: Simu
     assert closed is not None
     assert [(each.participant, each.reason) for each in closed.dropped] == [("rover-3", "defective")]
     assert sim.log.voids == {}
-
-
-def test_each_payload_is_decided_once_a_round(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    current = sim.open_round()
-    fill(sim)
-    cohort = Cohort(sim.objects)
-    cohort.decide(current, tuple(current.admissions.values()))
-    monkeypatch.setattr(sim.objects, "get", lambda digest, bytes_max: pytest.fail("it was read again"))
-    assert cohort.decide(current, tuple(current.admissions.values())) == frozenset()
-    assert cohort.names() == {"rover-1", "rover-2", "rover-3"}
-    assert cohort.update_of("rover-1").values.tolist() == [9, 4]
-    monkeypatch.undo()
-    # Another round of the same names begins anew.
-    later = replace(current, opened=sha256(b"another"))
-    sim.objects.path(current.admissions["rover-1"].update.payload_sha256).unlink()
-    with pytest.raises(NotFoundError):
-        cohort.decide(later, tuple(current.admissions.values()))
 
 
 def test_the_loop_ends_when_it_is_told(sim: Simulator) -> None:

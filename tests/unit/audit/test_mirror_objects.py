@@ -12,7 +12,7 @@ from sfrl_secure.audit.mirror import LogMirror
 from sfrl_secure.audit.mirror_objects import MirroredObjects, ObjectMirror
 from sfrl_secure.audit.verify import verify_log
 from sfrl_secure.errors import MalformedError, MissingEvidenceError, UnavailableError
-from sfrl_secure.limits import OBJECT_HEADER_BYTES_MAX, SUBMIT_BYTES_MAX
+from sfrl_secure.limits import OBJECT_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX
 
 from ..replay.builder import COORDINATES, Admitted, Writer, sha
 from .mirrored import Store, Supply, files_of, written_log
@@ -63,10 +63,64 @@ def test_the_mirror_is_verified_as_the_log_itself_is(writer: Writer, tmp_path: P
     )  # fmt: skip
 
 
-def test_how_long_an_object_may_be_comes_from_the_terms(writer: Writer, tmp_path: Path) -> None:
+def test_how_long_an_object_may_be_comes_from_its_statement_or_the_terms(writer: Writer, tmp_path: Path) -> None:
     store = Store(writer.objects)
     update(mirrored(writer, tmp_path), store)
-    assert {bytes_max for _, bytes_max in store.asked} == {SUBMIT_BYTES_MAX, 8 * COORDINATES + OBJECT_HEADER_BYTES_MAX}
+    models = 8 * COORDINATES + OBJECT_HEADER_BYTES_MAX
+    payloads = [digest for digest, bytes_max in store.asked if bytes_max != models]
+    assert len(payloads) == 6
+    assert all(bytes_max in (models, len(writer.objects[digest])) for digest, bytes_max in store.asked)
+
+
+def test_no_statement_lets_a_payload_be_longer_than_any(tmp_path: Path) -> None:
+    writer = Writer().begin()
+    writer.refuse("r1", "round_not_open", fields={"payload_bytes": 2**60}, payload=b"kept", evidence=2)
+    store = Store({**writer.objects, sha(b"kept"): b"kept"})
+    size = len(writer.entries)
+    update(mirrored(writer, tmp_path, size), store, size)
+    assert (sha(b"kept"), PAYLOAD_BYTES_MAX) in store.asked
+
+
+def test_the_mask_of_terms_is_fetched_like_any_object(tmp_path: Path) -> None:
+    writer, mask = Writer().begin(), b"a mask of three"
+    named = {"digest": sha(mask).hex(), "nonzeros": 3}
+    writer.publish_terms(writer.terms(support_modes=["agreed", "free"], mask=named))
+    store = Store({**writer.objects, sha(mask): mask})
+    size = len(writer.entries)
+    update(mirrored(writer, tmp_path, size), store, size)
+    assert (sha(mask), 8 * 3 + OBJECT_HEADER_BYTES_MAX) in store.asked
+    assert object_file(tmp_path, sha(mask)).read_bytes() == mask
+
+
+@pytest.mark.parametrize("lies_first", [True, False])
+@pytest.mark.parametrize("reread", [True, False])
+def test_a_false_length_does_not_hide_an_object_that_another_entry_names(
+    lies_first: bool, reread: bool, tmp_path: Path
+) -> None:
+    writer, payload = Writer().begin(), b"longer than one byte"
+    for says in sorted((1, len(payload)), reverse=not lies_first):
+        writer.refuse("r1", "round_not_open", fields={"payload_bytes": says}, payload=payload, evidence=2)
+    store = Store({**writer.objects, sha(payload): payload})
+    size = len(writer.entries)
+    mirrored(writer, tmp_path, size)
+    for _ in range(2):  # the second time it is there
+        done = ObjectMirror(tmp_path).update(size, store, lambda *_: None, reread=reread)
+        assert (done.missing, done.altered) == (set(), set())
+        assert object_file(tmp_path, sha(payload)).read_bytes() == payload
+    assert len([digest for digest, _ in store.asked if digest == sha(payload)]) == 1 + lies_first
+
+
+def test_an_object_that_is_longer_than_every_entry_says_is_asked_for_again_and_never_kept(tmp_path: Path) -> None:
+    writer, payload = Writer().begin(), b"longer than one byte"
+    for says in (1, 3, 2):
+        writer.refuse("r1", "round_not_open", fields={"payload_bytes": says}, payload=payload, evidence=2)
+    store = Store({**writer.objects, sha(payload): payload})
+    size = len(writer.entries)
+    assert update(mirrored(writer, tmp_path, size), store, size).altered == {sha(payload)}
+    assert [bytes_max for digest, bytes_max in store.asked if digest == sha(payload)] == [1, 3]
+    assert update(tmp_path, store, size).altered == {sha(payload)}
+    assert [bytes_max for digest, bytes_max in store.asked if digest == sha(payload)] == [1, 3, 3]
+    assert not object_file(tmp_path, sha(payload)).exists()
 
 
 def test_what_is_there_is_not_fetched_again(writer: Writer, tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ import json
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from sfrl_secure.ids import sha256
 from sfrl_secure.operating.signing import parse_request, parse_signature
+from sfrl_secure.sparse.mask import encode_mask
 from sfrl_secure.translog.tlog_proof import parse_tlog_proof
 
 from .governed import Governed
@@ -117,7 +120,26 @@ def test_a_new_segments_zeros_are_stored(run, governed: Governed) -> None:
     assert document["model"]["initial"] == said["stored"]
 
 
-def test_objects_are_for_a_model_of_zeros(run, governed: Governed) -> None:
+def test_a_mask_is_looked_for_among_the_objects(run, governed: Governed) -> None:
+    coordinates = governed.sim.segment.terms.model.manifest.coordinates
+    mask = encode_mask(coordinates, np.array([0, 2, 5], dtype=np.int64))
+    name = sha256(mask).hex()
+    table = f'[mask]\ndigest = "{name}"\nnonzeros = 3\n[limits]'
+    path = draft(run, governed, ('support_modes = ["free"]', 'support_modes = ["agreed"]'), ("[limits]", table))
+    words = ("policy", "build", path, "--log", governed.log, "--objects", "objects", "--out", "rocks.json")
+    ended = run(*words)
+    assert ended.code != 0
+    assert f"no object {name} lies there" in ended.err
+    assert not Path("rocks.json").exists()
+    kept = Path("objects") / name[:2] / name
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(mask)
+    assert run(*words).code == 0
+    document = json.loads(parse_request(Path("rocks.json").read_bytes()).payload)
+    assert document["mask"] == {"digest": name, "nonzeros": 3}
+
+
+def test_objects_are_for_a_model_of_zeros_or_a_mask(run, governed: Governed) -> None:
     ended = run("policy", "build", draft(run, governed), "--log", governed.log, "--objects", "objects")
     assert ended.code == 2
     assert 'initial = "zeros"' in ended.err

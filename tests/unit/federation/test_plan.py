@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from sfrl_secure.cli.main import app
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.services.federation.plan import PLAN_BYTES_MAX, default_plan, parse_plan
 
@@ -36,6 +39,18 @@ def test_a_plan_is_read_with_defaults_where_it_says_nothing() -> None:
     assert plan.gatekeepers == ["gatekeeper-1"]
     assert plan.segments[0].manifest.coordinates == 20
     assert [tensor.dtype for tensor in plan.segments[0].manifest.tensors] == ["int32", "int64"]
+    assert plan.segments[0].value_types == ["fp32", "int8", "packed"]
+    assert (plan.segments[0].support_modes, plan.segments[0].relay_groups) == (["free"], [])
+    assert (plan.segments[0].mask, plan.segments[0].payload_bytes_max) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [("4096", 4096), ('"45 MiB"', 45 * 2**20), ('"1 GiB"', 2**30), ("1073741824", 2**30), ('"1 B"', 1)],
+)
+def test_a_payload_size_is_a_number_or_text_with_a_unit(written: str, size: int) -> None:
+    plan = parse_plan(PLAN.replace("weight_max", f"payload_bytes_max = {written}\nweight_max").encode())
+    assert plan.segments[0].payload_bytes_max == size
 
 
 @pytest.mark.parametrize(
@@ -49,12 +64,59 @@ def test_a_plan_is_read_with_defaults_where_it_says_nothing() -> None:
         ("nonzeros_max = 8\n", "", "segments.0.nonzeros_max"),
         ("norm_max = 100.0", "norm_max = []", "segments.0.norm_max"),
         ('name = "rocks"', 'name = "../rocks"', "segments.0.name"),
+        ("nonzeros_max", 'payload_bytes_max = "2 GiB"\nnonzeros_max', "segments.0.payload_bytes_max"),
+        ("nonzeros_max", 'payload_bytes_max = "45 mb"\nnonzeros_max', "segments.0.payload_bytes_max"),
+        ("nonzeros_max", "payload_bytes_max = 1073741825\nnonzeros_max", "segments.0.payload_bytes_max"),
+        ("nonzeros_max", "payload_bytes_max = 0\nnonzeros_max", "segments.0.payload_bytes_max"),
+        ("nonzeros_max", "payload_bytes_max = true\nnonzeros_max", "segments.0.payload_bytes_max"),
+        ("nonzeros_max", 'value_types = ["int8", "fp16"]\nnonzeros_max', "segments.0.value_types.1"),
+        ("nonzeros_max", 'support_modes = ["mask"]\nnonzeros_max', "segments.0.support_modes.0"),
+        ("nonzeros_max", 'relay_groups = ["Lorries"]\nnonzeros_max', "segments.0.relay_groups.0"),
+        ("nonzeros_max", "mask = 3\nnonzeros_max", "segments.0.mask"),
+        ("nonzeros_max = 8", "nonzeros_max = 0", "segments.0.nonzeros_max"),
+        ("norm_max = 100.0", "norm_max = -1.0", "segments.0.norm_max"),
+        ("norm_max = 100.0", "norm_max = inf", "segments.0.norm_max"),
+        ("magnitude_max = 10.0", "magnitude_max = nan", "segments.0.magnitude_max"),
+        ("weight_max = 1000", "weight_max = 4194305", "segments.0.weight_max"),
+        ("cohort_max = 3", "cohort_max = 501", "segments.0.cohort_max"),
+        ("cohort_max = 3", "cohort_max = 3\ncohort_min = 0", "segments.0.cohort_min"),
+        ("rounds_max = 10", "rounds_max = 0", "segments.0.rounds_max"),
+        ("rounds_max = 10", "rounds_max = 10\nduration_seconds = 0", "segments.0.duration_seconds"),
+        ("rounds_max = 10", "rounds_max = 10\ngrid_exponent = 41", "segments.0.grid_exponent"),
+        ("rounds_max = 10", "rounds_max = 10\nsensitivity = -1", "segments.0.sensitivity"),
+        ("rounds_max = 10", "rounds_max = 10\nevidence_days = 0", "segments.0.evidence_days"),
+        ("rounds_max = 10", "rounds_max = 10\nretention_days = 36501", "segments.0.retention_days"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_its_key_named(before: str, after: str, named: str) -> None:
     assert PLAN.count(before) >= 1
     with pytest.raises(MalformedError, match=rf"the plan, line [0-9]+: .*`{re.escape(named)}`"):
         parse_plan(PLAN.replace(before, after, 1).encode())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("nonzeros_max = 8", "nonzeros_max = 21", "nonzeros_max is an integer from 1 to 20"),
+        ("cohort_max = 3", "cohort_max = 3\ncohort_min = 4", "cohort_min is an integer from 1 to 3"),
+        ("weight_max = 1000", "weight_max = 4194304", r"cohort_max \* weight_max is at most"),
+        ("magnitude_max = 10.0", "magnitude_max = 1e-9", "magnitude_max is one grid unit or more, 5.96"),
+        ("norm_max = 100.0", "norm_max = 1e-9", "norm_max is one grid unit or more, 5.96"),
+        ("shape = [4, 4]", "shape = [0]", "a shape has 1 to 8 axes"),
+        ("rounds_max = 10", 'rounds_max = 10\noperations = ["look"]', "operations has only fetch, record, submit"),
+        ("rounds_max", 'leakage = { rows = [{ tensor = "no", min = 1 }] }\nrounds_max', "leakage.rows.tensor"),
+    ],
+)
+def test_keys_that_do_not_fit_each_other_name_file_and_segment_and_nothing_is_made(
+    before: str, after: str, said: str, tmp_path: Path
+) -> None:
+    assert PLAN.count(before) == 1
+    (tmp_path / "plan.toml").write_text(PLAN.replace(before, after))
+    with pytest.raises(MalformedError, match=rf"^{tmp_path}/plan.toml: the plan's segment rocks: {said}"):
+        CliRunner().invoke(
+            app, ["init", str(tmp_path / "fed"), "--plan", str(tmp_path / "plan.toml")], catch_exceptions=False
+        )
+    assert not (tmp_path / "fed").exists()
 
 
 def test_all_that_does_not_fit_is_named_at_once_by_line_and_in_our_words() -> None:

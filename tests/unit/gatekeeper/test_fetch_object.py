@@ -120,14 +120,14 @@ def test_an_object_is_read_within_the_bound_of_all_objects(
     sim: Simulator, fetch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    get = sim.objects.get
+    opened = sim.objects.open
 
-    def bounded(digest: Digest, bytes_max: int) -> bytes:
+    def bounded(digest: Digest, bytes_max: int) -> Any:
         asked.append(bytes_max)
-        return get(digest, bytes_max)
+        return opened(digest, bytes_max)
 
     digest = sim.objects.put(b"one")
-    monkeypatch.setattr(sim.objects, "get", bounded)
+    monkeypatch.setattr(sim.objects, "open", bounded)
     list(fetch(digest))
     assert asked == [OBJECT_BYTES_MAX]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulator import SimulatedGatekeeper, Simulator, submission
+from simulator import Sent, SimulatedGatekeeper, Simulator, submission
 
 from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.crypto.keys import SigningKey
@@ -15,7 +15,7 @@ from sfrl_secure.errors import ConflictError, DeniedError, ExhaustedError, SfrlE
 from sfrl_secure.governance.statements import Evidence, PeerClass, UpdateAdmitted, UpdateRefused
 from sfrl_secure.ids import sha256
 from sfrl_secure.limits import SINGLE_REFUSALS_MAX
-from sfrl_secure.services.gatekeeper.admit import ByteBudget, Submission
+from sfrl_secure.services.gatekeeper.admit import ByteBudget
 from sfrl_secure.wire.audit_service import AppendedEntry
 
 FORBID_LOUD = """
@@ -25,11 +25,11 @@ FORBID_LOUD = """
 PERMIT = '@id("permit") permit (principal, action, resource);'
 
 
-def own(sim: Simulator, name: str = "rover-1", **changes: Any) -> Submission:
+def own(sim: Simulator, name: str = "rover-1", **changes: Any) -> Sent:
     return submission(name, sim.update(name, **changes))
 
 
-def refused(gatekeeper: SimulatedGatekeeper, request: Submission) -> DeniedError:
+def refused(gatekeeper: SimulatedGatekeeper, request: Sent) -> DeniedError:
     with pytest.raises(DeniedError) as denied:
         gatekeeper.admitter.submit(request)
     return denied.value
@@ -103,8 +103,6 @@ def test_a_budget_counts_bytes() -> None:
     budget.take(6)
     with pytest.raises(ExhaustedError, match="10 bytes"):
         budget.take(1)
-    budget.give(6)
-    budget.take(5)
 
 
 def test_without_room_for_evidence_a_refusal_is_on_word(sim: Simulator) -> None:
@@ -126,6 +124,19 @@ def test_payloads_of_counted_refusals_are_not_kept(sim: Simulator) -> None:
     for request in requests:
         assert refused(gatekeeper, request).reason == "tensor_not_allowed"
     assert [sim.objects.is_stored(sha256(request.payload)) for request in requests] == [True, True, True, False]
+
+
+def test_a_payload_that_is_decided_twice_takes_the_room_for_evidence_once(tmp_path: Path) -> None:
+    sim = Simulator(tmp_path, rules=FORBID_LOUD)
+    sim.open_round()
+    request = own(sim)
+    gatekeeper = sim.gatekeeper(evidence_budget=len(request.payload))
+    gatekeeper.view.is_held = True
+    sim.publish_rules(cedar=FORBID_LOUD.replace("no-loud", "silence"))
+    assert refused(gatekeeper, request).reason == "policy_denied"
+    (body,) = bodies(sim, UpdateRefused)
+    assert (body.evidence, body.rule_ids) == (Evidence.OBJECT, ("silence",))
+    sim.close()
 
 
 # A log that has moved on
@@ -243,7 +254,7 @@ def test_threads_that_race_fill_the_cohort_and_no_more(sim: Simulator) -> None:
     reasons: list[str] = []
     begin = threading.Barrier(len(requests))
 
-    def send(gatekeeper: SimulatedGatekeeper, request: Submission) -> None:
+    def send(gatekeeper: SimulatedGatekeeper, request: Sent) -> None:
         begin.wait()
         try:
             gatekeeper.admitter.submit(request)

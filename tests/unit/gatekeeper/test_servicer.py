@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from simulator import MANIFEST, SEGMENT, Context, Simulator, participant_id, service_id
+from simulator import SEGMENT, Context, Simulator, participant_id, service_id
 
-from sfrl_secure.aggregation.models import model_bytes
 from sfrl_secure.errors import (
     DeniedError,
     ExhaustedError,
@@ -21,12 +20,13 @@ from sfrl_secure.errors import (
 )
 from sfrl_secure.governance.statements import Evidence, ModelsFetched, UpdateRefused
 from sfrl_secure.ids import sha256
-from sfrl_secure.limits import SINGLE_REFUSALS_MAX, SUBMIT_BYTES_MAX
+from sfrl_secure.limits import SINGLE_REFUSALS_MAX
 from sfrl_secure.participant.rounds import FinishedSegment, OpenRound, open_round
 from sfrl_secure.services.gatekeeper import fetches as fetch_module
-from sfrl_secure.services.gatekeeper.bounds import FETCHES_AT_ONCE_MAX, FETCHES_OF_A_MODEL_MAX
+from sfrl_secure.services.gatekeeper.bounds import FETCHES_AT_ONCE_MAX
 from sfrl_secure.services.gatekeeper.fetches import FetchLog
 from sfrl_secure.services.gatekeeper.servicer import GatekeeperServicer
+from sfrl_secure.wire import downloads, uploads
 from sfrl_secure.wire import gatekeeper_service as wire
 from sfrl_secure.wire.receipts import ReceiptKind
 
@@ -44,13 +44,21 @@ class Caller:
         return wire.parse_round_response(self.servicer.get_round(raw, self.context))
 
     def model(self, digest: Any, segment: str = SEGMENT) -> Iterator[bytes]:
-        raw = wire.encode_model_request(wire.ModelRequest(segment, digest))
-        return map(wire.parse_model_chunk, self.servicer.fetch_model(raw, self.context))
+        answers = self.servicer.fetch_model(
+            downloads.encode_model_request(downloads.ModelRequest(segment, digest)), self.context
+        )
+        source = downloads.parse_model_source(next(answers))
+        assert source.base is None
+        return map(downloads.parse_model_chunk, answers)
 
     def submit(self, signed: Any) -> Any:
         envelope, _, payload = signed
-        raw = wire.encode_submit_request(envelope, payload)
-        return wire.parse_submit_response(self.servicer.submit_update(raw, self.context))
+        raw = uploads.encode_upload_start(envelope, uploads.Chunk(0, payload))
+        (answer,) = self.servicer.submit_update(iter([raw]), self.context)
+        return uploads.parse_upload_answer(answer)
+
+    def send(self, raw: bytes) -> None:
+        list(self.servicer.submit_update(iter([raw]), self.context))
 
     def receipt(self, digest: Any, kind: ReceiptKind) -> Any:
         raw = wire.encode_receipt_request(wire.ReceiptRequest(SEGMENT, digest, kind))
@@ -144,7 +152,7 @@ def test_only_so_many_wait(sim: Simulator) -> None:
     servicer = caller.servicer
     few = GatekeeperServicer(
         caller.gatekeeper.view, servicer._admitter, servicer._refuser, servicer._proofs, servicer._fetches,
-        servicer._words, sim.objects, sim.clock, waiters_max=1,
+        servicer._words, servicer._intake, sim.objects, sim.clock, waiters_max=1,
     )  # fmt: skip
     caller.servicer = few
     answers: list[object] = []
@@ -178,51 +186,61 @@ def test_the_end_of_a_segment_is_shown_when_its_rounds_are_used_up(sim: Simulato
 # Models
 
 
-def test_a_fetch_is_logged_before_its_last_chunk(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sfrl_secure.services.gatekeeper.servicer.CHUNK_BYTES_MAX", 50)
+def test_a_fetch_is_logged_before_its_first_byte(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfrl_secure.services.gatekeeper.downloads.CHUNK_BYTES_MAX", 50)
     sim.open_round()
     size = len(sim.log.raw)
     chunks = Caller(sim).model(sim.segment.model)
-    taken = [next(chunks) for _ in range(-(-model_bytes(MANIFEST) // 50) - 1)]
-    assert len(sim.log.raw) == size
-    taken.append(next(chunks))
-    assert b"".join(taken) == sim.initial.to_bytes()
-    assert list(chunks) == []
     body = sim.log.statement_at(size).body
     assert isinstance(body, ModelsFetched)
     assert [(each.participant, each.model) for each in body.fetches] == [("rover-1", sim.segment.model)]
+    assert b"".join(chunks) == sim.initial.to_bytes()
+    assert len(sim.log.raw) == size + 1
 
 
-def test_a_fetch_that_cannot_be_logged_keeps_its_last_chunk(sim: Simulator) -> None:
+def test_a_fetch_that_cannot_be_logged_gives_nothing(sim: Simulator) -> None:
     sim.open_round()
     caller = Caller(sim)
     sim.publish_services(expires_us=sim.clock.now_us() + 1_000)
     sim.clock.advance(1_000)
     with pytest.raises(SfrlError):
-        list(caller.model(sim.segment.model))
+        caller.model(sim.segment.model)
 
 
-def test_a_participant_is_given_a_model_a_stated_number_of_times(sim: Simulator) -> None:
-    """Each time is an entry: nobody may fill the log by fetching."""
+def test_a_participant_is_on_record_once_for_each_model(sim: Simulator) -> None:
+    """Each time would be a line of an entry: nobody may fill the log by fetching."""
     sim.open_round()
-    caller = Caller(sim)
-    for _ in range(FETCHES_OF_A_MODEL_MAX):
+    caller, size = Caller(sim), len(sim.log.raw)
+    for _ in range(5):
         assert list(caller.model(sim.segment.model))
-    size = len(sim.log.raw)
-    with pytest.raises(ExhaustedError, match="at most 16 times"):
-        list(caller.model(sim.segment.model))
-    assert len(sim.log.raw) == size
+    assert len(sim.log.raw) == size + 1
     assert list(Caller(sim, "rover-2").model(sim.segment.model))
+    assert len(sim.log.raw) == size + 2
+    # Who is on record needs no log to go on.
+    other = Caller(sim, "rover-3")
+    other.servicer = caller.servicer
+    caller.gatekeeper.fetches.stop()
+    assert list(caller.model(sim.segment.model))
+    with pytest.raises(UnavailableError, match="stopping"):
+        other.model(sim.segment.model)
 
 
-def test_a_participant_reads_a_stated_number_of_models_at_once(
-    sim: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fetch_that_was_written_while_it_waited_is_not_written_again(sim: Simulator) -> None:
+    sim.open_round()
+    assert list(Caller(sim).model(sim.segment.model))
+    fetches = FetchLog(sim.writer(service_id("gatekeeper", "g1"), sim.view()), sim.clock, interval_seconds=0.001)
+    fetches.start()
+    size = len(sim.log.raw)
+    fetches.record(SEGMENT, "rover-1", sim.segment.model, 10.0)
+    assert len(sim.log.raw) == size
+    fetches.stop()
+
+
+def test_a_participant_reads_a_stated_number_of_models_at_once(sim: Simulator) -> None:
     """A slow reader keeps a thread; the others must find one."""
-    monkeypatch.setattr("sfrl_secure.services.gatekeeper.servicer.CHUNK_BYTES_MAX", 50)
     sim.open_round()
     caller = Caller(sim)
-    raw = wire.encode_model_request(wire.ModelRequest(SEGMENT, sim.segment.model))
+    raw = downloads.encode_model_request(downloads.ModelRequest(SEGMENT, sim.segment.model))
     slow: list[Any] = [caller.servicer.fetch_model(raw, caller.context) for _ in range(FETCHES_AT_ONCE_MAX)]
     for stream in slow:
         next(stream)
@@ -307,11 +325,11 @@ def test_a_submit_is_answered_with_receipt_a(sim: Simulator) -> None:
     assert again.checkpoint != admitted.checkpoint
 
 
-@pytest.mark.parametrize("raw", [b"", b"\xff", b"\x0a\x00", b"x" * (SUBMIT_BYTES_MAX + 1)])
+@pytest.mark.parametrize("raw", [b"", b"\xff", b"\x0a\x00", b"x" * (uploads.FIRST_REQUEST_BYTES_MAX + 1)])
 def test_what_is_malformed_is_logged_by_its_digest(sim: Simulator, raw: bytes) -> None:
     caller = Caller(sim)
     with pytest.raises(DeniedError) as denied:
-        caller.servicer.submit_update(raw, caller.context)
+        caller.send(raw)
     assert denied.value.reason == "malformed"
     assert denied.value.entry_index == len(sim.log.raw) - 1
     statement = sim.log.statement_at(len(sim.log.raw) - 1)
@@ -325,10 +343,10 @@ def test_a_header_over_its_limit_is_malformed(sim: Simulator) -> None:
     sim.open_round()
     caller = Caller(sim)
     envelope, _, payload = sim.update("rover-1")
-    raw = wire.encode_submit_request(envelope, payload)
+    raw = uploads.encode_upload_start(envelope, uploads.Chunk(0, payload))
     for damaged in (raw + b"\0", raw[:-1], b"\x12\x01x" + raw):
         with pytest.raises(DeniedError) as denied:
-            caller.servicer.submit_update(damaged, caller.context)
+            caller.send(damaged)
         assert denied.value.reason == "malformed"
 
 
@@ -337,7 +355,7 @@ def test_malformed_requests_do_not_fill_the_log(sim: Simulator) -> None:
     size = len(sim.log.raw)
     for n in range(10):
         with pytest.raises(DeniedError):
-            caller.servicer.submit_update(b"%d" % n, caller.context)
+            caller.send(b"%d" % n)
     assert len(sim.log.raw) == size + SINGLE_REFUSALS_MAX
     assert caller.gatekeeper.counter.counted == 10 - SINGLE_REFUSALS_MAX
 

@@ -31,6 +31,7 @@ from sfrl_secure.governance.root import GenesisDocument, parse_root
 from sfrl_secure.governance.terms import (
     LeakageBound,
     LeakageTerms,
+    MaskTerms,
     ModelTerms,
     QuotaTerms,
     RoundTerms,
@@ -49,6 +50,7 @@ SHORT_TYPES = {
     "services": "application/vnd.sfrl.services.v1+json",
     "rules": "application/vnd.sfrl.rules.v1+json",
     "segment-terms": "application/vnd.sfrl.segment-terms.v1+json",
+    "agreed-segment-terms": "application/vnd.sfrl.segment-terms.v1+json",
     "participant": "application/vnd.sfrl.participant.v1+json",
     "join": "application/vnd.sfrl.join.v1+json",
     "key-revocation": "application/vnd.sfrl.key-revocation.v1+json",
@@ -93,6 +95,11 @@ class Federation:
             "services": self.services(),
             "rules": self.rules(),
             "segment-terms": self.terms(),
+            "agreed-segment-terms": self.terms(
+                support_modes=["free", "agreed"],
+                mask=MaskTerms(sha256(b"mask"), 7),
+                relay_groups=["lorries", "orbiters"],
+            ),
             "participant": self.participant(),
             "join": self.join(),
             "key-revocation": self.key_revocation(),

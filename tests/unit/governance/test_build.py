@@ -9,11 +9,15 @@ from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.build import build_genesis, build_root
 from sfrl_secure.governance.documents import RootDocument, Thresholds
-from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, QuotaTerms, RoundTerms, SegmentTerms
+from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, MaskTerms, QuotaTerms, RoundTerms, SegmentTerms
+from sfrl_secure.ids import sha256
 
 
 def test_the_same_arguments_give_the_same_bytes(federation) -> None:
     assert federation.terms(groups=["b", "a"]) == federation.terms(groups=["a", "b"])
+    assert federation.terms(relay_groups=["b", "a"]) == federation.terms(relay_groups={"a", "b"})
+    modes = {"support_modes": ["dense", "agreed"], "mask": MaskTerms(sha256(b"mask"), 7)}
+    assert federation.terms(**modes) == federation.terms(**{**modes, "support_modes": ["agreed", "dense"]})
     assert federation.participant(groups=["b", "a"]) == federation.participant(groups={"a", "b"})
     assert federation.rules() == federation.rules()
 
@@ -21,7 +25,7 @@ def test_the_same_arguments_give_the_same_bytes(federation) -> None:
 def test_documents_are_text_that_people_can_read(federation) -> None:
     for kind, raw in federation.raw.items():
         lines = raw.decode("ascii").splitlines()
-        assert lines[1] == f' "type": "{kind.removeprefix("next-")}",'
+        assert lines[1] == f' "type": "{kind.removeprefix("next-").removeprefix("agreed-")}",'
         assert len(lines) > 5
 
 
@@ -49,6 +53,12 @@ def test_terms_allow_all_tensors_unless_they_name_some(federation) -> None:
         ("rules", {"version": 0}),
         ("terms", {"leakage": LeakageTerms(1, 1, 0, (LeakageBound("a.bias", 1, 1),), ())}),
         ("terms", {"quota": QuotaTerms(1, 1, 1)}),
+        ("terms", {"support_modes": ["agreed"]}),
+        ("terms", {"mask": MaskTerms(sha256(b"mask"), 7)}),
+        ("terms", {"support_modes": ["agreed"], "mask": MaskTerms(sha256(b"mask"), 21)}),
+        ("terms", {"support_modes": ["agreed"], "mask": MaskTerms(sha256(b"mask"), 0)}),
+        ("terms", {"relay_groups": ["Lorries"]}),
+        ("terms", {"relay_groups": ["lorries", "lorries"]}),
         ("services", {"key_exchange": []}),
         ("join", {"name": "Rover"}),
         ("key_revocation", {"reason": "\n"}),

@@ -22,12 +22,15 @@ from sfrl_secure.governance.documents import (
     ServicesDocument,
     parse_document,
 )
-from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, QuotaTerms, SegmentTerms
+from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, MaskTerms, QuotaTerms, SegmentTerms
 from sfrl_secure.ids import ZERO_DIGEST, parse_spiffe_id, sha256
 
 KINDS = (
     "root", "genesis", "services", "rules", "segment-terms", "participant", "join", "key-revocation", "order",
 )  # fmt: skip
+FORMS = (*KINDS, "agreed-segment-terms")
+"""Each kind, and terms with all that only the agreed support mode has."""
+
 Path = tuple[str | int, ...]
 Change = Callable[[bytes, Path, object], bytes]
 
@@ -86,6 +89,12 @@ def test_documents_carry_what_was_built(federation) -> None:
     )
     assert (terms.model.grid_exponent, terms.model.manifest.constants["ln_centre"]) == (16, (1, -2, 3))
     assert (terms.limits.nonzeros_max, terms.round.cohort_max) == (20, 5)
+    assert (terms.value_types, terms.support_modes) == ({"fp32", "int8"}, {"free"})
+    assert (terms.mask, terms.relay_groups) == (None, frozenset())
+    agreed = federation.parse("agreed-segment-terms", federation.raw["agreed-segment-terms"])
+    assert isinstance(agreed, SegmentTerms)
+    assert (agreed.mask, agreed.support_modes) == (MaskTerms(sha256(b"mask"), 7), {"agreed", "free"})
+    assert agreed.relay_groups == {"lorries", "orbiters"}
     assert (terms.evidence_days, terms.retention_days) == (30, 90)
     record = federation.parse("participant", federation.raw["participant"])
     assert isinstance(record, ParticipantRecord)
@@ -135,14 +144,14 @@ def test_a_signatory_is_found_by_its_whole_spiffe_id(federation) -> None:
     assert services.signatory(parse_spiffe_id("spiffe://venus.example/auditor/ada")) is None
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMS)
 def test_documents_are_values_that_can_be_keys(federation, kind: str) -> None:
     first, second = (federation.parse(kind, federation.raw[kind]) for _ in range(2))
     assert first == second
     assert hash(first) == hash(second)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMS)
 def test_every_missing_key_is_refused(federation, change: Change, kind: str) -> None:
     raw = federation.raw[kind]
     removed = [p for p in paths_of(json.loads(raw)) if isinstance(p[-1], str) and p[:-1] not in MAPPINGS]
@@ -152,7 +161,7 @@ def test_every_missing_key_is_refused(federation, change: Change, kind: str) -> 
             federation.parse(kind, change(raw, path, ...))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMS)
 def test_every_object_refuses_an_unknown_key(federation, change: Change, kind: str) -> None:
     raw = federation.raw[kind]
     document = json.loads(raw)
@@ -162,7 +171,7 @@ def test_every_object_refuses_an_unknown_key(federation, change: Change, kind: s
             federation.parse(kind, change(raw, (*path, "unknown"), 1))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMS)
 def test_every_value_of_another_type_is_refused(federation, change: Change, kind: str) -> None:
     raw = federation.raw[kind]
     document = json.loads(raw)
@@ -187,6 +196,26 @@ def test_a_document_is_not_taken_for_another_kind(federation, kind: str) -> None
 def test_other_payload_types_are_no_documents(federation, payload_type: str) -> None:
     with pytest.raises(MalformedError, match="payload type"):
         parse_document(payload_type, federation.raw["rules"])
+
+
+def test_a_mask_is_there_exactly_where_agreed_support_is_allowed(federation, change: Change) -> None:
+    agreed, free = federation.raw["agreed-segment-terms"], federation.raw["segment-terms"]
+    mask = json.loads(agreed)["mask"]
+    for modes in (["agreed"], ["agreed", "dense"], ["agreed", "dense", "free"]):
+        federation.parse("segment-terms", change(agreed, ("support_modes",), modes))
+        with pytest.raises(MalformedError, match="exactly where"):
+            federation.parse("segment-terms", change(change(agreed, ("support_modes",), modes), ("mask",), None))
+    for modes in (["free"], ["dense"], ["dense", "free"]):
+        federation.parse("segment-terms", change(free, ("support_modes",), modes))
+        with pytest.raises(MalformedError, match="exactly where"):
+            federation.parse("segment-terms", change(change(free, ("support_modes",), modes), ("mask",), mask))
+
+
+def test_a_mask_has_no_more_coordinates_than_an_update_may_have_values(federation, change: Change) -> None:
+    raw = change(federation.raw["agreed-segment-terms"], ("limits", "nonzeros_max"), 9)
+    federation.parse("segment-terms", change(raw, ("mask", "nonzeros"), 9))
+    with pytest.raises(MalformedError, match="from 1 to 9"):
+        federation.parse("segment-terms", change(raw, ("mask", "nonzeros"), 10))
 
 
 def test_a_spiffe_id_stands_once_and_in_its_own_list(federation, change: Change) -> None:
@@ -289,7 +318,7 @@ def test_arbitrary_bytes_are_malformed_and_nothing_else(payload_type: str, raw: 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_changed_value_parses_or_is_malformed(federation, change: Change, data: st.DataObject) -> None:
-    kind = data.draw(st.sampled_from(KINDS))
+    kind = data.draw(st.sampled_from(FORMS))
     raw = federation.raw[kind]
     path = data.draw(st.sampled_from(sorted(paths_of(json.loads(raw)), key=str)))
     try:

@@ -215,6 +215,13 @@ def test_default_rules_bind_clearance_density_and_empty_updates() -> None:
     assert admit(DEFAULT_RULES, measured=replace(MEASURED, norm=0)).rule_ids == ("empty-update",)
 
 
+@pytest.mark.parametrize("mode", ["agreed", "dense"])
+def test_default_rules_leave_other_supports_to_the_terms(mode: str) -> None:
+    whole = replace(FACTS, support_mode=mode, density_ppm=10**6)
+    assert submit(DEFAULT_RULES, facts=whole).allowed
+    assert admit(DEFAULT_RULES, facts=whole).allowed
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.text(alphabet=st.characters(codec="ascii"), max_size=60), st.integers(0, 3))
 def test_any_text_is_rules_or_malformed_and_nothing_else(text: str, cut: int) -> None:

@@ -61,7 +61,7 @@ RANGES: dict[str, dict[str, Range]] = {
         "root": ([], ["", "!!!!", "AA=", "é", "e30="]),
         "log_keys": ([], [[], ["x+y+z", "x+y+z"]]),
         "formats entry": ([1], [0, 2]),
-        "formats codec": ([1], [0, 2]),
+        "formats codec": ([2], [0, 1, 3]),
         "formats model": ([1], [0, 2]),
         "formats arithmetic": ([1], [0, 2]),
     },
@@ -143,10 +143,18 @@ RANGES: dict[str, dict[str, Range]] = {
         "model grid_exponent": ([0, 40], [-1, 41]),
         "model initial": (["00" * 32], ["ff"]),
         "tensors": ([["b.weight", "a.bias"], ["a.weight"]], [[], ["nope"], ["a.bias", "a.bias"]]),
-        "value_types": ([["int8"], ["fp32"]], [[], ["int8", "fp32"], ["fp16"], ["int8", "int8"]]),
-        "support_modes": ([], [[], ["mask"], ["free", "free"]]),
+        "value_types": (
+            [["int8"], ["fp32"], ["bf16", "exact", "fp32", "int8", "packed", "sign"]],
+            [[], ["int8", "fp32"], ["fp16"], ["none"], ["int8", "int8"]],
+        ),
+        "support_modes": (
+            [["free"], ["dense"], ["dense", "free"]],
+            [[], ["mask"], ["free", "free"], ["free", "dense"], ["agreed"]],
+        ),
+        "mask": ([None], [{"digest": "ab" * 32, "nonzeros": 7}]),
+        "relay_groups": ([[], ["a"], GROUPS_64], [["b", "a"], ["a", "a"], ["a b"], [""], GROUPS_65]),
         "suites": ([["ed25519"]], [[], ["rsa"], ["ed25519+ml-dsa-44", "ed25519"]]),
-        "limits payload_bytes_max": ([1, 4_194_304], [0, 4_194_305]),
+        "limits payload_bytes_max": ([1, 2**30], [0, 2**30 + 1]),
         # Two is leakage.nonzeros_min, and weight_max has weight_min below it.
         "limits nonzeros_max": ([2, 24], [0, 1, 25]),
         "limits norm_max": ([1, 2**62], [0, 2**62 + 1]),
@@ -182,6 +190,13 @@ RANGES: dict[str, dict[str, Range]] = {
         "privacy": ([], ["secret", ""]),
         "evidence_days": ([1, 36_500], [0, 36_501]),
         "retention_days": ([1, 36_500], [0, 36_501]),
+    },
+    "agreed-segment-terms": {
+        "support_modes": ([["agreed"], ["agreed", "dense", "free"]], [["free"], ["free", "agreed"]]),
+        "mask": ([{"digest": "ab" * 32, "nonzeros": 1}], [None, {}]),
+        "mask digest": (["00" * 32], ["", "ab" * 31, "AB" * 32]),
+        # Twenty is limits.nonzeros_max.
+        "mask nonzeros": ([1, 20], [0, -1, 21]),
     },
 }  # fmt: skip
 

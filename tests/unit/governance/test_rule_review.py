@@ -21,7 +21,7 @@ from sfrl_secure.governance.policy import (
 from sfrl_secure.governance.rule_review import review_rules
 from sfrl_secure.governance.rules import parse_rules
 from sfrl_secure.ids import sha256
-from sfrl_secure.limits import COORDINATES_MAX, ROUNDS_MAX, SUBMIT_BYTES_MAX, VALUE_MAX, WEIGHT_SUM_MAX
+from sfrl_secure.limits import COORDINATES_MAX, PAYLOAD_BYTES_MAX, ROUNDS_MAX, VALUE_MAX, WEIGHT_SUM_MAX
 
 PERMIT = '@id("all") permit (principal, action, resource);\n\n'
 
@@ -52,7 +52,7 @@ VALID_AND_NEVER_TRUE = [
     ('principal.hasTag("banned")', "submit", "tags"),
     ('context.value_type == "fp23"', "submit", "fp32, int8"),
     ('"fp23" == context.value_type', "submit", "fp32, int8"),
-    ('context.support_mode != "fre"', "submit", "support_mode is one of free"),
+    ('context.support_mode != "fre"', "submit", "support_mode is one of agreed, dense, free"),
     ('context.suite == "ed25519+mldsa"', "submit", "suite is one of"),
     ('["fp23", "bf61"].contains(context.value_type)', "submit", "fp32, int8"),
     ('[context.value_type].contains("fp23")', "submit", "fp32, int8"),
@@ -67,6 +67,7 @@ VALID_AND_NEVER_TRUE = [
     ('(if context.round > 3 then context.suite else context.value_type) like "q*"', "submit", "suite or value_type"),
     ("context.density_ppm > 2000000", "submit", "> never holds"),
     ("context.density_ppm >= 1000001", "submit", ">= never holds"),
+    ("context.payload_bytes > 1073741824", "submit", "> never holds"),
     ("context.weight < 0", "submit", "< never holds"),
     ("context.norm <= -1", "admit", "<= never holds"),
     ("context.norm == -1", "admit", "== never holds"),
@@ -90,6 +91,7 @@ COMPARISONS = {
 
 ALWAYS_TRUE = [
     "context.density_ppm <= 2000000", "context.density_ppm <= 1000000", "context.weight >= 0", "context.round > -1",
+    "context.payload_bytes <= 1073741824",
     "-1 < context.round", "context.weight != -1", "1 == 1", "(if context.weight > 3 then 1 else 2) * 4 > 0",
 ]  # fmt: skip
 
@@ -112,6 +114,19 @@ def test_a_comparison_that_always_holds_is_named_with_its_line(condition: str, e
     message = refused(cedar)
     assert message.startswith("line 3: ")
     assert "always holds" in message
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "context.payload_bytes > 4194304",
+        "context.payload_bytes > 1073741823",
+        *(f'context.value_type == "{each}"' for each in ("bf16", "exact", "fp32", "int8", "packed", "sign")),
+        *(f'context.support_mode == "{each}"' for each in ("agreed", "dense", "free")),
+    ],
+)
+def test_what_an_update_can_be_may_be_asked_for(condition: str) -> None:
+    assert review_rules(rule(condition)) == ("all", "no")
 
 
 @pytest.mark.parametrize("swapped", [False, True])
@@ -281,7 +296,7 @@ def test_what_passes_its_review_never_overflows(data: st.DataObject, expression:
         round=draw(extreme(ROUNDS_MAX)),
         weight=draw(extreme(WEIGHT_SUM_MAX)),
         nonzeros=draw(extreme(COORDINATES_MAX)),
-        payload_bytes=draw(extreme(SUBMIT_BYTES_MAX)),
+        payload_bytes=draw(extreme(PAYLOAD_BYTES_MAX)),
         density_ppm=draw(extreme(10**6)),
         value_type="fp32",
         support_mode="free",

@@ -6,8 +6,9 @@ import pytest
 from simulator import NOW_US, SEGMENT, Simulator
 
 from sfrl_secure.crypto.keys import SigningKey
-from sfrl_secure.governance.documents import Order
+from sfrl_secure.governance.documents import Order, SegmentTerms, parse_document
 from sfrl_secure.governance.orders import ExcludeTarget, OrderAction, OrderTarget, OverrideTarget, RollbackTarget
+from sfrl_secure.governance.terms import LeakageTerms, MaskTerms, UpdateLimits
 from sfrl_secure.ids import sha256
 from sfrl_secure.operating.acts import draft_invitation, draft_order
 from sfrl_secure.operating.cautions import cautions_of
@@ -75,6 +76,46 @@ def test_terms_for_a_group_that_nobody_has_are_said(sim: Simulator) -> None:
     )  # fmt: skip
     sim.publish_terms(groups=["rovers"])
     assert cautions_of(sim.segment.terms, sim.state) == ()
+
+
+def drafted_terms(sim: Simulator, **changes: object) -> tuple[str, ...]:
+    """What is said of the next terms, before they are in force."""
+    return cautions_of(parse_document(SegmentTerms.payload_type, sim.terms_raw(**changes)), sim.state)
+
+
+def test_relays_are_said_when_they_come_and_not_again(sim: Simulator) -> None:
+    read = "updates are signed and not encrypted: who brings another's can read it"
+    assert drafted_terms(sim, relay_groups=["rovers"]) == (read,)
+    assert drafted_terms(sim, relay_groups=["rvers"]) == (
+        "no participant has the relay group rvers: did you mean rovers?", read,
+    )  # fmt: skip
+    sim.publish_terms(relay_groups=["rovers"])
+    assert drafted_terms(sim, relay_groups=["rovers"]) == ()
+
+
+def test_a_mask_must_lie_among_the_objects_and_a_new_one_again(sim: Simulator) -> None:
+    def placed(word: bytes) -> str:
+        return f"the mask {sha256(word).hex()} must lie among the objects before these terms do"
+
+    agreed = {"support_modes": ["agreed"], "mask": MaskTerms(sha256(b"one"), 4)}
+    assert drafted_terms(sim, **agreed) == (placed(b"one"),)
+    sim.publish_terms(**agreed)
+    assert drafted_terms(sim, **agreed) == ()
+    assert drafted_terms(sim, **agreed | {"mask": MaskTerms(sha256(b"two"), 4)}) == (placed(b"two"),)
+
+
+def test_terms_under_which_nobody_can_send_what_they_allow_are_said(sim: Simulator) -> None:
+    limits = sim.segment.terms.limits
+    coordinates = sim.segment.terms.model.manifest.coordinates
+    too_few = f"a dense update has {coordinates} values and limits.nonzeros_max is 8: nobody can send one"
+    assert drafted_terms(sim, support_modes=["dense", "free"]) == (too_few,)
+    enough = UpdateLimits(4_096, coordinates, limits.norm_max, limits.magnitude_max, limits.weight_max)
+    assert drafted_terms(sim, support_modes=["dense", "free"], limits=enough) == ()
+    few = LeakageTerms(3, 1, 0, (), ())
+    assert drafted_terms(sim, leakage=few) == ()
+    small = {"support_modes": ["agreed"], "mask": MaskTerms(sha256(b"one"), 2), "leakage": few}
+    none = "an agreed update has 2 values and leakage.nonzeros_min is 3: nobody can send one"
+    assert none in drafted_terms(sim, **small)
 
 
 def test_a_second_invitation_says_what_differs_and_nothing_twice(sim: Simulator) -> None:

@@ -10,7 +10,8 @@ from simulator import Simulator
 
 from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.governance.documents import Document, RulesDocument, SegmentTerms, parse_document
-from sfrl_secure.governance.terms import LeakageBound, ModelTerms
+from sfrl_secure.governance.terms import LeakageBound, MaskTerms, ModelTerms
+from sfrl_secure.ids import sha256
 from sfrl_secure.operating.changes import changes_of
 
 from .built import Outcome, document
@@ -38,6 +39,9 @@ def said(sim: Simulator, after: Document) -> str:
         ('operations = ["fetch", ', "operations = [", "nobody may fetch any more"),
         ('tensors = ["a.weight", ', "tensors = [", "updates may touch tensor a.weight: no longer (TIGHTER)"),
         ('value_types = ["int8"]', 'value_types = ["fp32", "int8"]', "value type fp32: new (LOOSER)"),
+        ('support_modes = ["free"]', 'support_modes = ["dense", "free"]', "support dense: new (LOOSER)"),
+        ("relay_groups = []", 'relay_groups = ["drones"]', "relay group drones: new (LOOSER)"),
+        ("relay_groups = []", 'relay_groups = ["drones"]', "may bring others' updates: drone-1"),
         ("axis = 0", "axis = 1", "leakage.rows: a.weight axis 0: at least 2 is gone (LOOSER)"),
         ("axis = 0", "axis = 1", "leakage.rows: a.weight axis 1: at least 2 is new (TIGHTER)"),
         ("min = 2", "min = 3", "leakage.rows: a.weight axis 0: at least 2 -> 3 (TIGHTER)"),
@@ -58,6 +62,25 @@ def test_a_change_of_terms_is_said_with_its_direction_and_for_whom(
     assert expected in said(sim, document(drafted("segment-terms", "rocks", (old, new))))
 
 
+def test_a_relay_that_may_no_longer_bring_updates_is_named(sim: Simulator, drafted: Drafted) -> None:
+    sim.publish_terms(relay_groups=["rovers"])
+    changes = said(sim, document(drafted("segment-terms", "rocks", ('relay_groups = ["rovers"]', "relay_groups = []"))))
+    assert "relay group rovers: no longer (TIGHTER)" in changes
+    assert "may no longer bring others' updates: rover-1, rover-2, rover-3, rover-4" in changes
+
+
+def test_another_mask_is_said_with_its_object_and_how_many_it_has(sim: Simulator, drafted: Drafted) -> None:
+    old, new = sha256(b"old"), sha256(b"new")
+    sim.publish_terms(support_modes=["agreed", "free"], mask=MaskTerms(old, 7))
+    other = ((old.hex(), new.hex()), ("nonzeros = 7", "nonzeros = 1"))
+    changes = said(sim, document(drafted("segment-terms", "rocks", *other)))
+    assert f"mask: 7 coordinates of {old.hex()} -> 1 coordinate of {new.hex()}" in changes
+    none = (f'[mask]  # of the support mode agreed\ndigest = "{old.hex()}"\nnonzeros = 7\n', "")
+    gone = said(sim, document(drafted("segment-terms", "rocks", none, ('["agreed", "free"]', '["free"]'))))
+    assert f"mask: 7 coordinates of {old.hex()} -> none" in gone
+    assert "support agreed: no longer (TIGHTER)" in gone
+
+
 def test_no_field_of_the_terms_changes_without_a_word(sim: Simulator) -> None:
     before = sim.segment.terms
     manifest = before.model.manifest
@@ -65,7 +88,7 @@ def test_no_field_of_the_terms_changes_without_a_word(sim: Simulator) -> None:
         "sensitivity": 4, "groups": frozenset({"x"}), "operations": frozenset(), "tensors": ("a.bias",),
         "value_types": frozenset({"fp32"}), "support_modes": frozenset(), "suites": frozenset(), "rule": "other",
         "privacy": "other", "evidence_days": 1, "retention_days": 1, "model": ModelTerms(manifest, 1, before.digest),
-        "expires_us": before.expires_us - 1,
+        "expires_us": before.expires_us - 1, "mask": MaskTerms(before.digest, 3), "relay_groups": frozenset({"x"}),
     }  # fmt: skip
     unsaid = {"raw", "digest", "federation_id", "version", "previous", "segment", "allowed_tensor_indices"}
     nested = {"limits", "quota", "leakage", "round"}

@@ -18,6 +18,7 @@ from sfrl_secure.governance.orders import (
     ReaggregateTarget,
     RollbackTarget,
 )
+from sfrl_secure.governance.terms import MaskTerms
 from sfrl_secure.ids import sha256
 from sfrl_secure.operating.document_words import words_of
 
@@ -65,6 +66,15 @@ def test_what_a_document_says_stands_in_its_words(
     words = "\n".join(words_of(sim.state.placed[series].document))
     for each in expected:
         assert each in words
+
+
+def test_a_mask_and_relays_are_said_where_there_are_any(sim: Simulator) -> None:
+    assert not [each for each in words_of(sim.segment.terms) if each.startswith(("mask", "relays"))]
+    sim.publish_terms(support_modes=["agreed", "free"], mask=MaskTerms(DIGEST, 7), relay_groups=["orbiters", "lorries"])
+    words = list(words_of(sim.segment.terms))
+    assert f"mask         agreed support is 7 coordinates of {DIGEST.hex()}" in words
+    assert "relays       groups lorries, orbiters may bring others' updates" in words
+    assert "update       int8, support agreed or free, signed ed25519" in words
 
 
 @pytest.mark.parametrize(

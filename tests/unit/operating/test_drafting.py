@@ -12,7 +12,8 @@ from simulator import GRID, NOW_US, Simulator
 
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.documents import ParticipantRecord, RootDocument, RulesDocument, SegmentTerms
-from sfrl_secure.governance.terms import LeakageBound, LeakageTerms
+from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, MaskTerms
+from sfrl_secure.ids import sha256
 from sfrl_secure.operating.changes import NOTHING, changes_of
 from sfrl_secure.operating.draft_writing import draft_of
 from sfrl_secure.operating.drafting import Ground, build_draft, check_alone
@@ -44,6 +45,56 @@ def test_terms_with_leakage_bounds_and_noise_come_back_as_they_were(sim: Simulat
     after = document(drafted("segment-terms", "rocks"))
     assert isinstance(after, SegmentTerms)
     assert after.leakage == leakage
+
+
+def test_terms_with_a_mask_all_formats_and_relays_come_back_as_they_were(sim: Simulator, drafted: Drafted) -> None:
+    sim.publish_terms(
+        value_types=["bf16", "exact", "fp32", "int8", "packed", "sign"],
+        support_modes=["agreed", "dense", "free"],
+        mask=MaskTerms(sha256(b"mask"), 8),
+        relay_groups=["lorries", "orbiters"],
+    )
+    before, after = sim.segment.terms, document(drafted("segment-terms", "rocks"))
+    assert isinstance(after, SegmentTerms)
+    for name in ("value_types", "support_modes", "mask", "relay_groups"):
+        assert getattr(after, name) == getattr(before, name)
+    assert changes_of(before, after, sim.state) == (NOTHING,)
+
+
+def test_a_draft_without_relays_allows_none(drafted: Drafted) -> None:
+    after = document(drafted("segment-terms", "rocks", ("relay_groups = []  # who may bring others' updates\n", "")))
+    assert isinstance(after, SegmentTerms)
+    assert after.relay_groups == frozenset()
+
+
+MASK = f'[mask]\ndigest = "{"ab" * 32}"\nnonzeros = 8\n\n[limits]'
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "reason"),
+    [
+        ([('["free"]', '["agreed"]')], "support_modes", r"agreed needs its mask: write a table \[mask\]"),
+        ([("[limits]", MASK)], "[mask]", "it is for the support mode agreed"),
+        ([('["free"]', '["agreed"]'), ("[limits]", MASK.replace("= 8", "= 9"))], "nonzeros", "from 1 to 8"),
+        ([('["free"]', '["agreed"]'), ("[limits]", MASK.replace("= 8", "= 0"))], "nonzeros", "from 1 to 8"),
+        ([('["free"]', '["agreed"]'), ("[limits]", MASK.replace("ab", "x"))], "digest", "SHA-256 of a mask object"),
+        ([('["free"]', '["agreed"]'), ("[limits]", "[mask]\nnonzeros = 8\n[limits]")], "[mask]", "`mask.digest` is"),
+        ([("relay_groups = []", 'relay_groups = ["a", "a"]')], "relay_groups", "twice"),
+        ([("relay_groups = []", 'relay_groups = ["A"]')], "relay_groups", "a name is"),
+        ([('["free"]', '["mask"]')], "support_modes", "agreed, dense, free"),
+        ([('["int8"]', '["fp16"]')], "value_types", "bf16, exact, fp32, int8, packed, sign"),
+        ([('"4 KiB"', '"1025 MiB"')], "payload_bytes_max", "from 1 to 1073741824"),
+    ],
+)
+def test_what_does_not_fit_an_update_is_refused_on_its_line(
+    drafted: Drafted, tmp_path: Path, changes: list[tuple[str, str]], where: str, reason: str
+) -> None:
+    for alone in (True, False):
+        found = drafted("segment-terms", "rocks", *changes, alone=alone)
+        assert isinstance(found, tuple)
+        line = (tmp_path / "draft.toml").read_text().split("\n")[found[-1].line - 1]
+        assert line.startswith(where), line
+        assert re.search(reason, found[-1].reason), found[-1].reason
 
 
 def test_units_become_grid_integers_and_noise_is_rounded_up(drafted: Drafted) -> None:

@@ -15,8 +15,16 @@ from simulator import GRID, MANIFEST, SEGMENT, Simulator
 from typer.testing import CliRunner
 
 from sfrl_secure.cli import record
-from sfrl_secure.cli.participant import UPDATE_FILE_BYTES_MAX, read_update, register, write_model
-from sfrl_secure.errors import DeniedError, MalformedError, NotFoundError, RoundStateError, UnavailableError
+from sfrl_secure.cli.participant import register
+from sfrl_secure.cli.update_files import UPDATE_FILE_BYTES_MAX, SparseChange, read_update, write_model
+from sfrl_secure.errors import (
+    DeniedError,
+    MalformedError,
+    NotFoundError,
+    RoundStateError,
+    SfrlError,
+    UnavailableError,
+)
 from sfrl_secure.governance.orders import OrderAction
 from sfrl_secure.governance.statements import DecisionRecorded
 from sfrl_secure.governance.terms import LeakageBound, LeakageTerms
@@ -25,6 +33,7 @@ from sfrl_secure.participant.receipts import open_receipt
 from sfrl_secure.participant.rounds import OpenRound
 from sfrl_secure.participant.sdk import Participant
 from sfrl_secure.participant.sent import parse_complaint
+from sfrl_secure.rpc.status import exit_code_of
 from sfrl_secure.wire.receipts import ReceiptKind
 
 
@@ -67,10 +76,37 @@ def test_fetch_writes_the_model_and_submit_keeps_a_receipt(sim: Simulator, run: 
         assert arrays["a.weight"].dtype == np.float32
         assert arrays["a.bias"].tolist() == [n * 2.0**-GRID for n in range(16, 20)]
     said = run("submit", "--update", str(update_file(tmp_path)), "--weight", "7")
-    assert said["nonzeros"] == 2
+    assert (said["nonzeros"], said["support"], said["value_type"]) == (2, "free", "int8")
     assert said["update_bytes"] > 100
     proven = open_receipt(Path(said["receipt"]).read_bytes(), sim.policy)
     assert (proven.update.weight, proven.index) == (7, said["index"])
+
+
+@pytest.mark.parametrize(
+    ("out", "kind"), [("nowhere/model.npz", NotFoundError), ("model.npy", MalformedError), ("model", MalformedError)]
+)
+def test_where_no_model_can_be_written_none_is_fetched(
+    sim: Simulator, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, kind: type[SfrlError]
+) -> None:
+    def connect(path: Path) -> Participant:
+        raise AssertionError("nobody is asked")
+
+    monkeypatch.setattr(Participant, "from_profile", connect)
+    with pytest.raises(kind, match="folder" if kind is NotFoundError else ".npz") as refused:
+        run("fetch", "--out", str(tmp_path / out))
+    assert exit_code_of(refused.value) == 2
+    assert (str(tmp_path / "nowhere") in str(refused.value)) == (kind is NotFoundError)
+    with pytest.raises(NotFoundError, match="nowhere"):
+        run("complain", "--out", str(tmp_path / "nowhere" / "complaint.json"), wait=False)
+
+
+def test_fetch_keeps_the_mask_that_an_update_without_a_link_takes(sim: Simulator, run: Any, tmp_path: Path) -> None:
+    sim.publish_terms(support_modes=("agreed",), mask=sim.agree(1, 4, 18))
+    sim.open_round()
+    run("fetch", "--out", str(tmp_path / "model.npz"))
+    agreed = sim.segment.terms.mask
+    assert agreed is not None
+    assert (sim.folder / "receipts" / "rover-1" / "masks" / SEGMENT / agreed.digest.hex()).is_file()
 
 
 def test_submit_refuses_a_round_on_another_model_than_the_one_that_was_fetched(
@@ -91,7 +127,7 @@ def test_submit_keeps_the_witnessed_receipt_where_none_is_counted(sim: Simulator
         run("submit", "--update", str(update_file(tmp_path)), "--weight", "1", "--receipt", "counted")
     kept = Path(str(missing.value).rpartition(" ")[2])
     assert open_receipt(kept.read_bytes(), sim.policy).kind is ReceiptKind.WITNESSED
-    assert "round 1 is still open;" in str(missing.value)
+    assert "round 1 is still open:" in str(missing.value)
 
 
 def test_submit_without_a_receipt_waits_for_none(sim: Simulator, run: Any, tmp_path: Path) -> None:
@@ -101,8 +137,33 @@ def test_submit_without_a_receipt_waits_for_none(sim: Simulator, run: Any, tmp_p
     assert "receipt" not in said
     with pytest.raises(MalformedError, match="one of"):
         run("submit", "--update", str(update_file(tmp_path)), "--weight", "1", "--receipt", "some")
-    with pytest.raises(MalformedError, match="int8 or fp32"):
+    with pytest.raises(MalformedError, match="packed, int8"):
+        run("submit", "--update", str(update_file(tmp_path)), "--weight", "1", "--value-type", "int7")
+    with pytest.raises(DeniedError, match="take the value type int8"):
         run("submit", "--update", str(update_file(tmp_path)), "--weight", "1", "--value-type", "bf16")
+    with pytest.raises(MalformedError, match="--density is for"):
+        run("submit", "--update", str(update_file(tmp_path)), "--weight", "1", "--density", "0.5")
+
+
+def test_new_weights_are_submitted_as_what_they_changed(sim: Simulator, run: Any, tmp_path: Path) -> None:
+    sim.open_round()
+    out = tmp_path / "model.npz"
+    run("fetch", "--out", str(out))
+    with np.load(out, allow_pickle=False) as arrays:
+        weights = {name: arrays[name] for name in arrays}
+    weights["a.bias"][2] += 0.5
+    weights["frozen"] += 1.0
+    trained = tmp_path / "trained.npz"
+    np.savez(trained, **weights)
+    size = len(sim.log.raw)
+    arguments = ("submit", "--update", str(trained), "--samples", "7", "--receipt", "none")
+    with pytest.raises(MalformedError, match="above 0 and at most 1"):
+        run(*arguments, "--density", "2")
+    assert len(sim.log.raw) == size
+    assert run(*arguments, "--density", "0.1")["nonzeros"] == 1
+    np.savez(trained, **{"a.bias": weights["a.bias"]})
+    with pytest.raises(MalformedError, match=r"add a\.weight"):
+        run(*arguments)
 
 
 def test_a_refusal_and_a_finished_segment_are_typed_errors(sim: Simulator, run: Any, tmp_path: Path) -> None:
@@ -145,7 +206,7 @@ def test_a_file_that_is_no_update_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MalformedError):
         read_update(path)
     np.savez(path, indices=np.array([1]))
-    with pytest.raises(MalformedError):
+    with pytest.raises(MalformedError, match="no other"):
         read_update(path)
     with path.open("wb") as file:
         file.truncate(UPDATE_FILE_BYTES_MAX + 1)
@@ -165,9 +226,10 @@ def test_a_file_that_unpacks_to_more_is_not_unpacked(tmp_path: Path) -> None:
 
 def test_integers_of_every_width_become_int64(tmp_path: Path) -> None:
     for dtype in (np.int8, np.uint16, np.int32, np.uint64, ">i4"):
-        indices, values = read_update(update_file(tmp_path, indices=np.array([1, 4], dtype)))
-        assert (indices.dtype, indices.tolist()) == (np.int64, [1, 4])
-        assert values.dtype == np.float64
+        change = read_update(update_file(tmp_path, indices=np.array([1, 4], dtype)))
+        assert isinstance(change, SparseChange)
+        assert (change.indices.dtype, change.indices.tolist()) == (np.int64, [1, 4])
+        assert change.values.dtype == np.float64
 
 
 def test_a_model_goes_into_an_npz(sim: Simulator, tmp_path: Path) -> None:
@@ -244,9 +306,10 @@ def test_a_complaint_of_a_round_that_is_over_is_written_with_a_warning(
     rover = sim.participant("rover-1")
     opened = rover.open_round(SEGMENT, wait_seconds=0)
     assert isinstance(opened, OpenRound)
-    monkeypatch.setattr(rover, "_gatekeeper", type("Away", (), {"submit": staticmethod(_unavailable)}))
-    with pytest.raises(UnavailableError):
-        rover.submit(opened, np.array([1]), np.array([0.5]), 1, rng=np.random.default_rng(1))
+    with monkeypatch.context() as away:
+        away.setattr("sfrl_secure.rpc.clients.GatekeeperClient.submit", _unavailable)
+        with pytest.raises(UnavailableError):
+            rover.submit(opened, np.array([1]), np.array([0.5]), 1)
     arguments = ["complain", "--profile", "p", "--segment", SEGMENT, "--out", str(tmp_path / "complaint.json")]
     assert "warning" not in CliRunner().invoke(app, arguments).stderr
     sim.clock.advance(60_000_000)
@@ -265,7 +328,7 @@ def test_a_limit_is_said_in_parameter_units_too(sim: Simulator, run: Any, tmp_pa
     says = f"which is {limits.magnitude_max * 2.0**-GRID:g} in parameter units"
     with pytest.raises(DeniedError, match=re.escape(says)) as denied:
         run("submit", "--update", str(much), "--weight", "1")
-    assert denied.value.entry_index is not None
+    assert denied.value.entry_index is None, "it was not sent"
 
 
 def _unavailable(*_arguments: object, **_options: object) -> None:

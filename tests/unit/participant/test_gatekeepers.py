@@ -29,6 +29,7 @@ class Gatekeeper(RpcChannel):
         self.hangs = hangs
         self.deadlines: list[float] = []
         self.is_closed = False
+        self.is_mute = False
 
     def call(self, path: str, request: bytes, *, deadline_seconds: float) -> bytes:
         self.deadlines.append(deadline_seconds)
@@ -42,7 +43,12 @@ class Gatekeeper(RpcChannel):
         self.deadlines.append(deadline_seconds)
         return RpcStream(self)  # type: ignore[arg-type]
 
+    def exchange(self, path: str, requests: Iterator[bytes], *, deadline_seconds: float) -> RpcStream:
+        return self.stream(path, b"".join(requests), deadline_seconds=deadline_seconds)
+
     def __iter__(self) -> Iterator[bytes]:
+        if self.is_mute:
+            raise away()
         yield self.name.encode()
         if self.error is not None:
             raise self.error
@@ -101,6 +107,25 @@ def test_a_stream_that_breaks_makes_the_next_call_anothers() -> None:
     with pytest.raises(UnavailableError):
         next(messages)
     assert list(channel.stream("/m", b"", deadline_seconds=10)) == [b"second"]
+
+
+def test_an_upload_that_breaks_stays_with_the_one_that_has_a_part_of_it() -> None:
+    time = Time()
+    first, second = Gatekeeper("first", time, away()), Gatekeeper("second", time)
+    channel = FailoverChannel([first, second], monotonic=time)
+
+    def upload() -> list[bytes]:
+        return list(channel.exchange("/m", iter([b"x"]), deadline_seconds=10))
+
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            upload()
+    assert second.deadlines == []
+    # One that says nothing has nothing.
+    first.is_mute = True
+    with pytest.raises(UnavailableError):
+        upload()
+    assert upload() == [b"second"]
 
 
 def test_closing_closes_all() -> None:

@@ -43,6 +43,21 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert read_profile(write(tmp_path, receipts='"/var/receipts"')).receipts == Path("/var/receipts")
 
 
+def test_a_profile_or_a_file_of_it_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=rf"^the profile: there is no file {tmp_path}/none.toml$"):
+        Participant.from_profile(tmp_path / "none.toml")
+    path = write(tmp_path, trust_policy='"policy.txt"')
+    key = SigningKey.generate("ed25519").to_pem().expose()
+    for name in ("tls.pem", "tls.key", "ca.pem", "signing.key", "policy.txt"):
+        for given in (path, read_profile(path)):
+            with pytest.raises(NotFoundError, match=rf"the profile names: there is no file {tmp_path}/{name}$"):
+                Participant.from_profile(given)
+        (tmp_path / name).write_bytes(key)
+        (tmp_path / name).chmod(0o600)
+    with pytest.raises(MalformedError):
+        Participant.from_profile(path)
+
+
 @pytest.mark.parametrize("key", VALUES)
 def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
     with pytest.raises(MalformedError, match=key):

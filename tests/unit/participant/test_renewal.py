@@ -225,7 +225,7 @@ def test_calls_and_streams_go_out_under_an_identity_that_is_good(
     assert made[0].calls == ["/x/Y", wire.RENEW_IDENTITY, "/x/Z"]
     rover.now += SETTLE_SECONDS
     rover.sim.clock.advance(2 * LIFETIME_US)
-    for call in (channel.call, channel.stream):
+    for call in (channel.call, channel.stream, channel.exchange):
         with pytest.raises(DeniedError, match="has expired"):
             call("/x/Y", b"", deadline_seconds=1.0)
     assert made[0].calls == ["/x/Y", wire.RENEW_IDENTITY, "/x/Z"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,13 @@ from sfrl_secure.participant.decisions import Decision, attributions_of, read_op
 from sfrl_secure.participant.receipt_files import ProvenLogging, open_receipt_file
 from sfrl_secure.participant.rounds import OpenRound
 from sfrl_secure.participant.sdk import Participant
+from sfrl_secure.participant.sending import SignedUpdate
 from sfrl_secure.participant.sent import parse_complaint
 from sfrl_secure.participant.submissions import Submitted
+from sfrl_secure.rpc.channel import RpcStream
 from sfrl_secure.wire import gatekeeper_service as wire
 from sfrl_secure.wire.audit_service import AppendedEntry
+from sfrl_secure.wire.uploads import SUBMIT_UPDATE, encode_admitted, parse_upload_answer
 
 INDICES = np.array([1, 4, 18], dtype=np.int64)
 VALUES = np.array([0.5, -0.25, 0.125])
@@ -61,9 +64,9 @@ class Rover:
         return self.sdk.submit(self.open(), INDICES, VALUES, 10, rng=np.random.default_rng(1), **changes)
 
     def kept(self) -> list[str]:
-        """What lies in the folder, but for the root that the rover was shown."""
-        files = [path for path in self.receipts.rglob("*") if path.is_file() and path.name != "known-root"]
-        return sorted(str(path.relative_to(self.receipts)) for path in files)
+        """What lies in the folder, but for the root and the round that the rover was shown."""
+        files = [path.relative_to(self.receipts) for path in self.receipts.rglob("*") if path.is_file()]
+        return sorted(str(path) for path in files if path.name != "known-root" and path.parts[0] != "rounds")
 
 
 # Withdrawals
@@ -330,17 +333,17 @@ def test_an_update_that_nobody_acknowledged_is_kept_to_complain_of(sim: Simulato
     sim.open_round()
     rover = Rover(sim)
     opened = rover.open()
-    update = rover.sdk.update_of(opened, b"payload", 3, 10)
-    rover.sdk._gatekeeper._call = _away  # type: ignore[method-assign]
+    update = rover.sdk.update_of(opened, b"payload", 3, 10, root=sha256(b"root"))
+    rover.channel.exchange = _away  # type: ignore[method-assign]
     with pytest.raises(UnavailableError):
-        rover.sdk.submit_update(update, b"payload")
+        rover.sdk.send(SignedUpdate(update, rover.sdk.sign(update), b"payload"), deadline_seconds=0.01)
     _, envelope, said = parse_complaint(rover.sdk.complaint(SEGMENT))
     assert (said, envelope.digest) == (update, rover.sdk.sign(update).digest)
     assert rover.kept() == [f"{SEGMENT}-1-sent.dsse.json"]
     assert (rover.receipts / f"{SEGMENT}-1-sent.dsse.json").stat().st_mode & 0o777 == 0o600
 
 
-def _away(path: str, request: bytes, deadline_seconds: float) -> bytes:
+def _away(path: str, requests: Iterator[bytes], *, deadline_seconds: float) -> RpcStream:
     raise UnavailableError("no gatekeeper answers")
 
 
@@ -366,9 +369,11 @@ def test_an_answer_that_proves_nothing_does_not_take_the_complaint_away(sim: Sim
     sim.open_round()
     rover = Rover(sim)
     opened = rover.open()
-    rover.channel.answers[wire.SUBMIT_UPDATE] = lambda raw: wire.encode_submit_response(
-        replace(wire.parse_submit_response(raw), checkpoint=sim.log.note(1))
-    )
+    def older(raw: bytes) -> bytes:
+        answer = parse_upload_answer(raw)
+        return raw if isinstance(answer, int) else encode_admitted(replace(answer, checkpoint=sim.log.note(1)))
+
+    rover.channel.answers[SUBMIT_UPDATE] = older
     with pytest.raises(VerificationError):
         rover.sdk.submit(opened, INDICES, VALUES, 10, rng=np.random.default_rng(1))
     parse_complaint(rover.sdk.complaint(SEGMENT, 1))
@@ -412,7 +417,7 @@ def test_what_would_betray_examples_stays_here_and_the_gatekeeper_would_have_sai
     with pytest.raises(DeniedError) as denied:
         rover.submit(noise_std=noise_std)
     assert (denied.value.reason, denied.value.entry_index) == (reason, None)
-    assert wire.SUBMIT_UPDATE not in rover.channel.calls
+    assert SUBMIT_UPDATE not in rover.channel.calls
     assert (len(sim.log.raw), rover.kept()) == (size, [])
     encoded = _encoded(rover)
     with pytest.raises(DeniedError) as refused:

@@ -43,7 +43,15 @@ from sfrl_secure.translog.policy import TrustedLog, TrustedWitness, TrustPolicy,
 from sfrl_secure.translog.tiles import bundles_of, encode_bundle, tile_of_tree, tiles_of
 from sfrl_secure.translog.tree import MerkleTree
 
-from .payloads import encode_payload, weighted_mean
+from .payloads import (
+    SUPPORTS,
+    VALUE_TYPES,
+    encode_aggregate,
+    encode_mask,
+    encode_payload,
+    payload_root,
+    weighted_mean,
+)
 
 START = 1_760_000_000_000_000
 SECOND = 1_000_000
@@ -186,6 +194,7 @@ class Writer:
         self._log_keys()
         self.model = [0] * COORDINATES
         self.model_digest = self.put_model(self.model)
+        self.mask_indices: list[int] = []
         self.terms_raw = b""
         self.round: RoundNow | None = None
         self.closed_hash = ZEROS
@@ -312,7 +321,7 @@ class Writer:
         raw = self.json_of({
             "type": "genesis", "federation_id": self.federation_id.hex(), "origin": self.origin,
             "root": base64.b64encode(root).decode(), "log_keys": [self.signer.key.vkey, self.cosigner.key.vkey],
-            "formats": {"entry": 1, "codec": 1, "model": 1, "arithmetic": 1},
+            "formats": {"entry": 1, "codec": 2, "model": 1, "arithmetic": 1},
         } | other)  # fmt: skip
         leaf = self.append(self.signed("genesis", raw, signers), "governance")
         if not void:
@@ -353,7 +362,7 @@ class Writer:
                 "grid_exponent": GRID, "initial": self.put_model([0] * COORDINATES).hex(),
             },
             "tensors": ["a", "b"], "value_types": ["fp32", "int8"], "support_modes": ["free"],
-            "suites": ["ed25519", "ed25519+ml-dsa-44"],
+            "mask": None, "relay_groups": [], "suites": ["ed25519", "ed25519+ml-dsa-44"],
             "limits": {"payload_bytes_max": 4096, "nonzeros_max": 10, "norm_max": 10_000, "magnitude_max": 9_000,
                        "weight_max": 100},
             "quota": {"window_us": 30 * DAY, "updates_max": 1000, "bytes_max": 2**40},
@@ -361,6 +370,11 @@ class Writer:
             "round": {"duration_us": 600 * SECOND, "cohort_min": 2, "cohort_max": 3, "rounds_max": 100},
             "rule": "weighted_mean/v1", "privacy": "open", "evidence_days": 1, "retention_days": 30,
         } | other  # fmt: skip
+
+    def put_mask(self, indices: Sequence[int]) -> dict[str, Any]:
+        """Keep a mask; gives what terms say of it."""
+        self.mask_indices = list(indices)
+        return {"digest": self.objects.put(encode_mask(indices, COORDINATES)).hex(), "nonzeros": len(indices)}
 
     def publish_terms(self, terms: dict[str, Any] | None = None, **other: Any) -> bytes:
         terms = terms or self.terms()
@@ -524,8 +538,8 @@ class Writer:
             "federation_id": self.federation_id, "segment": SEGMENT, "participant": name,
             "key_id": self.participants[name].public_key.key_id, "round": opened.number, "round_opened": opened.opened,
             "base_model": opened.base, "payload_sha256": sha(payload), "payload_bytes": len(payload),
-            "nonzeros": len(update), "codec": 1, "support": 1, "values": 1, "weight": weight, "created_us": 1,
-            "noise_std": 0,
+            "nonzeros": len(update), "codec": 2, "support": 1, "values": 1, "weight": weight, "created_us": 1,
+            "noise_std": 0, "payload_root": payload_root(payload),
         }  # fmt: skip
 
     def sign_update(self, fields: dict[str, Any], keys: Sequence[SigningKey]) -> tuple[bytes, bytes]:
@@ -536,6 +550,7 @@ class Writer:
         raw = pb(
             *((number, fields[name]) for number, name in enumerate(names, 1)),
             (11, Present(form)), (12, fields["weight"]), (13, fields["created_us"]), (14, fields["noise_std"]),
+            (15, fields["payload_root"]),
         )  # fmt: skip
         return self.enveloped("update", raw, keys)
 
@@ -544,28 +559,41 @@ class Writer:
         squares = sum(value * value for value in update.values())
         norm = int(squares**0.5)
         assert norm * norm <= squares < (norm + 1) ** 2, "small enough for the test's square root"
-        tensors = sorted({0 if index < 12 else 1 for index in update})
+        tensors = sorted({0 if index < 12 else 1 for index, value in update.items() if value})
         found = {
             "nonzeros": len(update), "density_ppm": len(update) * 10**6 // COORDINATES, "norm": norm,
             "largest": max(map(abs, update.values()), default=0), "tensors": tensors,
         } | other  # fmt: skip
         return pb(*enumerate(found.values(), 1))
 
+    def payload_of(self, update: dict[int, int], value_type: str = "int8", support: str = "free") -> bytes:
+        mask = encode_mask(self.mask_indices, COORDINATES)
+        return encode_payload(
+            update, COORDINATES, value_type, GRID, support=support, mask=mask, mask_indices=self.mask_indices
+        )
+
+    def form_of(self, update: dict[int, int], value_type: str = "int8", support: str = "free") -> dict[str, int]:
+        """What the update's statement says of the form of `payload_of`."""
+        carried = {"free": len(update), "agreed": len(self.mask_indices), "dense": COORDINATES}
+        return {"values": VALUE_TYPES[value_type], "support": SUPPORTS[support], "nonzeros": carried[support]}
+
     def admit(self, name: str, update: dict[int, int], weight: int = 10, *, payload: bytes | None = None,
-              value_type: str = "int8", fields: dict[str, Any] | None = None, facts: dict[str, Any] | None = None,
+              value_type: str = "int8", support: str = "free", fields: dict[str, Any] | None = None,
+              facts: dict[str, Any] | None = None,
               rule_ids: Sequence[str] = ("cleared", "known", "known"), retain_until_us: int | None = None,
               keys: Sequence[SigningKey] | None = None, keep: bool = True, void: bool = False, counted: bool = True,
               **other: Any) -> bytes:  # fmt: skip
         """Admit an update; gives its entry hash."""
-        payload = encode_payload(update, COORDINATES, value_type, GRID) if payload is None else payload
+        payload = self.payload_of(update, value_type, support) if payload is None else payload
         if keep:
             self.objects.put(payload)
-        form = {"values": 2 if value_type == "fp32" else 1}
+        form = self.form_of(update, value_type, support)
         named = self.update_fields(name, payload, update, weight) | form | (fields or {})
+        carried = {"nonzeros": form["nonzeros"], "density_ppm": form["nonzeros"] * 10**6 // COORDINATES}
         envelope, digest = self.sign_update(named, keys or [self.participants[name]])
         body = pb(
             (1, envelope),
-            (2, Present(self.facts(update, **(facts or {})))),
+            (2, Present(self.facts(update, **carried | (facts or {})))),
             (3, list(rule_ids)),
             (4, retain_until_us or self.now + 31 * DAY),
         )
@@ -632,13 +660,9 @@ class Writer:
         return leaf
 
     def put_model(self, values: list[int]) -> Digest:
-        return self.objects.put(self.object_of(b"SFRLMDL1", values))
-
-    def object_of(self, magic: bytes, values: list[int]) -> bytes:
         described = b"sfrl-manifest/v1\na\0int32\x003x4\nb\0int64\x005\n"
-        header = magic + bytes([GRID]) + bytes(7) + sha(described) + COORDINATES.to_bytes(8, "little")
-        wide = magic == b"SFRLAGG1"
-        return header + struct.pack("<17q" if wide else "<12i5q", *values)
+        header = b"SFRLMDL1" + bytes([GRID]) + bytes(7) + sha(described) + COORDINATES.to_bytes(8, "little")
+        return self.objects.put(header + struct.pack("<12i5q", *values))
 
     def publish_model(
         self, *, body: dict[str, Any] | None = None, model: list[int] | None = None, **other: Any
@@ -653,7 +677,7 @@ class Writer:
         base_values, counted = self.model, self.round.admitted
         fields = {
             "round": self.round.number, "closed": self.closed_hash, "base": self.round.base,
-            "aggregate": self.objects.put(self.object_of(b"SFRLAGG1", mean)), "model": self.put_model(after),
+            "aggregate": self.objects.put(encode_aggregate(mean, GRID)), "model": self.put_model(after),
             "rule": "weighted_mean/v1", "arithmetic": 1,
         } | (body or {})  # fmt: skip
         raw = pb(*((number, fields[key]) for number, key in enumerate(fields, 1)))
@@ -679,7 +703,7 @@ class Writer:
         after = [b + a for b, a in zip(values, mean, strict=True)]
         fields = {
             "round": number, "closed": step.closed, "base": before,
-            "aggregate": self.objects.put(self.object_of(b"SFRLAGG1", mean)), "model": self.put_model(after),
+            "aggregate": self.objects.put(encode_aggregate(mean, GRID)), "model": self.put_model(after),
             "rule": "weighted_mean/v1", "arithmetic": 1, "supersedes": step.published,
         } | (body or {})  # fmt: skip
         raw = pb(*((number, fields[key]) for number, key in enumerate(fields, 1)))

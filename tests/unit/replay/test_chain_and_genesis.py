@@ -104,7 +104,8 @@ GENESIS: list[tuple[str, Any]] = [
     ("keys in the wrong order", lambda w: {"log_keys": [w.cosigner.key.vkey, w.signer.key.vkey]}),
     ("another document in root's place", lambda w: {"root": root_as(w, "services")}),
     ("root in base64 with stray bits", lambda w: {"root": with_stray_bits(root_as(w, "root"))}),
-    ("another format", {"formats": {"entry": 2, "codec": 1, "model": 1, "arithmetic": 1}}),
+    ("another format", {"formats": {"entry": 2, "codec": 2, "model": 1, "arithmetic": 1}}),
+    ("another codec", {"formats": {"entry": 1, "codec": 1, "model": 1, "arithmetic": 1}}),
 ]
 
 

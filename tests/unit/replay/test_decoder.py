@@ -1,89 +1,94 @@
-"""The replay's decoder against the codec's vectors, and against what a payload may do to it."""
+"""The replay's decoder against the codec's vectors, and what a payload may cost before and after it is believed."""
 
 from __future__ import annotations
 
-import json
+import struct
 import tracemalloc
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfrl_secure.errors import PayloadError
-from sfrl_secure.replay.decoder import DecodedUpdate, decode_payload
+from sfrl_secure.ids import Digest
+from sfrl_secure.replay.arithmetic import RunningSum
+from sfrl_secure.replay.decoder import decode_parts
+from sfrl_secure.replay.payload_header import Expected
 
-VECTORS = Path(__file__).parents[2] / "vectors" / "codec"
+from .bad_payloads import MASK, UPDATE, written
+from .payloads import assemble, payload_root, step_code
 
-
-def load(pattern: str) -> list[Any]:
-    return [
-        pytest.param(json.loads(path.read_text()), id=path.stem)
-        for path in sorted(VECTORS.glob(pattern))
-        if "payload" in json.loads(path.read_text())
-    ]
+MIB = 2**20
 
 
-def decode(vector: dict[str, Any], payload: bytes) -> DecodedUpdate:
-    return decode_payload(
-        payload,
-        coordinates=vector["coordinates"],
-        nonzeros=vector["nonzeros"],
-        value_type=vector["value_type"],
-        grid_exponent=vector["grid_exponent"],
-    )
-
-
-@pytest.mark.parametrize("vector", load("[!b]*.json"))
-def test_every_good_vector_decodes_to_its_update(vector: dict[str, Any]) -> None:
-    found = decode(vector, bytes.fromhex(vector["payload"]))
-    assert found.indices.tolist() == vector["indices"]
-    assert found.values.tolist() == vector["values"]
-
-
-@pytest.mark.parametrize("vector", load("bad_*.json"))
-def test_every_bad_vector_is_refused_for_the_first_rule_that_it_breaks(vector: dict[str, Any]) -> None:
-    with pytest.raises(PayloadError) as refused:
-        decode(vector, bytes.fromhex(vector["payload"]))
-    assert refused.value.reason == vector["reason"]
-    assert str(refused.value).startswith(f"{vector['rule']}:")
-
-
-def test_the_vectors_name_every_rule_of_the_decoder() -> None:
-    rules = {param.values[0]["rule"] for param in load("bad_*.json")}
-    assert rules >= {f"P{i}" for i in range(1, 5)} | {"E1", "E2", "E3"} | {"T1", "T2", "T3"}
-    assert rules >= {f"L{i}" for i in range(1, 10)} | {f"V{i}" for i in range(1, 5)}
-
-
-def test_a_header_that_claims_a_large_model_takes_no_memory() -> None:
-    hostile = b"SFRU\x01\x01\x01\x1e" + (2**31).to_bytes(8, "little") * 2 + (2**15).to_bytes(4, "little")
+@contextmanager
+def memory_below(limit: int) -> Iterator[None]:
+    """What is held at once inside stays below `limit` bytes, beside what was there before."""
     tracemalloc.start()
-    with pytest.raises(PayloadError):
-        decode_payload(hostile, coordinates=2**31, nonzeros=2**31, value_type="int8", grid_exponent=30)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2**20
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < limit
+    finally:
+        tracemalloc.stop()
 
 
-GOOD = [param.values[0] for param in load("[!b]*.json")]
+@pytest.mark.parametrize("support", ["free", "dense"])
+def test_a_header_that_claims_a_large_model_takes_no_memory(support: str) -> None:
+    mode = {"free": 1, "dense": 3}[support]
+    hostile = b"SFRU" + bytes([2, mode, 1, 30]) + (2**31).to_bytes(8, "little") * 2 + (2**15).to_bytes(4, "little")
+    expected = Expected(2**31, 2**31, support, "int8", 30, Digest(bytes(32)))
+    with memory_below(MIB), pytest.raises(PayloadError):
+        list(decode_parts(hostile, expected))
+
+
+def test_a_leaf_that_claims_large_planes_takes_no_memory() -> None:
+    leaf = bytes(4) + struct.pack("<HI", 61, 8) + step_code([30]) + bytes(53)
+    payload = assemble(b"SFRU" + bytes([2, 1, 1, 10]) + struct.pack("<QQI", 2**31, 64, 1), [leaf])
+    expected = Expected(2**31, 64, "free", "int8", 10, Digest(payload_root(payload)))
+    with memory_below(MIB), pytest.raises(PayloadError):
+        list(decode_parts(payload, expected))
+
+
+def test_a_large_dense_update_is_added_up_a_leaf_at_a_time() -> None:
+    count = 48 * 65_536
+    leaf = struct.pack("<H", 128) + step_code([0] * 1024) + bytes(range(1, 65)) * 1024
+    payload = assemble(b"SFRU" + bytes([2, 3, 1, 10]) + struct.pack("<QQI", count, count, 48), [leaf] * 48)
+    expected = Expected(count, count, "dense", "int8", 10, Digest(payload_root(payload)))
+    total = RunningSum(count)
+    with memory_below(8 * MIB):
+        total.add(decode_parts(payload, expected), 3)
+    assert total.numerator[:65].tolist() == [3 * (1 + i % 64) for i in range(65)]
+    assert int(total.numerator.sum()) == 3 * 32.5 * count
 
 
 @settings(deadline=None, max_examples=300)
-@given(vector=st.sampled_from(GOOD), data=st.data())
-def test_a_damaged_payload_is_refused_for_a_reason(vector: dict[str, Any], data: st.DataObject) -> None:
-    payload = bytearray.fromhex(vector["payload"])
+@given(
+    value_type=st.sampled_from(["int8", "fp32", "packed", "exact"]),
+    support=st.sampled_from(["free", "agreed", "dense"]),
+    data=st.data(),
+)
+def test_a_damaged_payload_is_refused_for_a_reason(value_type: str, support: str, data: st.DataObject) -> None:
+    payload, expected = written(value_type, support)
+    damaged = bytearray(payload)
     where = data.draw(st.integers(0, len(payload) - 1))
-    payload[where] ^= 1 << data.draw(st.integers(0, 7))
+    damaged[where] ^= 1 << data.draw(st.integers(0, 7))
     cut = data.draw(st.integers(0, 3))
-    damaged = bytes(payload[: len(payload) - cut])
-    # Every byte of a payload is fixed or under a leaf's digest, so damage that keeps the digests cannot decode.
+    # Every byte of a payload is under the signed root, so nothing that is damaged decodes.
     with pytest.raises(PayloadError):
-        decode(vector, damaged)
+        list(decode_parts(bytes(damaged[: len(payload) - cut]), expected))
 
 
-def test_leaves_of_one_payload_decode_to_one_ascending_list() -> None:
-    vector = next(v for v in GOOD if v["nonzeros"] > 128)
-    indices = decode(vector, bytes.fromhex(vector["payload"])).indices
-    assert (np.diff(indices) > 0).all()
+def test_agreed_parts_name_the_coordinates_of_the_mask() -> None:
+    (part,) = decode_parts(*written(support="agreed", update={90: 5}))
+    assert not isinstance(part.at, slice)
+    assert part.at.tolist() == MASK
+    indices, values = part.touched()
+    assert (indices.tolist(), values.tolist()) == ([90], [5])
+
+
+def test_dense_parts_touch_where_their_values_are_not_zero() -> None:
+    (part,) = decode_parts(*written(support="dense"))
+    indices, values = part.touched()
+    assert dict(zip(indices.tolist(), values.tolist(), strict=True)) == UPDATE

@@ -125,7 +125,7 @@ def test_refusals_with_evidence_are_decided_again() -> None:
     writer.refuse("r1", "unknown_segment", fields={"segment": "no-such"}, stream="log")
     writer.refuse("r1", "wrong_prefix", fields={"round_opened": b"x" * 32})
     writer.refuse("r1", "wrong_base", fields={"base_model": b"x" * 32})
-    writer.refuse("r1", "format_not_allowed", fields={"codec": 2})
+    writer.refuse("r1", "format_not_allowed", fields={"codec": 1})
     writer.refuse("r1", "payload_too_large", fields={"payload_bytes": 4097})
     writer.refuse("r1", "too_few_coordinates", fields={"nonzeros": 0})
     writer.refuse("r1", "too_dense", fields={"nonzeros": 11})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sfrl_secure.replay.leakage import Floor, Leakage, leak_reason
+from sfrl_secure.replay.leakage import Floor
+from sfrl_secure.replay.manifest import Tensor
+from sfrl_secure.replay.measuring import LabelMeter, RowMeter
 
 from .builder import Writer, codes
 from .void_rows import terms_with
@@ -63,20 +64,91 @@ def test_what_betrays_single_examples_is_refused_and_never_counted(
     assert codes(writer.replay().docket.findings) == ["defective"]
 
 
+def labels_below(values: list[tuple[int, int]], least: int = 1) -> bool:
+    """Whether a tensor of two labels falls below the floor, whose leaves repeat one value each: (label, value)."""
+    per_label = 2**31
+    meter = LabelMeter(Floor(0, 0, least), Tensor("w", (2, per_label), "int32", 0, 2 * per_label))
+    for label, value in values:
+        meter.add(np.arange(65_536) + label * per_label, np.full(65_536, value, np.int64))
+    return meter.is_below
+
+
 @pytest.mark.parametrize("sign", [1, -1])
-def test_sums_that_eight_times_would_not_fit_64_bits_are_compared_all_the_same(sign: int) -> None:
-    of_each = 2**21 - 1
-    indices = np.arange(2 * of_each)
-    values = np.where(indices < of_each, sign * 2**40, -sign * 2**40)
-    tensor = SimpleNamespace(name="w", shape=(2, of_each), start=0, end=2 * of_each)
-    manifest: Any = SimpleNamespace(tensors=(tensor,))
-    floors = Leakage(1, 1, 0, (), (Floor(0, 0, 1),))
-    decoded: Any = SimpleNamespace(indices=indices, values=values)
-    assert leak_reason(floors, manifest, decoded, noise_std=0, sum_of_squares=0) == ""
-    decoded.values = np.where(indices < of_each, sign * 2**40, -sign * 2**37)
-    assert leak_reason(floors, manifest, decoded, noise_std=0, sum_of_squares=0) == "leak_labels"
-    decoded.values[-1] -= sign
-    assert leak_reason(floors, manifest, decoded, noise_std=0, sum_of_squares=0) == ""
+def test_sums_beyond_64_bits_are_compared_exactly(sign: int) -> None:
+    # 256 leaves of 2**16 values of 2**40 are a sum of 2**64.
+    largest = [(0, sign * 2**40)] * 256
+    assert not labels_below([*largest, *[(1, -sign * 2**40)] * 256])
+    # An eighth of the largest is not more than an eighth; one unit in each of 2**16 values is.
+    assert labels_below([*largest, *[(1, -sign * 2**40)] * 32])
+    assert not labels_below([*largest, *[(1, -sign * 2**40)] * 32, (1, -sign)])
+
+
+def test_a_sum_that_passes_64_bits_on_its_way_and_comes_back_is_what_it_is() -> None:
+    there_and_back = [*[(0, 2**40)] * 300, *[(0, -(2**40))] * 300]
+    assert labels_below([*there_and_back, (1, 5)])
+    assert not labels_below([*there_and_back, (0, -1), (1, 5)])
+
+
+def test_the_rows_of_an_update_are_counted_over_its_leaves() -> None:
+    meter = RowMeter(Floor(0, 0, 3), Tensor("w", (4, 10), "int32", 100, 140))
+    for at in ([99, 100], [101, 125], [126, 140]):
+        meter.add(np.array(at), np.ones(2, np.int64))
+    assert meter.is_below
+    meter.add(np.array([139]), np.ones(1, np.int64))
+    assert not meter.is_below
+
+
+@pytest.mark.parametrize("support", ["agreed", "dense"])
+def test_a_zero_touches_nothing(support: str) -> None:
+    writer = Writer().begin()
+    rows = {"rows": [{"tensor": "a", "axis": 0, "min": 2}], "labels": [{"tensor": "b", "axis": 0, "min": 1}]}
+    least = {"nonzeros_min": 1, "weight_min": 1, "noise_std_min": 0} | rows
+    modes = {"support_modes": [support], "limits__nonzeros_max": 17, "leakage": least}
+    mask = writer.put_mask([0, 4, 12, 13]) if support == "agreed" else None
+    writer.publish_terms(terms_with(writer, mask=mask, **modes))
+    writer.open_round()
+    # Neither row 1 nor a label is touched by its zero, and so the first row alone is one too few.
+    betrays = {0: 5, 4: 0, 12: 0, 13: 0}
+    writer.refuse("r1", "leak_rows", evidence=2, update=betrays, payload=writer.payload_of(betrays, support=support),
+                  fields=writer.form_of(betrays, support=support))  # fmt: skip
+    writer.admit("r1", betrays | {4: -1}, support=support)
+    clean(writer)
+
+
+@pytest.mark.parametrize("support", ["agreed", "dense"])
+@pytest.mark.parametrize("least", [1, 3])
+def test_coordinates_that_are_carried_and_not_touched_are_too_few(support: str, least: int) -> None:
+    writer = Writer().begin()
+    rows = [{"tensor": "a", "axis": 0, "min": 2}]
+    floors = {"nonzeros_min": least, "weight_min": 1, "noise_std_min": 0, "rows": rows, "labels": []}
+    mask = writer.put_mask([0, 1, 4, 8, 13]) if support == "agreed" else None
+    modes = {"support_modes": [support], "limits__nonzeros_max": 17, "leakage": floors}
+    writer.publish_terms(terms_with(writer, mask=mask, **modes))
+    writer.open_round()
+    # Before rows: of the first, with one row touched, there are too few coordinates too.
+    betrays = dict(list({0: 5, 1: 3, 4: 2}.items())[: least - 1]) | {13: 0}
+    writer.refuse("r1", "leak_coordinates", evidence=2, update=betrays,
+                  payload=writer.payload_of(betrays, support=support),
+                  fields={"noise_std": 1_000} | writer.form_of(betrays, support=support))  # fmt: skip
+    writer.admit("r1", {0: 5, 4: -1, 13: 2}, support=support)
+    clean(writer)
+    writer.admit("r2", betrays, support=support)
+    assert codes(writer.replay().docket.findings) == ["defective"]
+
+
+@pytest.mark.parametrize(("noise", "is_refused"), [(8, False), (9, True)])
+def test_noise_is_expected_of_the_zeros_that_a_payload_carries_too(noise: int, is_refused: bool) -> None:
+    writer = Writer().begin()
+    writer.publish_terms(terms_with(writer, support_modes=["dense"], limits__nonzeros_max=17))
+    writer.open_round()
+    # 4 * 272 = 17 * 8**2.
+    update = {0: 16, 5: -4}
+    if is_refused:
+        writer.refuse("r1", "leak_noise", evidence=2, update=update, payload=writer.payload_of(update, support="dense"),
+                      fields={"noise_std": noise} | writer.form_of(update, support="dense"))  # fmt: skip
+    else:
+        writer.admit("r1", update, support="dense", fields={"noise_std": noise})
+    clean(writer)
 
 
 @pytest.mark.parametrize(("noise", "is_refused"), [(0, False), (8, False), (9, True)])

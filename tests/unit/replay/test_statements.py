@@ -149,7 +149,8 @@ def test_two_bodies_or_none_are_malformed() -> None:
 UPDATES: list[dict[str, Any]] = [
     {"federation_id": bytes(31)}, {"segment": "Rocks"}, {"segment": ""}, {"participant": "R1"}, {"participant": ""},
     {"key_id": bytes(31)}, {"round": 0}, {"round_opened": bytes(31)}, {"base_model": bytes(33)},
-    {"payload_sha256": bytes(31)}, {"codec": 0}, {"support": 0}, {"support": 2}, {"values": 0}, {"values": 3},
+    {"payload_sha256": bytes(31)}, {"codec": 0}, {"support": 0}, {"support": 4}, {"values": 0}, {"values": 7},
+    {"payload_root": bytes(31)}, {"payload_root": b""},
     {"codec": 2**32}, {"weight": 2**64}, {"noise_std": 2**40 + 1},
 ]  # fmt: skip
 

@@ -18,7 +18,7 @@ from .builder import COORDINATES, DAY, RULES, SECOND, STREAM, ZEROS, Writer, pb,
 from .payloads import encode_payload
 
 UPDATES = {"r1": {0: 5, 13: -7}, "r2": {0: 6, 3: 100}, "r3": {16: 1}}
-R1, R2 = "spiffe://rover.example/participant/r1", "spiffe://rover.example/participant/r2"
+R1, R2, R4 = (f"spiffe://rover.example/participant/{name}" for name in ("r1", "r2", "r4"))
 STRANGER = SigningKey.generate("ed25519")
 
 Act = Callable[[Writer], Any]
@@ -63,6 +63,20 @@ def noisy(writer: Writer) -> None:
     """A round whose terms ask for two coordinates, weight 5 and a noise of 3."""
     floors = {"nonzeros_min": 2, "weight_min": 5, "noise_std_min": 3, "rows": [], "labels": []}
     writer.publish_terms(terms_with(writer, leakage=floors))
+    writer.open_round()
+
+
+def relayed(writer: Writer) -> None:
+    """A round in which r4 may bring what others signed, and has brought nothing yet; r1 has an admission."""
+    writer.record("r4", body={"groups": ["orbiters"]})
+    writer.publish_terms(terms_with(writer, relay_groups=["orbiters"]))
+    opened(writer)
+
+
+def agreeing(writer: Writer) -> None:
+    """A round that takes agreed updates of four coordinates, and dense ones of all seventeen."""
+    modes = {"support_modes": ["agreed", "dense"], "limits__nonzeros_max": COORDINATES}
+    writer.publish_terms(terms_with(writer, mask=writer.put_mask([0, 3, 12, 16]), **modes))
     writer.open_round()
 
 
@@ -277,7 +291,15 @@ STATEMENTS: list[tuple[str, Callable[[Writer], None], str, Act]] = [
     ("a second update", opened, "duplicate", lambda w: w.admit("r1", UPDATES["r2"], void=True)),
     ("a fourth of three", full, "round_full", lambda w: w.admit("r4", UPDATES["r2"], void=True)),
     ("another codec", opened, "format_not_allowed",
-     lambda w: w.admit("r2", UPDATES["r2"], fields={"codec": 2}, void=True)),
+     lambda w: w.admit("r2", UPDATES["r2"], fields={"codec": 1}, void=True)),
+    ("fewer agreed values than the mask has", agreeing, "format_not_allowed",
+     lambda w: w.admit("r2", {0: 5}, support="agreed", fields={"nonzeros": 3}, void=True)),
+    ("more agreed values than the mask has", agreeing, "format_not_allowed",
+     lambda w: w.admit("r2", {0: 5}, support="agreed", fields={"nonzeros": 5}, void=True)),
+    ("a dense update that leaves one out", agreeing, "format_not_allowed",
+     lambda w: w.admit("r2", {0: 5}, support="dense", fields={"nonzeros": 16}, void=True)),
+    ("a support mode that the terms do not have", agreeing, "format_not_allowed",
+     lambda w: w.admit("r2", UPDATES["r2"], void=True)),
     ("no payload", opened, "payload_too_large",
      lambda w: w.admit("r2", UPDATES["r2"], fields={"payload_bytes": 0}, void=True)),
     ("a payload too long", opened, "payload_too_large",
@@ -344,6 +366,12 @@ STATEMENTS: list[tuple[str, Callable[[Writer], None], str, Act]] = [
      lambda w: w.refuse("r1", "payload_length", evidence=2)),
     ("a refusal in the log's stream that belongs to a segment", opened, "stream",
      lambda w: w.refuse("r1", "duplicate", stream="log")),
+    ("a relay that is refused as a stranger", relayed, "refusal_reason",
+     lambda w: w.refuse("r2", "wrong_peer", peer=R4)),
+    ("a relay that is refused for what was admitted", relayed, "refusal_reason",
+     lambda w: w.refuse("r1", "replayed", update=UPDATES["r1"], peer=R4)),
+    ("a stranger who is refused as if he were a relay", opened, "refusal_reason",
+     lambda w: w.refuse("r1", "duplicate", peer=R4)),
     ("a fourth single refusal", opened, "refusal_count", one_refusal_too_many),
     # refusals_counted
     ("an interval that ends before it begins", ready, "malformed", lambda w: w.count(span=(3, 2), entry_stream=None)),

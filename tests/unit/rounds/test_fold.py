@@ -252,7 +252,7 @@ SOUND: list[Case] = [
     ("refused-object", open_, says(refused("norm_limit", Evidence.OBJECT, weight=10, values=LOUD))),
     *((f"refused-on-word-{reason}", open_, says(refused(reason, Evidence.NONE, weight=10))) for reason in (
         "digest_mismatch", *sorted(DECODING_REASONS), "norm_limit", "magnitude_limit", "tensor_not_allowed",
-        "leak_rows", "leak_labels", "leak_noise", "policy_denied", "policy_error")),
+        "leak_coordinates", "leak_rows", "leak_labels", "leak_noise", "policy_denied", "policy_error")),
     ("refused-not-received-in-the-log's-way", open_, says(refused("not_received", Evidence.NONE))),
     ("refused-malformed", open_, says(refused("malformed", Evidence.NONE, quoted=False))),
     ("refused-bare", open_, says(refused("bad_signature", Evidence.NONE, quoted=False))),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
 from math import isqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +21,10 @@ from sfrl_secure.governance.manifest import ModelManifest, TensorSpec
 from sfrl_secure.governance.statements import Evidence, MeasuredFacts
 from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, SegmentTerms
 from sfrl_secure.limits import VALUE_MAX
-from sfrl_secure.rounds.leakage import check_leakage, raised_and_lowered
+from sfrl_secure.rounds.leakage import raised_and_lowered
+from sfrl_secure.rounds.measuring import measured
 from sfrl_secure.rounds.payloads import MeasuredDenial, check_payload
-from sfrl_secure.sparse.update import SparseUpdate
+from sfrl_secure.sparse.update import UpdatePart
 
 from .scenes import G1, STREAM, findings, refused
 
@@ -40,18 +43,38 @@ def terms(tmp_path_factory: pytest.TempPathFactory) -> SegmentTerms:
     return replace(found, model=replace(found.model, manifest=manifest))
 
 
-def update_of(values: dict[int, int]) -> SparseUpdate:
-    indices = np.array(sorted(values), dtype=np.int64)
-    return SparseUpdate(COORDINATES, indices, np.array([values[at] for at in sorted(values)], dtype=np.int64))
-
-
-def verdict(terms: SegmentTerms, values: dict[int, int], noise_std: int = 0, **bounds: tuple[LeakageBound, ...]) -> str:
+def verdict(terms: SegmentTerms, values: dict[int, int], noise_std: int = 0, **bounds: Any) -> str:
+    """The reason that the meter gives, however the update comes."""
     guarded = replace(terms, leakage=replace(DEFAULT_LEAKAGE, **bounds))
+    # Noise is measured against the values that are carried, and a dense update carries all.
+    ways = [sparse_parts(values, size) for size in (1, 3, COORDINATES)]
+    ways += [] if noise_std else [dense_parts(values, size) for size in (1, 7, COORDINATES)]
+    found = {reason_of(guarded, parts, noise_std) for parts in ways}
+    assert len(found) == 1
+    return found.pop()
+
+
+def reason_of(terms: SegmentTerms, parts: Iterable[UpdatePart], noise_std: int) -> str:
     try:
-        check_leakage(guarded, update_of(values), noise_std)
+        measured(terms, parts).check_leakage(noise_std)
     except DeniedError as denied:
         return denied.reason
     return ""
+
+
+def sparse_parts(values: dict[int, int], size: int) -> list[UpdatePart]:
+    """The values with their indices, `size` at a time."""
+    indices = np.array(sorted(values), dtype=np.int64)
+    units = np.array([values[at] for at in sorted(values)], dtype=np.int64)
+    starts = range(0, indices.size, size)
+    return [UpdatePart(indices[at : at + size], units[at : at + size]) for at in starts]
+
+
+def dense_parts(values: dict[int, int], size: int) -> list[UpdatePart]:
+    """All coordinates, `size` at a time."""
+    units = np.array([values.get(at, 0) for at in range(COORDINATES)], dtype=np.int64)
+    starts = range(0, COORDINATES, size)
+    return [UpdatePart(slice(at, min(at + size, COORDINATES)), units[at : at + size]) for at in starts]
 
 
 def places(tensor: str, axis: int, values: dict[int, int]) -> dict[int, int]:
@@ -79,7 +102,15 @@ VALUES = st.dictionaries(
 
 
 @settings(deadline=None, max_examples=150)
-@given(values=VALUES)
+@given(values=VALUES, least=st.integers(1, 22))
+def test_coordinates_are_counted_where_they_are_touched(
+    terms: SegmentTerms, values: dict[int, int], least: int
+) -> None:
+    assert verdict(terms, values, nonzeros_min=least) == ("leak_coordinates" if len(values) < least else "")
+
+
+@settings(deadline=None, max_examples=150)
+@given(values=VALUES.filter(bool))
 def test_rows_and_labels_are_counted_along_every_axis(terms: SegmentTerms, values: dict[int, int]) -> None:
     for tensor, axis in AXES:
         sums = places(tensor, axis, values)
@@ -140,9 +171,10 @@ def test_a_layer_with_fewer_than_twice_the_least_labels_is_never_admitted(terms:
         assert verdict(terms, dict(enumerate(values)), labels=bound) == "leak_labels"
 
 
-def test_rows_come_before_labels_and_labels_before_noise(terms: SegmentTerms) -> None:
+def test_coordinates_come_before_rows_rows_before_labels_and_labels_before_noise(terms: SegmentTerms) -> None:
     values = {27: -1}
     rows, labels = (LeakageBound("last", 0, 2),), (LeakageBound("last", 0, 1),)
+    assert verdict(terms, values, 100, nonzeros_min=2, rows=rows, labels=labels) == "leak_coordinates"
     assert verdict(terms, values, 100, rows=rows, labels=labels) == "leak_rows"
     assert verdict(terms, values, 100, labels=labels) == "leak_labels"
     assert verdict(terms, values, 100) == "leak_noise"

@@ -23,8 +23,8 @@ from .scenes import DURATION_US, G1, STREAM, findings, refused
 
 UPDATE = UpdateStatement(
     federation_id=ZERO_DIGEST, segment=SEGMENT, participant="rover-1", key_id=ZERO_DIGEST, round=1,
-    round_opened=ZERO_DIGEST, base_model=ZERO_DIGEST, payload_sha256=ZERO_DIGEST, payload_bytes=1, nonzeros=1,
-    format=PayloadFormat(1, "free", "int8"), weight=1, created_us=1,
+    round_opened=ZERO_DIGEST, base_model=ZERO_DIGEST, payload_sha256=ZERO_DIGEST, payload_root=ZERO_DIGEST,
+    payload_bytes=1, nonzeros=1, format=PayloadFormat(2, "free", "int8"), weight=1, created_us=1,
 )  # fmt: skip
 
 

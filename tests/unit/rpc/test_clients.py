@@ -24,13 +24,22 @@ from sfrl_secure.governance.statements import (
 from sfrl_secure.ids import Digest, parse_spiffe_id
 from sfrl_secure.rpc.channel import AnonymousTls
 from sfrl_secure.rpc.clients import AuditLogClient, GatekeeperClient, IdentityClient
+from sfrl_secure.rpc.downloads import Fetched
 from sfrl_secure.rpc.identity import ROLES as ALL_ROLES
 from sfrl_secure.rpc.identity_requests import IdentityAsker
 from sfrl_secure.rpc.server import ANYBODY, Method
 from sfrl_secure.translog.entries import LoggedEntry
 from sfrl_secure.wire import audit_service, gatekeeper_service, identity_service
 from sfrl_secure.wire.audit_service import HEARTBEAT, AppendedEntry, FollowBatch
-from sfrl_secure.wire.gatekeeper_service import ModelRequest, ReceiptRequest, RoundAnswer, RoundRequest
+from sfrl_secure.wire.downloads import (
+    FETCH_MODEL,
+    ModelRequest,
+    ModelSource,
+    encode_model_chunk,
+    encode_model_source,
+    parse_model_request,
+)
+from sfrl_secure.wire.gatekeeper_service import ReceiptRequest, RoundAnswer, RoundRequest
 from sfrl_secure.wire.identity_service import EnrolResponse, RenewResponse
 from sfrl_secure.wire.participants import (
     encode_decision,
@@ -40,6 +49,7 @@ from sfrl_secure.wire.participants import (
 )
 from sfrl_secure.wire.receipts import Receipt, ReceiptKind
 from sfrl_secure.wire.statements import encode_update
+from sfrl_secure.wire.uploads import SUBMIT_UPDATE, encode_admitted, parse_upload_start
 
 ROLES = frozenset({"participant"})
 DIGEST = Digest(bytes(range(32)))
@@ -58,9 +68,10 @@ def update_envelope() -> Envelope:
         round_opened=DIGEST,
         base_model=DIGEST,
         payload_sha256=DIGEST,
+        payload_root=DIGEST,
         payload_bytes=7,
         nonzeros=1,
-        format=PayloadFormat(1, "free", "int8"),
+        format=PayloadFormat(2, "free", "int8"),
         weight=1,
         created_us=0,
     )
@@ -104,16 +115,18 @@ def test_the_gatekeepers_methods_go_there_and_back(site: Any) -> None:
         return gatekeeper_service.encode_round_response(answer)
 
     def fetch(request: bytes, context: object) -> Iterator[bytes]:
-        asked.append(gatekeeper_service.parse_model_request(request))
-        yield gatekeeper_service.encode_model_chunk(b"one")
-        yield gatekeeper_service.encode_model_chunk(b"two")
+        asked.append(parse_model_request(request))
+        yield encode_model_source(ModelSource(DIGEST, (2, 4)))
+        yield encode_model_chunk(b"one")
+        yield encode_model_chunk(b"two")
 
-    def submit(request: bytes, context: object) -> bytes:
-        submitted = gatekeeper_service.parse_submit_request(request)
-        asked.append((submitted.envelope, submitted.payload))
-        if submitted.payload == b"refused":
+    def submit(requests: Iterator[bytes], context: object) -> Iterator[bytes]:
+        start = parse_upload_start(next(requests))
+        assert start.chunk is not None
+        asked.append((start.envelope, start.chunk.data))
+        if start.chunk.data == b"refused":
             raise DeniedError("norm_limit", "at most 7", entry_index=4)
-        return gatekeeper_service.encode_submit_response(APPENDED)
+        yield encode_admitted(APPENDED)
 
     def get_receipt(request: bytes, context: object) -> bytes:
         wanted = gatekeeper_service.parse_receipt_request(request)
@@ -124,14 +137,17 @@ def test_the_gatekeepers_methods_go_there_and_back(site: Any) -> None:
 
     server = site.serve(
         Method(gatekeeper_service.GET_ROUND, get_round, ROLES),
-        Method(gatekeeper_service.FETCH_MODEL, fetch, ROLES, True),
-        Method(gatekeeper_service.SUBMIT_UPDATE, submit, ROLES),
+        Method(FETCH_MODEL, fetch, ROLES, True),
+        Method(SUBMIT_UPDATE, submit, ROLES, True, True),
         Method(gatekeeper_service.GET_RECEIPT, get_receipt, ROLES),
     )
     client = GatekeeperClient(site.channel(server, site.known("participant/rover-7")))
     assert client.get_round(RoundRequest("north", 4, 100)) == answer
-    assert b"".join(client.fetch_model(ModelRequest("north", DIGEST))) == b"onetwo"
-    assert client.submit(update_envelope(), b"payload") == APPENDED
+    wanted = ModelRequest("north", DIGEST, (DIGEST,))
+    assert client.fetch_model(wanted, 6) == Fetched(DIGEST, (b"on", b"etwo"))
+    with pytest.raises(MalformedError, match="at most 5"):
+        client.fetch_model(wanted, 5)
+    assert client.submit(update_envelope(), b"payload").admitted == APPENDED
     with pytest.raises(DeniedError) as caught:
         client.submit(update_envelope(), b"refused")
     assert (caught.value.reason, caught.value.entry_index) == ("norm_limit", 4)
@@ -140,7 +156,8 @@ def test_the_gatekeepers_methods_go_there_and_back(site: Any) -> None:
         client.get_receipt(ReceiptRequest("north", DIGEST, ReceiptKind.COUNTED))
     assert asked == [
         RoundRequest("north", 4, 100),
-        ModelRequest("north", DIGEST),
+        wanted,
+        wanted,
         (update_envelope(), b"payload"),
         (update_envelope(), b"refused"),
         ReceiptRequest("north", DIGEST, ReceiptKind.WITNESSED),

@@ -113,3 +113,42 @@ def test_a_watch_that_runs_cuts_by_itself() -> None:
     with pytest.raises(UnavailableError, match="in time"):
         take(watch, call)
     watch.stop()
+
+
+def test_each_message_of_a_stream_is_waited_for_anew(watch: MessageWatch, time: Time) -> None:
+    call = Call(b"one", b"", b"three")
+    context: Any = call
+    messages = watch.each(call.requests(), context)
+    for wanted in (b"one", b"", b"three"):
+        time.now += 4.9
+        watch.cut_overdue()
+        assert next(messages) == wanted
+        time.now += 100
+        watch.cut_overdue()
+        assert not call.is_cancelled, "what was taken is not waited for any more"
+    call.arriving.put(None)
+    assert list(messages) == []
+
+
+def test_a_stream_that_rests_too_long_is_cut(watch: MessageWatch, time: Time) -> None:
+    call = Call(b"one")
+    context: Any = call
+    messages = watch.each(call.requests(), context)
+    next(messages)
+    ended: list[Exception] = []
+
+    def wait() -> None:
+        try:
+            next(messages)
+        except UnavailableError as error:
+            ended.append(error)
+
+    call.waits.clear()
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert call.waits.wait(10)
+    time.now += 5.0
+    watch.cut_overdue()
+    waiting.join(10)
+    assert call.is_cancelled
+    assert len(ended) == 1

@@ -505,6 +505,41 @@ def test_a_method_takes_a_stream_and_answers_with_one(site: Any) -> None:
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_a_stream_whose_messages_are_watched_for_is_cut_when_it_rests(
+    site: Any, monkeypatch: pytest.MonkeyPatch, is_watched: bool
+) -> None:
+    """An upload that brings nothing keeps a thread; a stream to the log may rest as long as it likes."""
+    monkeypatch.setattr("sfrl_secure.rpc.server.MESSAGE_SECONDS", 0.2)
+    goes_on, ended = threading.Event(), threading.Event()
+
+    def take(requests: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            yield from requests
+        finally:
+            ended.set()
+
+    method = Method(ECHO, take, PARTICIPANTS, is_stream=True, takes_stream=True, is_watched=is_watched)
+    channel = site.channel(site.serve(method), site.known("participant/rover-7"))
+
+    def requests() -> Any:
+        yield b"first"
+        goes_on.wait(DEADLINE)
+        yield b"second"
+
+    answers = iter(channel.exchange(ECHO, requests(), deadline_seconds=DEADLINE))
+    assert next(answers) == b"first"
+    if is_watched:
+        with pytest.raises(UnavailableError):
+            next(answers)
+        assert ended.wait(DEADLINE)
+        goes_on.set()
+    else:
+        assert not ended.wait(1.5)
+        goes_on.set()
+        assert list(answers) == [b"second"]
+
+
 @pytest.mark.parametrize("change", ["revoked", "expired", "certificate"])
 def test_a_peer_is_judged_again_before_each_request_of_a_stream(site: Any, change: str) -> None:
     taken: list[bytes] = []

@@ -14,8 +14,10 @@ import structlog
 
 from sfrl_secure.errors import MalformedError, UnavailableError, UncertainStateError
 from sfrl_secure.sequencer.log_keys import LogKeys
+from sfrl_secure.sequencer.sequencer import LogHead
 from sfrl_secure.sequencer.start_check import check_not_behind
 from sfrl_secure.sequencer.witness_client import ANSWER_BYTES_MAX, HttpWitness, WitnessReply
+from sfrl_secure.sequencer.witnessing import WitnessingSettings
 from sfrl_secure.storage.files import read_bounded
 from sfrl_secure.translog.checkpoint import Checkpoint, format_checkpoint
 from sfrl_secure.translog.merkle import leaf_hash
@@ -54,6 +56,13 @@ def test_followers_hear_of_it_only_after_it_is_published(world) -> None:
         head = log.sequencer.wait_for_change(head, 5)
         if head.witnessed_note:
             assert published(world).checkpoint.size >= head.witnessed_size
+
+
+def test_a_quiet_log_is_published_sooner_again_than_a_busy_one() -> None:
+    settings = WitnessingSettings(0.1, quiet_seconds=0.02, entry_seconds=0.001)
+    assert [round(settings.interval_after(entries), 6) for entries in (0, 1, 30, 80, 10_000)] == [
+        0.02, 0.021, 0.05, 0.1, 0.1,
+    ]  # fmt: skip
 
 
 def test_a_log_that_does_not_grow_is_cosigned_again(world) -> None:
@@ -110,6 +119,32 @@ def test_witnesses_of_different_speed_meet_in_a_growing_log(make_world) -> None:
         grow(log, 1)
     assert log.sequencer.head.witnessed_size > 1
     log.wait_witnessed(log.history.size)
+
+
+def test_what_comes_while_a_checkpoint_is_carried_is_carried_without_waiting_for_more(world) -> None:
+    ask, waits_with_work = world.witnesses[0].add_checkpoint, []
+
+    def growing(request: bytes) -> WitnessReply:
+        if log.history.size == 2:
+            grow(log, 1)
+        return ask(request)
+
+    log = world.open()
+    wait_for_change = log.sequencer.wait_for_change
+
+    def watched(known: LogHead, seconds: float) -> LogHead:
+        if threading.current_thread().name == "witnessing" and known == log.sequencer.head:
+            waits_with_work.append(known.size > known.witnessed_size > 0)
+        return wait_for_change(known, seconds)
+
+    log.sequencer.wait_for_change = watched
+    log.start()
+    log.wait_witnessed(1)
+    world.witnesses[0].add_checkpoint = growing
+    grow(log, 1)
+    log.wait_witnessed(3)
+    assert log.history.size == 3
+    assert True not in waits_with_work
 
 
 def delayed(ask, seconds: float):

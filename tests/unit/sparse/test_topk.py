@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfrl_secure.errors import PayloadError
-from sfrl_secure.sparse.encode import encode_update
+from sfrl_secure.sparse.encode import encode_dense, encode_update
 from sfrl_secure.sparse.topk import ErrorFeedback, top_k
 from sfrl_secure.sparse.update import SparseUpdate
 
@@ -44,8 +44,17 @@ def test_what_is_not_sent_is_kept_to_the_last_bit() -> None:
         indices, values = feedback.select(update, 50)
         encoded = encode_update(1_000, indices, values, value_type="int8", grid_exponent=12, rng=rng)
         sent[encoded.update.indices] += encoded.update.values / 2**12
-        feedback.keep(encoded.update, 12)
+        feedback.keep(encoded, 12)
     assert np.array_equal(sent + feedback.residual, given)
+
+
+def test_a_dense_update_is_kept_leaf_by_leaf() -> None:
+    values = np.random.default_rng(3).uniform(-1, 1, 70_000).astype(np.float32)
+    feedback = ErrorFeedback(values.size)
+    feedback.select(values, 0)
+    encoded = encode_dense(values, value_type="int8", grid_exponent=20, rng=np.random.default_rng(5))
+    feedback.keep(encoded, 20)
+    assert np.array_equal(feedback.residual, (values - encoded.update.values / 2**20).astype(np.float32))
 
 
 def test_a_coordinate_that_is_never_among_the_largest_is_sent_in_the_end() -> None:

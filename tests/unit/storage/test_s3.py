@@ -16,12 +16,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sfrl_secure.errors import DigestError, MalformedError, NotFoundError, UnavailableError, UncertainStateError
+from sfrl_secure.errors import (
+    DigestError,
+    MalformedError,
+    MissingEvidenceError,
+    NotFoundError,
+    UnavailableError,
+    UncertainStateError,
+)
 from sfrl_secure.ids import sha256
 from sfrl_secure.storage.bucket import Bucket, open_bucket
 from sfrl_secure.storage.log_bucket import BucketLogStore
 from sfrl_secure.storage.log_store import NOTHING_SIGNED
 from sfrl_secure.storage.objects import open_objects
+from sfrl_secure.storage.uploads import open_uploads
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("moto", "flask", "flask_cors")),
@@ -188,6 +196,41 @@ def test_objects_are_kept_under_their_digest(url: str) -> None:
     )
     with pytest.raises(DigestError):
         objects.get(digest, 7)
+
+
+def test_an_upload_goes_on_and_becomes_an_object_that_is_read_in_parts(url: str) -> None:
+    payload = os.urandom(11 * 1024 * 1024 + 5)
+    statement, digest = sha256(b"statement"), sha256(payload)
+    uploads, objects = open_uploads(f"{url}/uploads"), open_objects(f"{url}/objects")
+    with uploads.begin(statement, len(payload)) as upload:
+        upload.append(payload[:2_500_000])
+        upload.append(payload[2_500_000:3_000_000])
+        assert upload.sync() == 3_000_000
+    with open_uploads(f"{url}/uploads").begin(statement, len(payload)) as upload:
+        assert b"".join(upload.take_over()) == payload[:3_000_000]
+        for at in range(3_000_000, len(payload), 1_000_000):
+            upload.append(payload[at : at + 1_000_000])
+        upload.commit(objects, digest)
+    assert uploads.sweep(2**62) == 0
+    with objects.open(digest, len(payload)) as reader:
+        reader.check_digest()
+        assert (reader.size, reader.read(5_000_000, 7)) == (len(payload), payload[5_000_000:5_000_007])
+        Bucket(*open_bucket(f"{url}/objects")).put(
+            f"{digest.hex()[:2]}/{digest.hex()}", b"other!!", content_type="text/plain", caching="no-store"
+        )
+        with pytest.raises(MissingEvidenceError):
+            reader.read(0, 1)
+
+
+def test_old_parts_of_uploads_are_swept(url: str) -> None:
+    uploads = open_uploads(url)
+    with uploads.begin(sha256(b"statement"), 100) as upload:
+        upload.append(b"x" * 10)
+        upload.sync()
+    now_us = int(time.time() * 1_000_000)
+    assert uploads.sweep(now_us - 3_600_000_000) == 0
+    assert uploads.sweep(now_us + 3_600_000_000) == 1
+    assert uploads.begin(sha256(b"statement"), 100).held == 0
 
 
 def test_a_store_without_tls_is_refused_unless_the_environment_allows_it(

@@ -17,8 +17,10 @@ from tests.unit.storage.watching import failing, recorded
 STORAGE = Path(system.__file__).parent
 CHANGING = {
     "os": {"open", "write", "pwrite", "writev", "ftruncate", "truncate", "fsync", "fdatasync", "sync", "rename",
-           "replace", "link", "symlink", "unlink", "remove", "mkdir", "makedirs", "rmdir", "removedirs"},
-    "path": {"write_bytes", "write_text", "mkdir", "rename", "replace", "unlink", "rmdir", "touch", "hardlink_to"},
+           "replace", "link", "symlink", "unlink", "remove", "mkdir", "makedirs", "rmdir", "removedirs", "chmod",
+           "fchmod", "chown", "fchown"},
+    "path": {"write_bytes", "write_text", "mkdir", "rename", "replace", "unlink", "rmdir", "touch", "hardlink_to",
+             "chmod"},
 }
 
 
@@ -33,6 +35,7 @@ CALLS: dict[str, Callable[[Path, int], object]] = {
     "lock_exclusively": lambda _, descriptor: system.lock_exclusively(descriptor),
     "write_all": lambda _, descriptor: system.write_all(descriptor, b"x"),
     "truncate": lambda _, descriptor: system.truncate(descriptor, 0),
+    "change_mode": lambda _, descriptor: system.change_mode(descriptor, 0o600),
     "sync_data": lambda _, descriptor: system.sync_data(descriptor),
     "sync_folder": lambda folder, _: system.sync_folder(folder),
     "rename": lambda folder, _: system.rename(folder / "file", folder / "renamed"),
@@ -70,6 +73,7 @@ def test_the_real_calls_fail_with_the_same_types(tmp_path: Path) -> None:
         lambda: system.lock_exclusively(1 << 20),
         lambda: system.write_all(1 << 20, b"x"),
         lambda: system.truncate(1 << 20, 0),
+        lambda: system.change_mode(1 << 20, 0o600),
         lambda: system.sync_data(1 << 20),
         lambda: system.sync_folder(tmp_path / "none"),
         lambda: system.rename(tmp_path / "none", tmp_path / "renamed"),

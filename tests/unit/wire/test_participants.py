@@ -19,6 +19,7 @@ from sfrl_secure.governance.statements import (
     DecisionStatement,
     IdentityRequest,
     ObjectRequest,
+    PayloadFormat,
     WithdrawalStatement,
 )
 from sfrl_secure.ids import Digest, parse_spiffe_id
@@ -85,6 +86,10 @@ def test_a_good_vector_is_read_says_what_it_says_and_is_written_again(name: str)
 def _plain(value: object) -> object:
     if isinstance(value, Attribution):
         return [value.feature, value.share_ppm]
+    if isinstance(value, PayloadFormat):
+        return [value.codec, value.support, value.values]
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
     return str(value) if isinstance(value, int) and value >= 2**64 else value

@@ -13,11 +13,11 @@ from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.ids import Digest
 from sfrl_secure.translog.entries import LoggedEntry
-from sfrl_secure.wire import audit_service, error_detail, gatekeeper_service, identity_service
+from sfrl_secure.wire import audit_service, downloads, error_detail, gatekeeper_service, identity_service, uploads
 from sfrl_secure.wire.audit_service import AppendedEntry, FollowBatch
 from sfrl_secure.wire.entries import encode_envelope, parse_envelope
 from sfrl_secure.wire.error_detail import ErrorDetail
-from sfrl_secure.wire.gatekeeper_service import ModelRequest, ReceiptRequest, RoundAnswer, RoundRequest
+from sfrl_secure.wire.gatekeeper_service import ReceiptRequest, RoundAnswer, RoundRequest
 from sfrl_secure.wire.identity_service import EnrolResponse, RenewResponse
 from sfrl_secure.wire.receipts import ReceiptKind, parse_receipt
 
@@ -48,8 +48,8 @@ def test_the_paths_are_those_of_the_services() -> None:
         audit_service.READ_ENTRY_BUNDLE,
     } | {
         gatekeeper_service.GET_ROUND,
-        gatekeeper_service.FETCH_MODEL,
-        gatekeeper_service.SUBMIT_UPDATE,
+        downloads.FETCH_MODEL,
+        uploads.SUBMIT_UPDATE,
         gatekeeper_service.GET_RECEIPT,
         gatekeeper_service.WITHDRAW_UPDATE,
         gatekeeper_service.RECORD_DECISION,
@@ -70,17 +70,9 @@ def test_requests_survive_and_are_taken_in_one_form_only(by_hand: SimpleNamespac
     round_request = RoundRequest("north", 4, 30_000)
     asked = gatekeeper_service.encode_round_request(round_request)
     assert gatekeeper_service.parse_round_request(asked) == round_request
-    model_request = ModelRequest("north", DIGEST)
-    model = gatekeeper_service.encode_model_request(model_request)
-    assert gatekeeper_service.parse_model_request(model) == model_request
     receipt_request = ReceiptRequest("north", DIGEST, ReceiptKind.COUNTED)
     receipt = gatekeeper_service.encode_receipt_request(receipt_request)
     assert gatekeeper_service.parse_receipt_request(receipt) == receipt_request
-    submit = gatekeeper_service.encode_submit_request(envelope, b"payload")
-    submitted = gatekeeper_service.parse_submit_request(submit)
-    assert (submitted.envelope, submitted.payload) == (envelope, b"payload")
-    assert submitted.envelope_raw == encode_envelope(envelope)
-    assert submitted.update.participant == "rover-7"
     withdraw, withdrawal = _request(by_hand, "withdrawal", gatekeeper_service.encode_withdraw_request)
     withdrawn = gatekeeper_service.parse_withdraw_request(withdraw)
     assert (withdrawn.envelope, withdrawn.envelope_raw) == (withdrawal, encode_envelope(withdrawal))
@@ -106,9 +98,7 @@ def test_requests_survive_and_are_taken_in_one_form_only(by_hand: SimpleNamespac
         (audit_service.parse_append_request, append),
         (audit_service.parse_follow_request, follow),
         (gatekeeper_service.parse_round_request, asked),
-        (gatekeeper_service.parse_model_request, model),
         (gatekeeper_service.parse_receipt_request, receipt),
-        (gatekeeper_service.parse_submit_request, submit),
         (gatekeeper_service.parse_withdraw_request, withdraw),
         (gatekeeper_service.parse_record_request, record),
         (gatekeeper_service.parse_object_request, ask),
@@ -257,7 +247,6 @@ def test_answers_survive_and_may_say_more_than_we_know(by_hand: SimpleNamespace)
     for encode, parse, value in (
         (audit_service.encode_append_response, audit_service.parse_append_response, appended),
         (audit_service.encode_follow_response, audit_service.parse_follow_response, batch),
-        (gatekeeper_service.encode_submit_response, gatekeeper_service.parse_submit_response, appended),
         (gatekeeper_service.encode_receipt_response, gatekeeper_service.parse_receipt_response, receipt),
         (gatekeeper_service.encode_round_response, gatekeeper_service.parse_round_response, answer),
         (gatekeeper_service.encode_round_response, gatekeeper_service.parse_round_response, first),
@@ -267,7 +256,6 @@ def test_answers_survive_and_may_say_more_than_we_know(by_hand: SimpleNamespace)
         (gatekeeper_service.encode_record_response, gatekeeper_service.parse_record_response, appended),
         (identity_service.encode_enrol_response, identity_service.parse_enrol_response, enrolled),
         (identity_service.encode_renew_response, identity_service.parse_renew_response, renewed),
-        (gatekeeper_service.encode_model_chunk, gatekeeper_service.parse_model_chunk, b"chunk"),
     ):
         raw = encode(value)  # type: ignore[operator]
         assert parse(raw) == value  # type: ignore[operator]
@@ -276,35 +264,11 @@ def test_answers_survive_and_may_say_more_than_we_know(by_hand: SimpleNamespace)
             parse(raw[:-1])  # type: ignore[operator]
 
 
-def test_a_submit_is_bounded_as_a_whole_and_in_its_header(by_hand: SimpleNamespace) -> None:
-    envelope = parse_envelope(by_hand.update_envelope().encode(), 16_384)
-    room = 4 * 1024 * 1024 - len(gatekeeper_service.encode_submit_request(envelope, bytes(2**21))) + 2**21
-    gatekeeper_service.parse_submit_request(gatekeeper_service.encode_submit_request(envelope, bytes(room)))
-    with pytest.raises(MalformedError):
-        gatekeeper_service.encode_submit_request(envelope, bytes(room + 1))
-    long = by_hand.envelope("application/vnd.sfrl.update.v1", bytes(16_384)).encode()
-    with pytest.raises(MalformedError, match="header"):
-        gatekeeper_service.parse_submit_request(by_hand.Msg("Submit", ((1, long), (2, b"p"))).encode())
-    with pytest.raises(MalformedError):
-        gatekeeper_service.parse_submit_request(by_hand.Msg("Submit", ((2, b"p"),)).encode())
-    too_long = by_hand.Msg("Submit", ((1, by_hand.update_envelope()), (2, bytes(2**22)))).encode()
-    with pytest.raises(MalformedError, match=str(2**22)):
-        gatekeeper_service.parse_submit_request(too_long)
-
-
-def test_only_an_update_is_submitted(by_hand: SimpleNamespace) -> None:
-    other = by_hand.envelope("application/vnd.sfrl.statement.v1", by_hand.update())
-    with pytest.raises(MalformedError):
-        gatekeeper_service.parse_submit_request(by_hand.Msg("Submit", ((1, other), (2, b"p"))).encode())
-
-
 def test_requests_out_of_range_are_refused(by_hand: SimpleNamespace) -> None:
     for parse, fields in (
         (gatekeeper_service.parse_round_request, ((1, "north"), (3, 30_001))),
         (gatekeeper_service.parse_round_request, ((1, "North"),)),
         (gatekeeper_service.parse_round_request, ((2, 1),)),
-        (gatekeeper_service.parse_model_request, ((1, "north"), (2, bytes(31)))),
-        (gatekeeper_service.parse_model_request, ((2, bytes(32)),)),
         (gatekeeper_service.parse_receipt_request, ((1, "north"), (2, bytes(32)), (3, 1))),
         (gatekeeper_service.parse_receipt_request, ((1, "north"), (2, bytes(32)))),
         (gatekeeper_service.parse_receipt_request, ((1, "north"), (2, bytes(32)), (3, 4))),
@@ -344,11 +308,6 @@ def test_answers_out_of_range_are_refused(by_hand: SimpleNamespace) -> None:
         fields = (*((2, entry) for entry in entries), (3, note))
         with pytest.raises(MalformedError):
             audit_service.parse_follow_response(by_hand.Msg("Follow", fields).encode())
-    for chunk in (b"", bytes(2**20 + 1)):
-        with pytest.raises(MalformedError):
-            gatekeeper_service.encode_model_chunk(chunk)
-        with pytest.raises(MalformedError):
-            gatekeeper_service.parse_model_chunk(by_hand.Msg("Chunk", ((1, chunk),)).encode())
     with pytest.raises(MalformedError):
         audit_service.parse_append_response(by_hand.Msg("Appended", ((1, logged),)).encode())
     with pytest.raises(MalformedError):

@@ -82,7 +82,8 @@ def test_a_statement_written_by_hand_is_read_and_written_again(name: str, by_han
 def test_an_update_written_by_hand_is_read_and_written_again(by_hand: SimpleNamespace) -> None:
     raw = by_hand.update().encode()
     update = parse_update(raw)
-    assert update.format == PayloadFormat(1, "free", "fp32")
+    assert update.format == PayloadFormat(2, "free", "fp32")
+    assert (update.payload_sha256, update.payload_root) == (by_hand.digest(5), by_hand.digest(47))
     assert (update.round, update.payload_bytes, update.nonzeros, update.weight) == (3, 1_000, 50, 400)
     assert encode_update(update) == raw
 
@@ -347,7 +348,10 @@ def test_a_refusal_without_an_envelope_has_no_update(by_hand: SimpleNamespace) -
 
 @pytest.mark.parametrize(
     ("number", "value"),
-    [(2, "North"), (2, "a" * 65), (3, "-rover"), (3, "a" * 65), (1, bytes(31)), (8, bytes(64)), (14, 2**40 + 1)],
+    [
+        (2, "North"), (2, "a" * 65), (3, "-rover"), (3, "a" * 65), (1, bytes(31)), (8, bytes(64)), (14, 2**40 + 1),
+        (15, bytes(31)), (15, bytes(33)),
+    ],
 )
 def test_an_update_field_out_of_its_range_is_refused(number: int, value: object, by_hand: SimpleNamespace) -> None:
     with pytest.raises(MalformedError):
@@ -364,9 +368,36 @@ def test_a_format_with_a_part_missing_or_unknown_is_refused(field: int, by_hand:
             parse_update(by_hand.update().with_field(11, form.with_field(field, 9)).encode())
 
 
+MODES = {1: "free", 2: "agreed", 3: "dense"}
+TYPES = {1: "int8", 2: "fp32", 3: "bf16", 4: "sign", 5: "packed", 6: "exact"}
+"""The numbers of proto/README.md, "Formats"."""
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("values", TYPES)
+def test_each_format_has_its_two_numbers(mode: int, values: int, by_hand: SimpleNamespace) -> None:
+    form = by_hand.update().fields[10][1].with_field(2, mode).with_field(3, values)
+    raw = by_hand.update().with_field(11, form).encode()
+    update = parse_update(raw)
+    assert update.format == PayloadFormat(2, MODES[mode], TYPES[values])
+    assert encode_update(update) == raw
+
+
+def test_the_first_number_that_no_format_has_is_refused(by_hand: SimpleNamespace) -> None:
+    form = by_hand.update().fields[10][1]
+    for field, number in ((2, len(MODES) + 1), (3, len(TYPES) + 1)):
+        with pytest.raises(MalformedError):
+            parse_update(by_hand.update().with_field(11, form.with_field(field, number)).encode())
+
+
+def test_an_update_without_the_root_of_its_payload_is_refused(by_hand: SimpleNamespace) -> None:
+    with pytest.raises(MalformedError, match="payload_root"):
+        parse_update(by_hand.update().without(15).encode())
+
+
 def test_another_version_of_the_codec_is_left_to_admission(by_hand: SimpleNamespace) -> None:
     form = by_hand.update().fields[10][1]
-    assert parse_update(by_hand.update().with_field(11, form.with_field(1, 2)).encode()).format.codec == 2
+    assert parse_update(by_hand.update().with_field(11, form.with_field(1, 3)).encode()).format.codec == 3
 
 
 def test_what_the_parser_would_refuse_is_never_written(by_hand: SimpleNamespace) -> None:
@@ -400,7 +431,9 @@ def test_what_the_parser_would_refuse_is_never_written(by_hand: SimpleNamespace)
     with pytest.raises(MalformedError):
         encode_update(_changed(body.update, noise_std=2**40 + 1))
     with pytest.raises(MalformedError):
-        encode_update(_changed(body.update, format=PayloadFormat(1, "shared", "fp32")))
+        encode_update(_changed(body.update, payload_root=b""))
+    with pytest.raises(MalformedError):
+        encode_update(_changed(body.update, format=PayloadFormat(2, "shared", "fp32")))
 
 
 def _changed(value, **changes):  # type: ignore[no-untyped-def]
@@ -414,14 +447,15 @@ U64 = st.integers(0, 2**64 - 1)
 
 @settings(deadline=None, max_examples=100)
 @given(
-    digests=st.tuples(*[DIGESTS] * 5),
+    digests=st.tuples(*[DIGESTS] * 6),
     names=st.tuples(st.from_regex(r"[a-z0-9-]{1,64}", fullmatch=True), NAMES),
     numbers=st.tuples(st.integers(1, 2**64 - 1), U64, U64, U64, U64, st.integers(1, 2**32 - 1)),
     noise=st.integers(0, 2**40),
-    values=st.sampled_from(["int8", "fp32"]),
+    support=st.sampled_from(sorted(MODES.values())),
+    values=st.sampled_from(sorted(TYPES.values())),
 )
 def test_every_update_in_range_survives(
-    digests: tuple[Digest, ...], names: tuple[str, str], numbers: tuple[int, ...], noise: int, values: str
+    digests: tuple[Digest, ...], names: tuple[str, str], numbers: tuple[int, ...], noise: int, support: str, values: str
 ) -> None:
     update = UpdateStatement(
         federation_id=digests[0],
@@ -432,9 +466,10 @@ def test_every_update_in_range_survives(
         round_opened=digests[2],
         base_model=digests[3],
         payload_sha256=digests[4],
+        payload_root=digests[5],
         payload_bytes=numbers[1],
         nonzeros=numbers[2],
-        format=PayloadFormat(numbers[5], "free", values),
+        format=PayloadFormat(numbers[5], support, values),
         weight=numbers[3],
         created_us=numbers[4],
         noise_std=noise,

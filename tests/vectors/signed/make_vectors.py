@@ -76,11 +76,14 @@ UPDATE = {
     "payload_sha256": (8, digest("payload")),
     "payload_bytes": (9, 300_000),
     "nonzeros": (10, 150_000),
-    "format": (11, field(1, 1) + field(2, 1) + field(3, 2)),
+    "format": (11, field(1, 2) + field(2, 1) + field(3, 2)),
     "weight": (12, 400),
     "created_us": (13, NOW),
     "noise_std": (14, 2**40),
+    "payload_root": (15, digest("payload root")),
 }
+MODES = {"free": 1, "agreed": 2, "dense": 3}
+TYPES = {"int8": 1, "fp32": 2, "bf16": 3, "sign": 4, "packed": 5, "exact": 6}
 WITHDRAWAL = {
     **COMMON,
     "round": (5, 3),
@@ -113,6 +116,10 @@ OBJECT_REQUEST = {
     "digest": (4, digest("object")),
     "created_us": (5, NOW),
 }
+
+
+def payload_format(support, values, codec=2):
+    return field(1, codec) + field(2, support) + field(3, values)
 
 
 def payload_type(name):
@@ -202,7 +209,12 @@ def decided(quoted):
 
 def good():
     """Name of the vector: kind of what is signed, bytes, what they say."""
-    yield "update", "update", message(UPDATE), {"noise_std": 2**40}
+    root = digest("payload root").hex()
+    yield "update", "update", message(UPDATE), {"noise_std": 2**40, "payload_root": root}
+    for mode, support in MODES.items():
+        for name, values in TYPES.items():
+            raw = message(UPDATE, format=payload_format(support, values))
+            yield f"update_{mode}_{name}", "update", raw, {"format": [2, mode, name]}
     yield "update_without_noise", "update", message(UPDATE, noise_std=None), {"noise_std": 0}
     yield "withdrawal", "withdrawal", message(WITHDRAWAL), {"round": 3, "participant": "rover-7", "created_us": NOW}
     yield "withdrawal_without_a_time", "withdrawal", message(WITHDRAWAL, created_us=None), {"created_us": 0}
@@ -245,6 +257,16 @@ def bad():
     """Name of the vector: kind of what is signed, bytes, why they are refused."""
     yield "update_noise", "update", message(UPDATE, noise_std=2**40 + 1), "noise_std is at most 2^40"
     yield "update_noise_zero", "update", message(UPDATE, noise_std=0), "a default is absent"
+    yield "update_without_a_root", "update", message(UPDATE, payload_root=None), "payload_root is required"
+    yield "update_root", "update", message(UPDATE, payload_root=bytes(33)), "payload_root is 32 bytes"
+    for name, form in (
+        ("support_mode_none", field(1, 2) + field(3, 2)),
+        ("support_mode", payload_format(4, 2)),
+        ("value_type_none", field(1, 2) + field(2, 1)),
+        ("value_type", payload_format(1, 7)),
+        ("codec_none", field(2, 1) + field(3, 2)),
+    ):
+        yield f"update_{name}", "update", message(UPDATE, format=form), "a format has its three numbers"
     yield "withdrawal_round", "withdrawal", message(WITHDRAWAL, round=None), "the round is required"
     for name in ("federation_id", "key_id", "round_opened", "update"):
         yield f"withdrawal_{name}", "withdrawal", message(WITHDRAWAL, **{name: bytes(31)}), f"{name} is 32 bytes"
@@ -313,7 +335,7 @@ def bad():
     yield "decision_recorded_of_an_update", "statement", decided(mixed), "the envelope holds a decision"
     as_complaint = envelope("withdrawal", message(WITHDRAWAL))
     yield "complaint_of_a_withdrawal", "statement", complaint(as_complaint), "a complaint is about an update"
-    long = envelope("update", message(UPDATE) + field(15, bytes(16_384)))
+    long = envelope("update", message(UPDATE) + field(16, bytes(16_384)))
     yield "complaint_too_long", "statement", complaint(long), "an envelope is at most 16 KiB"
     whole = withdrawn(envelope("withdrawal", message(WITHDRAWAL)))
     wrong = whole.replace(field(3, 9) + field(4, GATEKEEPER), field(3, 10) + field(4, GATEKEEPER))

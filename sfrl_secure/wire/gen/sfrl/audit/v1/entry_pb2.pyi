@@ -946,7 +946,7 @@ Global___ModelFetch: _TypeAlias = ModelFetch  # noqa: Y015
 
 @_typing.final
 class ModelsFetched(_message.Message):
-    """Models went out; written before their last bytes do."""
+    """Models went out; written before their first bytes do."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

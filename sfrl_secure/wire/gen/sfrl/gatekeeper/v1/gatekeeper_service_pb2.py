@@ -27,7 +27,7 @@ from sfrl_secure.wire.gen.sfrl.audit.v1 import entry_pb2 as sfrl_dot_audit_dot_v
 from sfrl_secure.wire.gen.sfrl.receipt.v1 import receipt_pb2 as sfrl_dot_receipt_dot_v1_dot_receipt__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+sfrl/gatekeeper/v1/gatekeeper_service.proto\x12\x12sfrl.gatekeeper.v1\x1a!sfrl/audit/v1/audit_service.proto\x1a\x19sfrl/audit/v1/entry.proto\x1a\x1dsfrl/receipt/v1/receipt.proto\"H\n\x0fGetRoundRequest\x12\x0f\n\x07segment\x18\x01 \x01(\t\x12\x13\n\x0b\x61\x66ter_round\x18\x02 \x01(\x04\x12\x0f\n\x07wait_ms\x18\x03 \x01(\r\"\xcb\x02\n\x10GetRoundResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12+\n\x07genesis\x18\x02 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12,\n\x08services\x18\x03 \x03(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12)\n\x05terms\x18\x04 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12\x30\n\x0cround_opened\x18\x05 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12.\n\nbase_model\x18\x06 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12\x10\n\x08\x66inished\x18\x07 \x01(\x08\x12)\n\x05roots\x18\x08 \x03(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\"3\n\x11\x46\x65tchModelRequest\x12\x0f\n\x07segment\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\x0c\"#\n\x12\x46\x65tchModelResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"Q\n\x13SubmitUpdateRequest\x12)\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x17.sfrl.audit.v1.Envelope\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"X\n\x14SubmitUpdateResponse\x12,\n\x08\x61\x64mitted\x18\x01 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"B\n\x15WithdrawUpdateRequest\x12)\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x17.sfrl.audit.v1.Envelope\"[\n\x16WithdrawUpdateResponse\x12-\n\twithdrawn\x18\x01 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"B\n\x15RecordDecisionRequest\x12)\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x17.sfrl.audit.v1.Envelope\"Z\n\x16RecordDecisionResponse\x12,\n\x08recorded\x18\x01 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"j\n\x11GetReceiptRequest\x12\x0f\n\x07segment\x18\x01 \x01(\t\x12\x18\n\x10statement_digest\x18\x02 \x01(\x0c\x12*\n\x04kind\x18\x03 \x01(\x0e\x32\x1c.sfrl.receipt.v1.ReceiptKind\"?\n\x12GetReceiptResponse\x12)\n\x07receipt\x18\x01 \x01(\x0b\x32\x18.sfrl.receipt.v1.Receipt\"N\n\x12\x46\x65tchObjectRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x17.sfrl.audit.v1.Envelope\"j\n\rObjectRequest\x12\x15\n\rfederation_id\x18\x01 \x01(\x0c\x12\x0e\n\x06reader\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x12\n\ncreated_us\x18\x05 \x01(\x04\"$\n\x13\x46\x65tchObjectResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"^\n\x0b\x45rrorDetail\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x1c\n\x14\x65ntry_index_plus_one\x18\x03 \x01(\x04\x12\x10\n\x08log_size\x18\x04 \x01(\x04\x32\xbd\x05\n\x11GatekeeperService\x12U\n\x08GetRound\x12#.sfrl.gatekeeper.v1.GetRoundRequest\x1a$.sfrl.gatekeeper.v1.GetRoundResponse\x12]\n\nFetchModel\x12%.sfrl.gatekeeper.v1.FetchModelRequest\x1a&.sfrl.gatekeeper.v1.FetchModelResponse0\x01\x12\x61\n\x0cSubmitUpdate\x12\'.sfrl.gatekeeper.v1.SubmitUpdateRequest\x1a(.sfrl.gatekeeper.v1.SubmitUpdateResponse\x12[\n\nGetReceipt\x12%.sfrl.gatekeeper.v1.GetReceiptRequest\x1a&.sfrl.gatekeeper.v1.GetReceiptResponse\x12g\n\x0eWithdrawUpdate\x12).sfrl.gatekeeper.v1.WithdrawUpdateRequest\x1a*.sfrl.gatekeeper.v1.WithdrawUpdateResponse\x12g\n\x0eRecordDecision\x12).sfrl.gatekeeper.v1.RecordDecisionRequest\x1a*.sfrl.gatekeeper.v1.RecordDecisionResponse\x12`\n\x0b\x46\x65tchObject\x12&.sfrl.gatekeeper.v1.FetchObjectRequest\x1a\'.sfrl.gatekeeper.v1.FetchObjectResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+sfrl/gatekeeper/v1/gatekeeper_service.proto\x12\x12sfrl.gatekeeper.v1\x1a!sfrl/audit/v1/audit_service.proto\x1a\x19sfrl/audit/v1/entry.proto\x1a\x1dsfrl/receipt/v1/receipt.proto\"H\n\x0fGetRoundRequest\x12\x0f\n\x07segment\x18\x01 \x01(\t\x12\x13\n\x0b\x61\x66ter_round\x18\x02 \x01(\x04\x12\x0f\n\x07wait_ms\x18\x03 \x01(\r\"\xcb\x02\n\x10GetRoundResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12+\n\x07genesis\x18\x02 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12,\n\x08services\x18\x03 \x03(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12)\n\x05terms\x18\x04 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12\x30\n\x0cround_opened\x18\x05 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12.\n\nbase_model\x18\x06 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12\x10\n\x08\x66inished\x18\x07 \x01(\x08\x12)\n\x05roots\x18\x08 \x03(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\"`\n\x11\x46\x65tchModelRequest\x12\x0f\n\x07segment\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\x0c\x12\x0b\n\x03has\x18\x03 \x03(\x0c\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x0e\n\x06length\x18\x05 \x01(\x04\"1\n\x0bModelSource\x12\x0c\n\x04\x62\x61se\x18\x01 \x01(\x0c\x12\x14\n\x0cobject_bytes\x18\x02 \x03(\x04\"T\n\x12\x46\x65tchModelResponse\x12/\n\x06source\x18\x01 \x01(\x0b\x32\x1f.sfrl.gatekeeper.v1.ModelSource\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\"_\n\x13SubmitUpdateRequest\x12)\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x17.sfrl.audit.v1.Envelope\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\r\n\x05\x63hunk\x18\x03 \x01(\x0c\"o\n\x14SubmitUpdateResponse\x12\x15\n\rdurable_bytes\x18\x01 \x01(\x04\x12,\n\x08\x61\x64mitted\x18\x02 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\"B\n\x15WithdrawUpdateRequest\x12)\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x17.sfrl.audit.v1.Envelope\"[\n\x16WithdrawUpdateResponse\x12-\n\twithdrawn\x18\x01 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"B\n\x15RecordDecisionRequest\x12)\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x17.sfrl.audit.v1.Envelope\"Z\n\x16RecordDecisionResponse\x12,\n\x08recorded\x18\x01 \x01(\x0b\x32\x1a.sfrl.audit.v1.LoggedEntry\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"j\n\x11GetReceiptRequest\x12\x0f\n\x07segment\x18\x01 \x01(\t\x12\x18\n\x10statement_digest\x18\x02 \x01(\x0c\x12*\n\x04kind\x18\x03 \x01(\x0e\x32\x1c.sfrl.receipt.v1.ReceiptKind\"?\n\x12GetReceiptResponse\x12)\n\x07receipt\x18\x01 \x01(\x0b\x32\x18.sfrl.receipt.v1.Receipt\"N\n\x12\x46\x65tchObjectRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x17.sfrl.audit.v1.Envelope\"j\n\rObjectRequest\x12\x15\n\rfederation_id\x18\x01 \x01(\x0c\x12\x0e\n\x06reader\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x12\n\ncreated_us\x18\x05 \x01(\x04\"$\n\x13\x46\x65tchObjectResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"^\n\x0b\x45rrorDetail\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x1c\n\x14\x65ntry_index_plus_one\x18\x03 \x01(\x04\x12\x10\n\x08log_size\x18\x04 \x01(\x04\x32\xc1\x05\n\x11GatekeeperService\x12U\n\x08GetRound\x12#.sfrl.gatekeeper.v1.GetRoundRequest\x1a$.sfrl.gatekeeper.v1.GetRoundResponse\x12]\n\nFetchModel\x12%.sfrl.gatekeeper.v1.FetchModelRequest\x1a&.sfrl.gatekeeper.v1.FetchModelResponse0\x01\x12\x65\n\x0cSubmitUpdate\x12\'.sfrl.gatekeeper.v1.SubmitUpdateRequest\x1a(.sfrl.gatekeeper.v1.SubmitUpdateResponse(\x01\x30\x01\x12[\n\nGetReceipt\x12%.sfrl.gatekeeper.v1.GetReceiptRequest\x1a&.sfrl.gatekeeper.v1.GetReceiptResponse\x12g\n\x0eWithdrawUpdate\x12).sfrl.gatekeeper.v1.WithdrawUpdateRequest\x1a*.sfrl.gatekeeper.v1.WithdrawUpdateResponse\x12g\n\x0eRecordDecision\x12).sfrl.gatekeeper.v1.RecordDecisionRequest\x1a*.sfrl.gatekeeper.v1.RecordDecisionResponse\x12`\n\x0b\x46\x65tchObject\x12&.sfrl.gatekeeper.v1.FetchObjectRequest\x1a\'.sfrl.gatekeeper.v1.FetchObjectResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,33 +39,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETROUNDRESPONSE']._serialized_start=235
   _globals['_GETROUNDRESPONSE']._serialized_end=566
   _globals['_FETCHMODELREQUEST']._serialized_start=568
-  _globals['_FETCHMODELREQUEST']._serialized_end=619
-  _globals['_FETCHMODELRESPONSE']._serialized_start=621
-  _globals['_FETCHMODELRESPONSE']._serialized_end=656
-  _globals['_SUBMITUPDATEREQUEST']._serialized_start=658
-  _globals['_SUBMITUPDATEREQUEST']._serialized_end=739
-  _globals['_SUBMITUPDATERESPONSE']._serialized_start=741
-  _globals['_SUBMITUPDATERESPONSE']._serialized_end=829
-  _globals['_WITHDRAWUPDATEREQUEST']._serialized_start=831
-  _globals['_WITHDRAWUPDATEREQUEST']._serialized_end=897
-  _globals['_WITHDRAWUPDATERESPONSE']._serialized_start=899
-  _globals['_WITHDRAWUPDATERESPONSE']._serialized_end=990
-  _globals['_RECORDDECISIONREQUEST']._serialized_start=992
-  _globals['_RECORDDECISIONREQUEST']._serialized_end=1058
-  _globals['_RECORDDECISIONRESPONSE']._serialized_start=1060
-  _globals['_RECORDDECISIONRESPONSE']._serialized_end=1150
-  _globals['_GETRECEIPTREQUEST']._serialized_start=1152
-  _globals['_GETRECEIPTREQUEST']._serialized_end=1258
-  _globals['_GETRECEIPTRESPONSE']._serialized_start=1260
-  _globals['_GETRECEIPTRESPONSE']._serialized_end=1323
-  _globals['_FETCHOBJECTREQUEST']._serialized_start=1325
-  _globals['_FETCHOBJECTREQUEST']._serialized_end=1403
-  _globals['_OBJECTREQUEST']._serialized_start=1405
-  _globals['_OBJECTREQUEST']._serialized_end=1511
-  _globals['_FETCHOBJECTRESPONSE']._serialized_start=1513
-  _globals['_FETCHOBJECTRESPONSE']._serialized_end=1549
-  _globals['_ERRORDETAIL']._serialized_start=1551
-  _globals['_ERRORDETAIL']._serialized_end=1645
-  _globals['_GATEKEEPERSERVICE']._serialized_start=1648
-  _globals['_GATEKEEPERSERVICE']._serialized_end=2349
+  _globals['_FETCHMODELREQUEST']._serialized_end=664
+  _globals['_MODELSOURCE']._serialized_start=666
+  _globals['_MODELSOURCE']._serialized_end=715
+  _globals['_FETCHMODELRESPONSE']._serialized_start=717
+  _globals['_FETCHMODELRESPONSE']._serialized_end=801
+  _globals['_SUBMITUPDATEREQUEST']._serialized_start=803
+  _globals['_SUBMITUPDATEREQUEST']._serialized_end=898
+  _globals['_SUBMITUPDATERESPONSE']._serialized_start=900
+  _globals['_SUBMITUPDATERESPONSE']._serialized_end=1011
+  _globals['_WITHDRAWUPDATEREQUEST']._serialized_start=1013
+  _globals['_WITHDRAWUPDATEREQUEST']._serialized_end=1079
+  _globals['_WITHDRAWUPDATERESPONSE']._serialized_start=1081
+  _globals['_WITHDRAWUPDATERESPONSE']._serialized_end=1172
+  _globals['_RECORDDECISIONREQUEST']._serialized_start=1174
+  _globals['_RECORDDECISIONREQUEST']._serialized_end=1240
+  _globals['_RECORDDECISIONRESPONSE']._serialized_start=1242
+  _globals['_RECORDDECISIONRESPONSE']._serialized_end=1332
+  _globals['_GETRECEIPTREQUEST']._serialized_start=1334
+  _globals['_GETRECEIPTREQUEST']._serialized_end=1440
+  _globals['_GETRECEIPTRESPONSE']._serialized_start=1442
+  _globals['_GETRECEIPTRESPONSE']._serialized_end=1505
+  _globals['_FETCHOBJECTREQUEST']._serialized_start=1507
+  _globals['_FETCHOBJECTREQUEST']._serialized_end=1585
+  _globals['_OBJECTREQUEST']._serialized_start=1587
+  _globals['_OBJECTREQUEST']._serialized_end=1693
+  _globals['_FETCHOBJECTRESPONSE']._serialized_start=1695
+  _globals['_FETCHOBJECTRESPONSE']._serialized_end=1731
+  _globals['_ERRORDETAIL']._serialized_start=1733
+  _globals['_ERRORDETAIL']._serialized_end=1827
+  _globals['_GATEKEEPERSERVICE']._serialized_start=1830
+  _globals['_GATEKEEPERSERVICE']._serialized_end=2535
 # @@protoc_insertion_point(module_scope)

@@ -121,23 +121,65 @@ class FetchModelRequest(_message.Message):
 
     SEGMENT_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    HAS_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
     segment: _builtins.str
     """The segment."""
     model: _builtins.bytes
-    """Digest of the model, 32 bytes."""
+    """Digest of the model, or of the mask, 32 bytes."""
+    offset: _builtins.int
+    """Where to begin, in bytes of all that would be sent."""
+    length: _builtins.int
+    """How many bytes to send at most; 0 for the rest."""
+    @_builtins.property
+    def has(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Digests of models that the caller has, at most 8, none twice."""
+
     def __init__(
         self,
         *,
         segment: _builtins.str = ...,
         model: _builtins.bytes = ...,
+        has: _abc.Iterable[_builtins.bytes] | None = ...,
+        offset: _builtins.int = ...,
+        length: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "segment", b"segment"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["has", b"has", "length", b"length", "model", b"model", "offset", b"offset", "segment", b"segment"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FetchModelRequest: _TypeAlias = FetchModelRequest  # noqa: Y015
+
+@_typing.final
+class ModelSource(_message.Message):
+    """What a fetch sends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_FIELD_NUMBER: _builtins.int
+    OBJECT_BYTES_FIELD_NUMBER: _builtins.int
+    base: _builtins.bytes
+    """The model that the objects are added to, 32 bytes; empty where the model itself is sent."""
+    @_builtins.property
+    def object_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Length of each object in bytes, in the order in which they are sent, 1 to 64."""
+
+    def __init__(
+        self,
+        *,
+        base: _builtins.bytes = ...,
+        object_bytes: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "object_bytes", b"object_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelSource: _TypeAlias = ModelSource  # noqa: Y015
 
 @_typing.final
 class FetchModelResponse(_message.Message):
@@ -145,17 +187,23 @@ class FetchModelResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SOURCE_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
-    """Bytes in order, at most 1 MiB."""
+    """Bytes in order, at most 1 MiB; in the first answer none."""
+    @_builtins.property
+    def source(self) -> Global___ModelSource:
+        """In the first answer, and in no other."""
+
     def __init__(
         self,
         *,
+        source: Global___ModelSource | None = ...,
         chunk: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -163,27 +211,31 @@ Global___FetchModelResponse: _TypeAlias = FetchModelResponse  # noqa: Y015
 
 @_typing.final
 class SubmitUpdateRequest(_message.Message):
-    """An update."""
+    """A part of an update."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ENVELOPE_FIELD_NUMBER: _builtins.int
-    PAYLOAD_FIELD_NUMBER: _builtins.int
-    payload: _builtins.bytes
-    """The payload that it names."""
+    OFFSET_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """Where in the payload `chunk` begins."""
+    chunk: _builtins.bytes
+    """Bytes of the payload, at most 1 MiB; in the first request perhaps none."""
     @_builtins.property
     def envelope(self) -> _entry_pb2.Envelope:
-        """The participant's envelope over an UpdateStatement, at most 16 KiB."""
+        """The participant's envelope over an UpdateStatement, at most 16 KiB: in the first request, and in no other."""
 
     def __init__(
         self,
         *,
         envelope: _entry_pb2.Envelope | None = ...,
-        payload: _builtins.bytes = ...,
+        offset: _builtins.int = ...,
+        chunk: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope", "payload", b"payload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "envelope", b"envelope", "offset", b"offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -191,27 +243,31 @@ Global___SubmitUpdateRequest: _TypeAlias = SubmitUpdateRequest  # noqa: Y015
 
 @_typing.final
 class SubmitUpdateResponse(_message.Message):
-    """Receipt A."""
+    """How an update stands."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    DURABLE_BYTES_FIELD_NUMBER: _builtins.int
     ADMITTED_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
+    durable_bytes: _builtins.int
+    """Bytes of the payload that are durable; 0 in the last answer."""
     checkpoint: _builtins.bytes
-    """Checkpoint signed by the log's keys."""
+    """Checkpoint signed by the log's keys, in the last answer."""
     @_builtins.property
     def admitted(self) -> _audit_service_pb2.LoggedEntry:
-        """The update_admitted entry with its proof."""
+        """The update_admitted entry with its proof: receipt A, in the last answer."""
 
     def __init__(
         self,
         *,
+        durable_bytes: _builtins.int = ...,
         admitted: _audit_service_pb2.LoggedEntry | None = ...,
         checkpoint: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "checkpoint", b"checkpoint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "checkpoint", b"checkpoint", "durable_bytes", b"durable_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

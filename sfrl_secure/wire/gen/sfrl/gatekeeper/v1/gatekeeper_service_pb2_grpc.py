@@ -45,7 +45,7 @@ class GatekeeperServiceStub:
                 request_serializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.FetchModelRequest.SerializeToString,
                 response_deserializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.FetchModelResponse.FromString,
                 _registered_method=True)
-        self.SubmitUpdate = channel.unary_unary(
+        self.SubmitUpdate = channel.stream_stream(
                 '/sfrl.gatekeeper.v1.GatekeeperService/SubmitUpdate',
                 request_serializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.SubmitUpdateRequest.SerializeToString,
                 response_deserializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.SubmitUpdateResponse.FromString,
@@ -84,15 +84,17 @@ class GatekeeperServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FetchModel(self, request, context):
-        """A model of the segment, in chunks. The fetch is logged before the last chunk goes out.
+        """A model of the segment, whole or as what is to be added to one that the caller has, or a mask, in chunks. The
+        fetch is logged before the first chunk goes out. See proto/README.md, "Download".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def SubmitUpdate(self, request, context):
-        """Submit an update, header and payload in one message of at most 4 MiB. A refusal is a status with an
-        ErrorDetail in the trailing metadata `sfrl-error-bin`. Idempotent by statement digest.
+    def SubmitUpdate(self, request_iterator, context):
+        """Submit an update, in chunks; one that broke off goes on where it was durable. A refusal is a status with an
+        ErrorDetail in the trailing metadata `sfrl-error-bin`. Idempotent by statement digest. See proto/README.md,
+        "Upload".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,7 +142,7 @@ def add_GatekeeperServiceServicer_to_server(servicer, server):
                     request_deserializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.FetchModelRequest.FromString,
                     response_serializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.FetchModelResponse.SerializeToString,
             ),
-            'SubmitUpdate': grpc.unary_unary_rpc_method_handler(
+            'SubmitUpdate': grpc.stream_stream_rpc_method_handler(
                     servicer.SubmitUpdate,
                     request_deserializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.SubmitUpdateRequest.FromString,
                     response_serializer=sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.SubmitUpdateResponse.SerializeToString,
@@ -232,7 +234,7 @@ class GatekeeperService:
             _registered_method=True)
 
     @staticmethod
-    def SubmitUpdate(request,
+    def SubmitUpdate(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -242,8 +244,8 @@ class GatekeeperService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
             '/sfrl.gatekeeper.v1.GatekeeperService/SubmitUpdate',
             sfrl_dot_gatekeeper_dot_v1_dot_gatekeeper__service__pb2.SubmitUpdateRequest.SerializeToString,

@@ -36,10 +36,13 @@ class GatekeeperServiceStub:
     GetRound: _grpc.UnaryUnaryMultiCallable[_gatekeeper_service_pb2.GetRoundRequest, _gatekeeper_service_pb2.GetRoundResponse]
     """The segment's open round with everything that proves it, once it is witnessed."""
     FetchModel: _grpc.UnaryStreamMultiCallable[_gatekeeper_service_pb2.FetchModelRequest, _gatekeeper_service_pb2.FetchModelResponse]
-    """A model of the segment, in chunks. The fetch is logged before the last chunk goes out."""
-    SubmitUpdate: _grpc.UnaryUnaryMultiCallable[_gatekeeper_service_pb2.SubmitUpdateRequest, _gatekeeper_service_pb2.SubmitUpdateResponse]
-    """Submit an update, header and payload in one message of at most 4 MiB. A refusal is a status with an
-    ErrorDetail in the trailing metadata `sfrl-error-bin`. Idempotent by statement digest.
+    """A model of the segment, whole or as what is to be added to one that the caller has, or a mask, in chunks. The
+    fetch is logged before the first chunk goes out. See proto/README.md, "Download".
+    """
+    SubmitUpdate: _grpc.StreamStreamMultiCallable[_gatekeeper_service_pb2.SubmitUpdateRequest, _gatekeeper_service_pb2.SubmitUpdateResponse]
+    """Submit an update, in chunks; one that broke off goes on where it was durable. A refusal is a status with an
+    ErrorDetail in the trailing metadata `sfrl-error-bin`. Idempotent by statement digest. See proto/README.md,
+    "Upload".
     """
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_gatekeeper_service_pb2.GetReceiptRequest, _gatekeeper_service_pb2.GetReceiptResponse]
     """A receipt for one's own admitted update. NOT_FOUND while there is none of that kind yet."""
@@ -60,10 +63,13 @@ class GatekeeperServiceAsyncStub(GatekeeperServiceStub):
     GetRound: _aio.UnaryUnaryMultiCallable[_gatekeeper_service_pb2.GetRoundRequest, _gatekeeper_service_pb2.GetRoundResponse]  # type: ignore[assignment]
     """The segment's open round with everything that proves it, once it is witnessed."""
     FetchModel: _aio.UnaryStreamMultiCallable[_gatekeeper_service_pb2.FetchModelRequest, _gatekeeper_service_pb2.FetchModelResponse]  # type: ignore[assignment]
-    """A model of the segment, in chunks. The fetch is logged before the last chunk goes out."""
-    SubmitUpdate: _aio.UnaryUnaryMultiCallable[_gatekeeper_service_pb2.SubmitUpdateRequest, _gatekeeper_service_pb2.SubmitUpdateResponse]  # type: ignore[assignment]
-    """Submit an update, header and payload in one message of at most 4 MiB. A refusal is a status with an
-    ErrorDetail in the trailing metadata `sfrl-error-bin`. Idempotent by statement digest.
+    """A model of the segment, whole or as what is to be added to one that the caller has, or a mask, in chunks. The
+    fetch is logged before the first chunk goes out. See proto/README.md, "Download".
+    """
+    SubmitUpdate: _aio.StreamStreamMultiCallable[_gatekeeper_service_pb2.SubmitUpdateRequest, _gatekeeper_service_pb2.SubmitUpdateResponse]  # type: ignore[assignment]
+    """Submit an update, in chunks; one that broke off goes on where it was durable. A refusal is a status with an
+    ErrorDetail in the trailing metadata `sfrl-error-bin`. Idempotent by statement digest. See proto/README.md,
+    "Upload".
     """
     GetReceipt: _aio.UnaryUnaryMultiCallable[_gatekeeper_service_pb2.GetReceiptRequest, _gatekeeper_service_pb2.GetReceiptResponse]  # type: ignore[assignment]
     """A receipt for one's own admitted update. NOT_FOUND while there is none of that kind yet."""
@@ -93,16 +99,19 @@ class GatekeeperServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gatekeeper_service_pb2.FetchModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_gatekeeper_service_pb2.FetchModelResponse], _abc.AsyncIterator[_gatekeeper_service_pb2.FetchModelResponse]]:
-        """A model of the segment, in chunks. The fetch is logged before the last chunk goes out."""
+        """A model of the segment, whole or as what is to be added to one that the caller has, or a mask, in chunks. The
+        fetch is logged before the first chunk goes out. See proto/README.md, "Download".
+        """
 
     @_abc_1.abstractmethod
     def SubmitUpdate(
         self,
-        request: _gatekeeper_service_pb2.SubmitUpdateRequest,
+        request_iterator: _MaybeAsyncIterator[_gatekeeper_service_pb2.SubmitUpdateRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_gatekeeper_service_pb2.SubmitUpdateResponse, _abc.Awaitable[_gatekeeper_service_pb2.SubmitUpdateResponse]]:
-        """Submit an update, header and payload in one message of at most 4 MiB. A refusal is a status with an
-        ErrorDetail in the trailing metadata `sfrl-error-bin`. Idempotent by statement digest.
+    ) -> _typing.Union[_abc.Iterator[_gatekeeper_service_pb2.SubmitUpdateResponse], _abc.AsyncIterator[_gatekeeper_service_pb2.SubmitUpdateResponse]]:
+        """Submit an update, in chunks; one that broke off goes on where it was durable. A refusal is a status with an
+        ErrorDetail in the trailing metadata `sfrl-error-bin`. Idempotent by statement digest. See proto/README.md,
+        "Upload".
         """
 
     @_abc_1.abstractmethod

@@ -29,6 +29,10 @@ class _SupportModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SupportMo
     """Never sent."""
     SUPPORT_MODE_FREE: _SupportMode.ValueType  # 1
     """Each participant's own coordinates, with indices."""
+    SUPPORT_MODE_AGREED: _SupportMode.ValueType  # 2
+    """The coordinates of the round's mask, without indices."""
+    SUPPORT_MODE_DENSE: _SupportMode.ValueType  # 3
+    """All coordinates, without indices."""
 
 class SupportMode(_SupportMode, metaclass=_SupportModeEnumTypeWrapper):
     """A support's mode."""
@@ -37,6 +41,10 @@ SUPPORT_MODE_UNSPECIFIED: SupportMode.ValueType  # 0
 """Never sent."""
 SUPPORT_MODE_FREE: SupportMode.ValueType  # 1
 """Each participant's own coordinates, with indices."""
+SUPPORT_MODE_AGREED: SupportMode.ValueType  # 2
+"""The coordinates of the round's mask, without indices."""
+SUPPORT_MODE_DENSE: SupportMode.ValueType  # 3
+"""All coordinates, without indices."""
 Global___SupportMode: _TypeAlias = SupportMode  # noqa: Y015
 
 class _ValueType:
@@ -51,6 +59,14 @@ class _ValueTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ValueType.V
     """8 bits with power-of-two block scales."""
     VALUE_TYPE_FP32: _ValueType.ValueType  # 2
     """IEEE 754 binary32 on the grid."""
+    VALUE_TYPE_BF16: _ValueType.ValueType  # 3
+    """The upper half of a binary32 on the grid."""
+    VALUE_TYPE_SIGN: _ValueType.ValueType  # 4
+    """A sign, with one magnitude for each block."""
+    VALUE_TYPE_PACKED: _ValueType.ValueType  # 5
+    """As INT8, with an entropy stage."""
+    VALUE_TYPE_EXACT: _ValueType.ValueType  # 6
+    """Grid units, as many bytes each as needed."""
 
 class ValueType(_ValueType, metaclass=_ValueTypeEnumTypeWrapper):
     """How values travel."""
@@ -61,6 +77,14 @@ VALUE_TYPE_INT8: ValueType.ValueType  # 1
 """8 bits with power-of-two block scales."""
 VALUE_TYPE_FP32: ValueType.ValueType  # 2
 """IEEE 754 binary32 on the grid."""
+VALUE_TYPE_BF16: ValueType.ValueType  # 3
+"""The upper half of a binary32 on the grid."""
+VALUE_TYPE_SIGN: ValueType.ValueType  # 4
+"""A sign, with one magnitude for each block."""
+VALUE_TYPE_PACKED: ValueType.ValueType  # 5
+"""As INT8, with an entropy stage."""
+VALUE_TYPE_EXACT: ValueType.ValueType  # 6
+"""Grid units, as many bytes each as needed."""
 Global___ValueType: _TypeAlias = ValueType  # noqa: Y015
 
 @_typing.final
@@ -73,7 +97,7 @@ class PayloadFormat(_message.Message):
     SUPPORT_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     codec: _builtins.int
-    """Version of the codec, 1."""
+    """Version of the codec, 2."""
     support: Global___SupportMode.ValueType
     """Where the coordinates come from."""
     values: Global___ValueType.ValueType
@@ -113,6 +137,7 @@ class UpdateStatement(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     CREATED_US_FIELD_NUMBER: _builtins.int
     NOISE_STD_FIELD_NUMBER: _builtins.int
+    PAYLOAD_ROOT_FIELD_NUMBER: _builtins.int
     federation_id: _builtins.bytes
     """SHA-256 of the root v1 document, 32 bytes."""
     segment: _builtins.str
@@ -132,7 +157,7 @@ class UpdateStatement(_message.Message):
     payload_bytes: _builtins.int
     """Length of the payload in bytes."""
     nonzeros: _builtins.int
-    """Coordinates with a value."""
+    """Values that the payload carries."""
     weight: _builtins.int
     """The claimed weight, such as the number of samples."""
     created_us: _builtins.int
@@ -141,6 +166,8 @@ class UpdateStatement(_message.Message):
     """Standard deviation of the noise that the participant says it added to each value, in grid units, at most 2^40; 0
     where it claims none.
     """
+    payload_root: _builtins.bytes
+    """Root of the payload's leaves, so that a part can be checked alone, 32 bytes (proto/README.md, "Codec")."""
     @_builtins.property
     def format(self) -> Global___PayloadFormat:
         """How the payload is encoded."""
@@ -162,10 +189,11 @@ class UpdateStatement(_message.Message):
         weight: _builtins.int = ...,
         created_us: _builtins.int = ...,
         noise_std: _builtins.int = ...,
+        payload_root: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["format", b"format"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "created_us", b"created_us", "federation_id", b"federation_id", "format", b"format", "key_id", b"key_id", "noise_std", b"noise_std", "nonzeros", b"nonzeros", "participant", b"participant", "payload_bytes", b"payload_bytes", "payload_sha256", b"payload_sha256", "round", b"round", "round_opened", b"round_opened", "segment", b"segment", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "created_us", b"created_us", "federation_id", b"federation_id", "format", b"format", "key_id", b"key_id", "noise_std", b"noise_std", "nonzeros", b"nonzeros", "participant", b"participant", "payload_bytes", b"payload_bytes", "payload_root", b"payload_root", "payload_sha256", b"payload_sha256", "round", b"round", "round_opened", b"round_opened", "segment", b"segment", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,47 @@
+"""Masks: the coordinates that the agreed updates of a round have, as objects that its terms name.
+
+A mask that is not there is missing evidence. An object of the right name that is no mask of the terms is as if no
+payload could ever have the expected one: every agreed update of these terms breaks rule E5.
+
+Format: proto/README.md, "Documents", segment-terms; "Codec".
+
+Runs in: verifier.
+Trusts: nothing. The terms are the operators' word that this is the mask they meant.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sfrl_secure.errors import PayloadError
+from sfrl_secure.limits import PAYLOAD_BYTES_MAX
+from sfrl_secure.replay.decoder import decode_mask_indices
+from sfrl_secure.replay.docket import Docket, Position
+from sfrl_secure.replay.payload_header import LEAF, PREAMBLE_BYTES, ROW_BYTES, Mask
+from sfrl_secure.replay.terms import Terms
+
+_LEAF_BYTES_MAX: Final = 4_096
+_VALUE_BYTES_MAX: Final = 24
+
+
+def read_mask(docket: Docket, terms: Terms, at: Position, why: str) -> Mask | None:
+    """Read the mask that terms name; None where they name none, and where it is not there, which is noted."""
+    if terms.mask is None:
+        return None
+    digest, nonzeros = terms.mask
+    raw = docket.read(digest, at, _bytes_max(nonzeros), why)
+    if raw is None:
+        return None
+    try:
+        indices = decode_mask_indices(raw, terms.manifest.coordinates, nonzeros)
+    except PayloadError:
+        return Mask(digest, None)
+    indices.flags.writeable = False
+    return Mask(digest, indices)
+
+
+def _bytes_max(nonzeros: int) -> int:
+    """No payload of so many values is longer: rule T2."""
+    leaves = -(-nonzeros // LEAF)
+    longest = PREAMBLE_BYTES + (ROW_BYTES + _LEAF_BYTES_MAX) * leaves + _VALUE_BYTES_MAX * nonzeros
+    return min(longest, PAYLOAD_BYTES_MAX)
