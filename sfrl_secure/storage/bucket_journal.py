@@ -1,12 +1,22 @@
 """The journal in a bucket: one object a batch, named by the index of its first record, and made only where none is.
 
-There is no lock. Whoever appends at an index where another process has appended is refused, and stops. For that, a
-name at which another process may still append must stay taken after its batch was dropped. Two rules see to it:
+There is no lock. A process that slept appends where it last knew the end of the log; if an object stands there, it is
+refused, and stops. So this must hold at every moment: where a process may still append, the log ends, or the name is
+taken for good. For good a name is taken by a fence: a batch that leaves an empty object under its name when it is
+dropped. Only a removal could break this, and two rules see to it that none does:
 
-- Opening a log replaces `floor` on condition, and so does each dropping, before anything goes. So a process drops
-  nothing after another one has opened the log: what that one would append at is taken.
-- The first batch after an opening is a fence: dropping it leaves an empty object under its name. That is where a
-  process of before the opening would append, whenever it wakes up.
+- To open the log, a process claims `floor` on condition, reads the batches, and puts a mark into `floor`, at the end
+  that it found, on condition that nobody else has claimed it meanwhile. A batch at a mark is a fence. To drop, it
+  replaces `floor` on the same condition, before anything goes.
+- The first batch that a process appends is a fence, and says so.
+
+Why that is enough. At n may append who opened the log when it ended there, and who wrote the batch that ends there.
+The first has put a mark at n. Whoever opened the log before it drops nothing any more; whoever opens it afterwards
+finds the mark, and hands it on until the batch at n says itself that it is a fence, or only an empty object is left.
+The second is in question only where another process wrote the batch at n. That one did not write the batch before, so
+it had opened the log there: its batch at n was its first.
+A process may end, and a request arrive late, between any two steps. A mark is then one fence too many. What was dropped
+and is still there is removed at the next opening, under the marks that it was dropped under; only then do these go.
 
 `floor` says below which index everything was dropped. What a crash leaves below it is of no account, and a gap above it
 means that a batch was lost.
@@ -23,7 +33,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from sfrl_secure.errors import MalformedError, MissingEvidenceError, NotFoundError, UncertainStateError
@@ -35,16 +45,21 @@ from sfrl_secure.storage.bucket_batch import (
     encode_batch_object,
     parse_batch_object,
 )
+from sfrl_secure.storage.bucket_floor import (
+    FLOOR_BYTES_MAX,
+    FLOOR_OF_A_NEW_LOG,
+    Floor,
+    encode_floor,
+    parse_floor,
+    ranges_of,
+)
 from sfrl_secure.storage.recent_batches import RECENT_BYTES_MAX, RecentBatches
 
 _FOLDER = "journal"
 _FLOOR_NAME = "floor"
-_FLOOR_BYTES_MAX = 64
 _FETCHES = 16
 
 _BATCH_NAME = re.compile(r"[0-9]{20}")
-_FLOOR = re.compile(rb"(0|[1-9][0-9]{0,18}) [0-9a-f]{32}\n")
-_NO_RUN = bytes(RUN_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +92,11 @@ class BucketJournal:
         self._lock = threading.Lock()
         self._recent = RecentBatches(recent_bytes_max)
         try:
-            floor, self._floor_tag = self._claim()
-            self._batches = self._read_batches(floor)
+            self._floor, self._floor_tag = self._claim()
+            self._batches = self._read_batches()
         except (MissingEvidenceError, MalformedError) as error:
             raise UncertainStateError("the journal cannot be read") from error
+        self._mark()
 
     @staticmethod
     def create(bucket: Bucket, batches: Sequence[Sequence[bytes]]) -> None:
@@ -91,7 +107,7 @@ class BucketJournal:
             UncertainStateError: there is one already, or the store did not confirm.
         """
         data = encode_batch_object(secrets.token_bytes(RUN_BYTES), 0, batches, is_fence=True)
-        if not bucket.create(_FLOOR_NAME, _encode_floor(0, _NO_RUN)) or not bucket.create(_name(0), data):
+        if not bucket.create(_FLOOR_NAME, FLOOR_OF_A_NEW_LOG) or not bucket.create(_name(0), data):
             raise UncertainStateError("there is a journal already")
 
     @property
@@ -161,11 +177,8 @@ class BucketJournal:
         dropped = [batch for batch in self._batches[:-1] if batch.end_index <= index]
         if not dropped:
             return
-        floor = dropped[-1].end_index
-        tag = self._bucket.replace(_FLOOR_NAME, _encode_floor(floor, self._run), self._floor_tag)
-        if tag is None:
-            raise UncertainStateError("another process has opened this log")
-        self._floor_tag = tag
+        # The marks stay: what this leaves when it is interrupted is removed by them.
+        self._replace_floor(replace(self._floor, first_index=dropped[-1].end_index))
         with self._lock:
             self._batches = self._batches[len(dropped):]
         for batch in dropped:
@@ -176,24 +189,22 @@ class BucketJournal:
         """Take nothing more; nothing is pending."""
         self._dead = True
 
-    def _claim(self) -> tuple[int, str]:
+    def _claim(self) -> tuple[Floor, str]:
         """Put our run into the floor; give the floor and its e-tag."""
-        raw, tag = self._bucket.read_with_tag(_FLOOR_NAME, _FLOOR_BYTES_MAX)
-        matched = _FLOOR.fullmatch(raw)
-        if matched is None:
-            raise MalformedError("the journal's floor is no number")
-        floor = int(matched[1])
+        raw, tag = self._bucket.read_with_tag(_FLOOR_NAME, FLOOR_BYTES_MAX)
+        floor = replace(parse_floor(raw), run=self._run)
         if next(self._bucket.sizes(_FOLDER), None) is None:
-            if floor:
+            if floor.first_index:
                 raise UncertainStateError("the journal has lost its batches")
             # A creation that came no further: it may be asked for again, and finds the floor as it was.
             raise NotFoundError("there is no journal")
-        now_tag = self._bucket.replace(_FLOOR_NAME, _encode_floor(floor, self._run), tag)
+        now_tag = self._bucket.replace(_FLOOR_NAME, encode_floor(floor), tag)
         if now_tag is None:
             raise UncertainStateError("another process opens this log")
         return floor, now_tag
 
-    def _read_batches(self, floor: int) -> list[_Batch]:
+    def _read_batches(self) -> list[_Batch]:
+        floor = self._floor.first_index
         sizes = {int(name): size for name, size in self._bucket.sizes(_FOLDER) if _BATCH_NAME.fullmatch(name)}
         batches: list[_Batch] = []
         for first_index, found in self._fetch_all(sorted(first for first in sizes if first >= floor)):
@@ -204,9 +215,33 @@ class BucketJournal:
         if not batches:
             raise UncertainStateError("the journal has lost its batches")
         # What a crash in the middle of a removal has left.
-        left = sorted(first for first, size in sizes.items() if first < floor and size)
-        self._remove([(first_index, found.is_fence) for first_index, found in self._fetch_all(left)])
+        left = self._fetch_all(sorted(first for first, size in sizes.items() if first < floor and size))
+        self._remove([(first, found.is_fence or self._floor.is_marked(first)) for first, found in left])
         return batches
+
+    def _mark(self) -> None:
+        """Mark the end of the log, where we may append from now on, and hand on the marks that are still of use."""
+        open_marks = [
+            batch.first_index
+            for batch in self._batches
+            if not batch.is_fence and self._floor.is_marked(batch.first_index)
+        ]
+        self._replace_floor(replace(self._floor, marked=ranges_of([*open_marks, self.count])))
+        self._batches = [
+            replace(batch, is_fence=batch.is_fence or self._floor.is_marked(batch.first_index))
+            for batch in self._batches
+        ]
+
+    def _replace_floor(self, floor: Floor) -> None:
+        """Put a floor in place of ours.
+
+        Raises:
+            UncertainStateError: another process has, or the store did not confirm.
+        """
+        tag = self._bucket.replace(_FLOOR_NAME, encode_floor(floor), self._floor_tag)
+        if tag is None:
+            raise UncertainStateError("another process has opened this log")
+        self._floor, self._floor_tag = floor, tag
 
     def _remove(self, batches: Sequence[tuple[int, bool]]) -> None:
         for first_index, is_fence in batches:
@@ -228,10 +263,6 @@ class BucketJournal:
                     yield from zip(part, pool.map(self._fetch, part), strict=True)
                 except NotFoundError:
                     raise UncertainStateError("another process drops batches of this log") from None
-
-
-def _encode_floor(floor: int, run: bytes) -> bytes:
-    return f"{floor} {run.hex()}\n".encode()
 
 
 def _name(first_index: int) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
 from sfrl_secure.errors import MalformedError, NotFoundError, UncertainStateError
 from sfrl_secure.storage.bucket import Bucket
 from sfrl_secure.storage.bucket_batch import encode_batch_object, parse_batch_object
+from sfrl_secure.storage.bucket_floor import parse_floor
 from sfrl_secure.storage.bucket_journal import BucketJournal
 from tests.unit.storage.buckets import objects_of, unanswered
 
@@ -42,6 +44,10 @@ def batches_in(store: MemoryStore) -> dict[int, int]:
     return {
         int(path.rpartition("/")[2]): len(data) for path, data in objects_of(store).items() if "/journal/" in path
     }
+
+
+def marks_in(bucket: Bucket) -> tuple[range, ...]:
+    return parse_floor(bucket.read("floor", 4096)).marked
 
 
 def test_records_come_back_after_each_opening() -> None:
@@ -160,7 +166,116 @@ def test_a_process_drops_nothing_after_another_has_opened_the_log() -> None:
         opened.append_batch([b"a second history"])
 
 
-@settings(max_examples=150, deadline=None)
+def test_where_a_process_has_opened_the_log_the_name_stays_taken_whoever_wrote_there() -> None:
+    store, bucket = make_bucket()
+    oldest = BucketJournal(bucket)
+    oldest.append_batch([b"3"])
+    opened = BucketJournal(bucket)
+    oldest.append_batch([b"4"])  # The second that it writes: it does not say itself that it is a fence.
+    newest = BucketJournal(bucket)
+    newest.append_batch([b"5"])
+    newest.drop_before(newest.count)
+    assert (newest.first_index, batches_in(store)[4]) == (5, 0)
+    with pytest.raises(UncertainStateError, match="another process"):
+        opened.append_batch([b"a second history"])
+    assert records_of(BucketJournal(bucket)) == [b"5"]
+
+
+def test_a_dropping_that_comes_while_another_process_opens_the_log_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, bucket = make_bucket(6)
+    older = BucketJournal(bucket)
+    older.append_batch(batch_at(9))
+    refusals = []
+
+    def drop_and_read(journal: BucketJournal) -> list[Any]:
+        with pytest.raises(UncertainStateError, match="opened"):
+            older.drop_before(9)
+        refusals.append(journal)
+        return read_batches(journal)
+
+    read_batches = BucketJournal._read_batches
+    monkeypatch.setattr(BucketJournal, "_read_batches", drop_and_read)
+    newer = BucketJournal(bucket)
+    assert refusals == [newer]
+    assert records_of(newer) == batch_at(0, 12)
+
+
+def test_of_two_processes_that_open_at_once_the_later_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, bucket = make_bucket(6)
+    openers = []
+
+    def open_and_read(journal: BucketJournal) -> list[Any]:
+        monkeypatch.setattr(BucketJournal, "_read_batches", read_batches)
+        openers.append(BucketJournal(bucket))
+        return read_batches(journal)
+
+    read_batches = BucketJournal._read_batches
+    monkeypatch.setattr(BucketJournal, "_read_batches", open_and_read)
+    with pytest.raises(UncertainStateError, match="opened"):
+        BucketJournal(bucket)
+    openers[0].append_batch(batch_at(9))
+    openers[0].drop_before(9)
+    assert records_of(BucketJournal(bucket)) == batch_at(9)
+
+
+def test_in_a_bucket_of_before_there_were_marks_everything_counts_as_marked() -> None:
+    store, bucket = make_bucket(27)
+    opened = BucketJournal(bucket)
+    opened.append_batch(batch_at(30))
+    # The floor as it was: the first two batches below it, left there by a dropping that was interrupted.
+    bucket.put("floor", b"6 " + b"0" * 32 + b"\n", content_type="text/plain", caching="no-store")
+    journal = BucketJournal(bucket)
+    assert records_of(journal) == batch_at(6, 27)
+    journal.append_batch(batch_at(33))
+    journal.append_batch(batch_at(36))
+    journal.append_batch(batch_at(39))
+    journal.drop_before(42)
+    # All that was there at the opening, and its first batch; the second and the third are its own.
+    assert [index for index, size in batches_in(store).items() if not size] == list(range(0, 36, 3))
+    assert sorted(batches_in(store)) == [*range(0, 36, 3), 39]
+    assert records_of(BucketJournal(bucket)) == batch_at(39)
+
+
+def test_a_log_that_is_opened_again_and_again_has_one_mark() -> None:
+    _, bucket = make_bucket(9)
+    for index in range(12, 300, 3):
+        for _ in range(2):
+            journal = BucketJournal(bucket)
+            assert marks_in(bucket) == (range(index, index + 1),)
+        journal.append_batch(batch_at(index))
+        if index % 20 == 0:
+            journal.drop_before(index)
+
+
+def test_marks_are_handed_on_until_what_they_guard_was_dropped() -> None:
+    store, bucket = make_bucket()
+    writer = BucketJournal(bucket)
+    writer.append_batch(batch_at(3))
+    waiting = []
+    for index in range(6, 6 + 3 * 100, 3):
+        waiting.append(BucketJournal(bucket))
+        writer.append_batch(batch_at(index))
+    newest = BucketJournal(bucket)
+    marked = marks_in(bucket)
+    assert len(marked) == 64
+    # The lowest ones together, the others each alone.
+    assert marked[0] == range(6, 118)
+    assert marked[1:] == tuple(range(index, index + 1) for index in range(120, 307, 3))
+    newest.append_batch(batch_at(306))
+    newest.drop_before(306)
+    assert [index for index, size in batches_in(store).items() if not size] == list(range(0, 306, 3))
+    assert marks_in(bucket) == marked
+    for process in (*waiting, writer):
+        with pytest.raises(UncertainStateError, match="another process"):
+            process.append_batch([b"a second history"])
+    BucketJournal(bucket)
+    assert marks_in(bucket) == (range(309, 310),)
+
+
+@settings(max_examples=300, deadline=None)
+@example(
+    [(3, "append"), (0, "open"), (3, "append"), (2, "open"), (2, "append"), (2, "drop"), (0, "append")]
+)
 @given(
     st.lists(
         st.tuples(st.integers(0, 3), st.sampled_from(["append", "append", "drop", "open"])), min_size=5, max_size=60
