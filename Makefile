@@ -38,6 +38,7 @@ bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks audit_log --json
 	$(BIN)/python -m benchmarks ingest --json
 	$(BIN)/python -m benchmarks codec --json
+	$(BIN)/python -m benchmarks aggregation --json
 	$(BIN)/python -m benchmarks round --json
 	$(BIN)/python -m benchmarks links --json
 

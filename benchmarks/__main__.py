@@ -9,7 +9,9 @@
     python -m benchmarks ingest --json               admitting updates and enrolling, some minutes
     python -m benchmarks ingest --json --quick       the same on a small scale
     python -m benchmarks ingest --only streams       streams of updates through a running gatekeeper and nothing else
+    python -m benchmarks aggregation --json          adding up 100 and 1,000 updates, and the memory that it takes
     python -m benchmarks codec --json                bits and speed of the codec on supports of a real gradient
+    python -m benchmarks replay --json               what an auditor's recomputation costs beside the aggregator's own
     python -m benchmarks round --json                whole rounds, beside Flower's and NVFlare's if installed
     python -m benchmarks links --json                an upload over a link that is slow, loses packets and breaks
 
@@ -35,9 +37,12 @@ from pathlib import Path
 from benchmarks import audit_log
 
 PLAIN = {
+    "aggregation": "benchmarks.aggregation",
     "codec": "benchmarks.codec",
     "ingest": "benchmarks.ingest",
     "links": "benchmarks.links.run",
+    "replay": "benchmarks.replay",
+    "robustness": "benchmarks.robustness.run",
     "round": "benchmarks.rounds.run",
 }
 """Benchmarks that take a scale and a folder, and the module of each: what one needs, another may do without."""

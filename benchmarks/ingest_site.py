@@ -46,10 +46,10 @@ from sfrl_secure.sequencer.sequencer import BATCH_ENTRIES_MAX, Sequencer, Sequen
 from sfrl_secure.sequencer.signing import CheckpointSigner
 from sfrl_secure.services.gatekeeper.admit import Admitter, ByteBudget
 from sfrl_secure.services.gatekeeper.decoders import Decoders
-from sfrl_secure.services.gatekeeper.masks import Masks
 from sfrl_secure.services.gatekeeper.refuse import Refuser
 from sfrl_secure.services.gatekeeper.upload_bounds import UploadBounds, forget_in
 from sfrl_secure.services.gatekeeper.uploads import UploadIntake
+from sfrl_secure.services.masks import Masks
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.services.writer import StatementWriter
 from sfrl_secure.storage.index import SqliteStatements

@@ -2,8 +2,8 @@
 
 The network is the usual one for 32 x 32 images and 10 classes, 11,173,962 parameters. It is trained a little on a
 sample of Fashion-MNIST, so that gradients are no longer those of random weights, and then goes on at each client with
-the images of four classes only. The change of its parameters is that client's pseudo-gradient. Seeded: the same machine
-gives the same numbers.
+images of its own, which no other client has, of four classes only. The change of its parameters is that client's
+pseudo-gradient. Seeded: the same machine gives the same numbers.
 
 Runs in: a developer's machine.
 Trusts: the data.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gzip
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from torch import nn
 from torch.nn import functional
 
 PARAMETERS = 11_173_962
-IMAGES = 2_000
+IMAGES = 12_000
 CLASSES_OF_A_CLIENT = 4
 
 
@@ -61,8 +62,8 @@ def data_folder() -> Path:
     return Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-def pseudo_gradients(clients: int, warm_steps: int, local_steps: int, batch: int) -> list[NDArray[np.float32]]:
-    """Train, and return one change of all parameters for each client."""
+def pseudo_gradients(clients: int, warm_steps: int, local_steps: int, batch: int) -> Iterator[NDArray[np.float32]]:
+    """Train, and give one change of all parameters for each client, one after the other."""
     torch.manual_seed(1)
     images, labels = _fashion(data_folder() / "fashion-mnist")
     model = resnet18()
@@ -70,13 +71,13 @@ def pseudo_gradients(clients: int, warm_steps: int, local_steps: int, batch: int
     _train(model, images, labels, warm_steps, batch)
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     before = _flat(model)
-    changes = []
+    owners = torch.arange(len(images)) % clients
     for client in range(clients):
         model.load_state_dict(start)
-        mine = torch.isin(labels, torch.tensor([(3 * client + i) % 10 for i in range(CLASSES_OF_A_CLIENT)]))
+        classes = torch.randperm(10)[:CLASSES_OF_A_CLIENT]
+        mine = (owners == client) & torch.isin(labels, classes)
         _train(model, images[mine], labels[mine], local_steps, batch)
-        changes.append((_flat(model) - before).numpy())
-    return changes
+        yield (_flat(model) - before).numpy()
 
 
 def _train(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, steps: int, batch: int) -> None:

@@ -3,8 +3,11 @@
 Three kinds: random, the largest of a real pseudo-gradient, and clustered, where half of all tiles are empty and the
 others hold lognormal counts.
 
-Supports of one kind differ as participants' do. Those of a gradient are the top-k of one of a few clients' changes,
-each with fresh noise of a tenth of its own root mean square: participants with different data, and different batches.
+Supports of one kind differ as participants' do. Each of a gradient is the top-k of another participant's change in one
+round, after local steps with its own images (`pseudo_gradient`), because that is what an aggregator adds up: from one
+model all start alike, so that layers with large gradients are large for all of them, and with other data each has
+largest coordinates of its own. One change with noise would make supports that agree in nearly all of their largest
+coordinates, as no two participants' do, and leave in the cache what is added up.
 
 Runs in: a developer's machine.
 Trusts: nothing.
@@ -19,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 TILE = 4_096
-NOISE = 0.1
 
 Support = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Indices, rising, and their values."""
@@ -39,14 +41,11 @@ def random_supports(coordinates: int, k: int, values: NDArray[np.float32], count
         yield indices, rng.choice(values, k)
 
 
-def gradient_supports(changes: list[NDArray[np.float32]], k: int, count: int, rng: np.random.Generator
-                      ) -> Iterator[Support]:
-    """Top-k supports of the changes: the first as it is, the others with noise, from one client after the other."""
-    yield top(changes[0], k)
-    for number in range(1, count):
-        change = changes[number % len(changes)]
-        deviation = np.float32(NOISE * float(np.sqrt(np.mean(change**2))))
-        yield top(change + deviation * rng.standard_normal(change.size, dtype=np.float32), k)
+def largest(support: Support, k: int) -> Support:
+    """The k largest of a support that holds the largest of a change."""
+    indices, values = support
+    chosen, _ = top(values, k)
+    return indices[chosen], values[chosen]
 
 
 def clustered_support(coordinates: int, k: int, values: NDArray[np.float32], rng: np.random.Generator) -> Support:

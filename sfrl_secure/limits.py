@@ -103,6 +103,9 @@ CHUNK_BYTES_MAX = 1024 * 1024
 BASES_MAX = 8
 """Models that a caller of FetchModel names as its own."""
 
+CLUSTERS_MAX = 8
+"""Groups of updates of one round that get a model of their own."""
+
 STEPS_MAX = 64
 """Aggregates that one answer of FetchModel sends."""
 

@@ -15,6 +15,7 @@ from simulated_federation import DAY_US, DOMAIN, GRID, HOUR_US, LOG_HOST, MANIFE
 from sfrl_secure.crypto.envelope import Envelope, sign_envelope
 from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.crypto.possession import prove_possession
+from sfrl_secure.governance.aggregation_terms import MaskTerms, NextMaskTerms
 from sfrl_secure.governance.build import (
     build_join,
     build_key_revocation,
@@ -49,7 +50,7 @@ from sfrl_secure.governance.orders import (
     RollbackTarget,
 )
 from sfrl_secure.governance.root import parse_root
-from sfrl_secure.governance.terms import MaskTerms, ModelTerms, RoundTerms, UpdateLimits
+from sfrl_secure.governance.terms import ModelTerms, RoundTerms, UpdateLimits
 from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId
 from sfrl_secure.rounds.reaggregation import left_out_by, reveals_of
 from sfrl_secure.sparse.mask import encode_mask
@@ -159,10 +160,10 @@ class SimulatedDocuments:
         """Publish the segment's terms, or their next version."""
         return self.publish(SegmentTerms.payload_type, self.terms_raw(**changes))
 
-    def agree(self, *coordinates: int) -> MaskTerms:
-        """Store a mask of these coordinates; give what terms say of it."""
+    def agree(self, *coordinates: int, next: NextMaskTerms | None = None) -> MaskTerms:
+        """Store a mask of these coordinates; give what terms say of it, and of how it changes."""
         mask = encode_mask(MANIFEST.coordinates, np.array(coordinates, dtype=np.int64))
-        return MaskTerms(self.objects.put(mask), len(coordinates))
+        return MaskTerms(self.objects.put(mask), len(coordinates), next)
 
     # Participants
 

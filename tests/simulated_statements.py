@@ -1,12 +1,11 @@
 """What the simulated federation's services and participants say: identities, updates, withdrawals, complaints,
-decisions, models.
+decisions.
 
 A method named as a thing builds it; one named as a deed writes it to the log, and gives its index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from types import EllipsisType
 from typing import Any
@@ -22,8 +21,6 @@ from simulated_federation import (
     service_id,
 )
 
-from sfrl_secure.aggregation.models import encode_step, model_bytes, parse_model
-from sfrl_secure.aggregation.weighted_mean import WEIGHTED_MEAN, WeightedMean
 from sfrl_secure.crypto.envelope import Envelope, sign_envelope
 from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.errors import PayloadError
@@ -39,9 +36,7 @@ from sfrl_secure.governance.statements import (
     DecisionStatement,
     IdentityIssued,
     IdentityRequest,
-    ModelPublished,
     PayloadFormat,
-    RoundOpened,
     Statement,
     UpdateAdmitted,
     UpdateStatement,
@@ -49,12 +44,7 @@ from sfrl_secure.governance.statements import (
     WithdrawalStatement,
 )
 from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId, sha256
-from sfrl_secure.rounds.closing import close_round
-from sfrl_secure.rounds.effects import ARITHMETIC
-from sfrl_secure.rounds.payloads import check_payload, expected_of
-from sfrl_secure.rounds.reaggregation import counted_in_step, due_base, due_step
-from sfrl_secure.rounds.state import RoundState
-from sfrl_secure.sparse.decode import decode_update
+from sfrl_secure.rounds.payloads import check_payload
 from sfrl_secure.sparse.encode import pack_update, payload_root
 from sfrl_secure.sparse.header import CODEC_VERSION, SupportMode, ValueType
 from sfrl_secure.sparse.mask import Mask
@@ -160,78 +150,6 @@ class SimulatedStatements:
         """Record a TLS key: see `identity`. A participant's second one renews the newest before it."""
         return self.write(G1, "identity", self.identity(who, **changes))
 
-    # Rounds
-
-    def open_round(self) -> RoundState:
-        """Open the segment's next round."""
-        segment = self.segment
-        body = RoundOpened(segment.last_round + 1, segment.model, segment.terms.digest)
-        self.write(A1, STREAM, body)
-        assert segment.open_round is not None
-        return segment.open_round
-
-    def close_round(self, *, defective: Sequence[str] = ()) -> RoundState:
-        """Close the open round; it must be full, over or ended by order."""
-        current = self.segment.open_round
-        assert current is not None
-        now_us = self.clock.now_us()
-        body = close_round(
-            current, defective=defective, is_active=lambda name: self.state.is_active(name, now_us), now_us=now_us
-        )
-        self.write(A1, STREAM, body)
-        return current
-
-    def model_of(self, current: RoundState, base: Digest, **changes: Any) -> ModelPublished:
-        """What an honest aggregator would write of a closed round's model over `base`; the objects are stored."""
-        mean = WeightedMean(MANIFEST.coordinates)
-        counted = counted_in_step(current)
-        # A step that is derived again of fewer than a cohort adds nothing up.
-        for admission in counted if len(counted) >= current.terms.round.cohort_min else ():
-            payload = self.objects.get(admission.update.payload_sha256, 4_096)
-            update = decode_update(payload, expected_of(current.terms, admission.update, self.mask))
-            mean.add(update.indices, update.values, admission.update.weight)
-        step = mean.result() if mean.weight_sum else np.zeros(MANIFEST.coordinates, dtype=np.int64)
-        model = parse_model(self.objects.get(base, model_bytes(MANIFEST)), MANIFEST, GRID).add(step)
-        given = ModelPublished(
-            round=current.number,
-            round_closed=current.closed_hash,
-            base_model=base,
-            aggregate=self.objects.put(encode_step(MANIFEST, GRID, step)),
-            model=self.objects.put(model.to_bytes()),
-            rule=WEIGHTED_MEAN,
-            arithmetic=ARITHMETIC,
-        )
-        return replace(given, **changes)
-
-    def due_model(self, **changes: Any) -> ModelPublished:
-        """What an honest aggregator would write of the step that is due next."""
-        step = due_step(self.segment)
-        assert step is not None
-        current = self.segment.rounds[step.round]
-        given = replace(self.model_of(current, due_base(self.segment)), supersedes=step.published)
-        return replace(given, **changes)
-
-    def publish_model(self, **changes: Any) -> int:
-        """Publish the model of the round that waits for it, or of the step that is due next."""
-        if self.segment.due:
-            return self.write(A1, STREAM, self.due_model(**changes))
-        current = self.segment.current
-        assert current is not None
-        return self.write(A1, STREAM, self.model_of(current, current.base_model, **changes))
-
-    def play_round(self, *names: str) -> RoundState:
-        """A round from its opening to its model, with an update of its own for each name."""
-        current = self.open_round()
-        for name in names:
-            at = sorted(self.rovers).index(name)
-            self.admit(name, {0: 5 + current.number, 1 + at: 10 * current.number + at}, weight=at + 1)
-        if not current.is_full:
-            self.clock.advance(current.terms.round.duration_us)
-        self.close_round()
-        if self.segment.awaits_model:
-            self.publish_model()
-        return current
-
     # Participants
 
     def update(
@@ -279,7 +197,9 @@ class SimulatedStatements:
         assert current is not None
         assert record is not None
         rules = self.state.rules(self.clock.now_us())
-        measured = check_payload(current.terms, rules, record, update, payload, self.mask)
+        measured = check_payload(
+            current.terms, rules, record, update, payload, self.mask_of(current), mask_digest=current.mask
+        )
         return UpdateAdmitted(
             envelope_raw=encode_envelope(envelope),
             envelope=envelope,

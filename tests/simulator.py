@@ -37,6 +37,7 @@ from simulated_federation import (
     participant_id,
     service_id,
 )
+from simulated_rounds import SimulatedRounds
 from simulated_statements import SimulatedStatements, payload_of
 
 from sfrl_secure.aggregation.models import ModelSnapshot
@@ -51,9 +52,10 @@ from sfrl_secure.governance.statements import Statement, UpdateStatement
 from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId, sha256
 from sfrl_secure.limits import CHUNK_BYTES_MAX
 from sfrl_secure.participant.sdk import Participant
+from sfrl_secure.rounds.begins import round_begins_with
 from sfrl_secure.rounds.fold import FederationFold
 from sfrl_secure.rounds.refusals import RefusalCounter
-from sfrl_secure.rounds.state import FederationState, SegmentState
+from sfrl_secure.rounds.state import FederationState, RoundState, SegmentState
 from sfrl_secure.rpc.channel import RpcChannel, RpcStream
 from sfrl_secure.rpc.identity import Peer, record_peer
 from sfrl_secure.sequencer.log_keys import LogKeys
@@ -63,13 +65,13 @@ from sfrl_secure.services.gatekeeper.arrivals import CallEndedError
 from sfrl_secure.services.gatekeeper.complaints import ComplaintAnswerer
 from sfrl_secure.services.gatekeeper.decoders import Decoders
 from sfrl_secure.services.gatekeeper.fetches import FetchLog
-from sfrl_secure.services.gatekeeper.masks import Masks
 from sfrl_secure.services.gatekeeper.proofs import ProofBuilder
 from sfrl_secure.services.gatekeeper.refuse import Refuser
 from sfrl_secure.services.gatekeeper.servicer import GatekeeperServicer
 from sfrl_secure.services.gatekeeper.upload_bounds import UploadBounds, forget_in
 from sfrl_secure.services.gatekeeper.uploads import UploadIntake
 from sfrl_secure.services.gatekeeper.words import WordTaker
+from sfrl_secure.services.masks import Masks
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.services.writer import StatementWriter
 from sfrl_secure.sparse.mask import Mask, decode_mask
@@ -266,7 +268,7 @@ class SimulatedLog:
         return max(self.clock.now_us(), self._entries[-1][1].log_time_us if self._entries else 0)
 
 
-class Simulator(SimulatedDocuments, SimulatedStatements):
+class Simulator(SimulatedDocuments, SimulatedRounds, SimulatedStatements):
     """A federation with its log; the segment's first terms, rules, services and participants are in force.
 
     `terms` and `rules` change what is built: see `build_terms` and Cedar. Documents come in the order genesis,
@@ -338,9 +340,17 @@ class Simulator(SimulatedDocuments, SimulatedStatements):
 
     @property
     def mask(self) -> Mask | None:
-        """The mask of the segment's terms."""
-        agreed = self.segment.terms.mask
-        return None if agreed is None else decode_mask(self.objects.get(agreed.digest, 4_096), MANIFEST.coordinates)
+        """The mask of the last round; of the first one to come where there was none."""
+        current = self.segment.current
+        digest = round_begins_with(self.segment).mask if current is None else current.mask
+        return self._mask_object(digest)
+
+    def mask_of(self, current: RoundState) -> Mask | None:
+        """The mask that a round began with."""
+        return self._mask_object(current.mask)
+
+    def _mask_object(self, digest: Digest | None) -> Mask | None:
+        return None if digest is None else decode_mask(self.objects.get(digest, 4_096), MANIFEST.coordinates)
 
     # Services
 

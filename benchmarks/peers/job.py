@@ -33,7 +33,7 @@ class Job:
 
     clients: int = 8
     parameters: int = RESNET18
-    rounds: int = 5
+    rounds: int = 9
     seed: int = 7
 
     @property

@@ -6,6 +6,7 @@ Trusts: configuration, trust policy and keys.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -87,7 +88,9 @@ def open_aggregator(
             federation.follower.call_again,
         )
         objects = open_objects(config.objects_url or config.objects_dir)
-        aggregator = Aggregator(federation.view, federation.writer, objects, clock)
+        aggregator = Aggregator(
+            federation.view, federation.writer, objects, clock, threads=os.cpu_count() or 1
+        )
         server = RpcServer(
             ServerSettings(config.listen, config.threads),
             tls=federation.tls.server,

@@ -5,7 +5,7 @@ on (promise 5). Payloads are looked at for updates that the log alone does not d
 or revoked can hold a round up with an object that is not there.
 
 What can be done ahead is done while nothing else is: updates are decided and added up as they are admitted, and a model
-is made while its closing waits for the witnesses. Nothing of that has effect before its time.
+is made while its closing waits for the log and the witnesses. Nothing of that has effect before its time.
 
 Runs in: aggregator.
 Trusts: the view. No gatekeeper.
@@ -14,6 +14,7 @@ Trusts: the view. No gatekeeper.
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
@@ -30,6 +31,7 @@ from sfrl_secure.errors import (
 )
 from sfrl_secure.governance.statements import ModelPublished, RoundOpened
 from sfrl_secure.ids import Digest
+from sfrl_secure.rounds.begins import due_server_state, round_begins_with
 from sfrl_secure.rounds.closing import close_round, counted_of, drop_reason
 from sfrl_secure.rounds.effects import ARITHMETIC
 from sfrl_secure.rounds.reaggregation import counted_in_step, due_base
@@ -42,7 +44,7 @@ from sfrl_secure.services.aggregator.actions import (
     PublishModel,
     next_action,
 )
-from sfrl_secure.services.aggregator.results import Results
+from sfrl_secure.services.aggregator.results import Results, Wanted
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.services.writer import Proposal, StatementWriter
 from sfrl_secure.storage.objects import Objects
@@ -70,11 +72,15 @@ _IDLE_SECONDS = 0.25
 class Aggregator:
     """Does what the segments need, one thing at a time."""
 
-    def __init__(self, view: FederationView, writer: StatementWriter, objects: Objects, clock: Clock) -> None:
+    def __init__(
+        self, view: FederationView, writer: StatementWriter, objects: Objects, clock: Clock, *, threads: int = 1
+    ) -> None:
+        """Work on what `view` shows; `threads` judge updates and add them up, and change no bit."""
         self._view = view
         self._writer = writer
         self._clock = clock
-        self._results = Results(objects)
+        self._threads = threads
+        self._results = Results(objects, threads=threads)
         self._left_for_closing: dict[str, set[Digest]] = {}
 
     def run(self, stopping: threading.Event) -> None:
@@ -97,7 +103,7 @@ class Aggregator:
         """Do one thing that will be needed and has no effect yet; whether there was one."""
         with self._view.reading() as state:
             segments = sorted(state.segments)
-        return any(self._decide_one(name) or self._make_ahead(name) for name in segments)
+        return any(self._decide_some(name) or self._make_ahead(name) for name in segments)
 
     def _pause(self, state: FederationState) -> float:
         """How long nothing can be due unless the view changes: until the next deadline, or a look around."""
@@ -122,10 +128,8 @@ class Aggregator:
                     self._open(action)
                 case CloseRound():
                     self._close(action)
-                case PublishModel():
+                case PublishModel() | DeriveAgain():
                     self._publish(action)
-                case DeriveAgain():
-                    self._derive_again(action)
         except _POSTPONING as error:
             reason = error.reason if isinstance(error, ConflictError | DeniedError) else str(error)
             _log.warning(f"{_EVENTS[type(action)]}_later", segment=action.segment, reason=reason)
@@ -136,12 +140,12 @@ class Aggregator:
     def _open(self, action: OpenRound) -> None:
         def decide(state: FederationState, now_us: int) -> Proposal:
             self._check_still_next(state, action, now_us)
-            terms = state.segment(action.segment).terms
-            return Proposal(
-                f"segment/{action.segment}",
-                RoundOpened(action.round, action.base_model, terms.digest),
-                terms.expires_us,
+            segment = state.segment(action.segment)
+            begins = round_begins_with(segment)
+            body = RoundOpened(
+                action.round, action.base_model, segment.terms.digest, begins.server_state, begins.mask
             )
+            return Proposal(f"segment/{action.segment}", body, segment.terms.expires_us)
 
         self._writer.write(decide)
 
@@ -149,25 +153,35 @@ class Aggregator:
         with self._view.reading() as state:
             current = self._round_of(state, action)
             looked_at = _to_be_looked_at(state, current, self._clock.now_us())
-        cohort = self._results.cohort(action.segment)
-        defective = cohort.decide(current, looked_at)
+        defective = self._results.cohort(action.segment).decide(current, looked_at)
+        decided = {each.update.participant: each for each in looked_at}
 
         def decide(state: FederationState, now_us: int) -> Proposal:
             opened = state.segment(action.segment).open_round
             if opened is None or opened.opened != current.opened:
                 raise DeniedError("moved_on", "the round is closed by now")
-            if cohort.undecided(opened, _to_be_looked_at(state, opened, now_us)):
+            if any(decided.get(each.update.participant) != each for each in _to_be_looked_at(state, opened, now_us)):
                 raise ConflictError("an update was admitted, or is to be counted, meanwhile")
             body = close_round(
                 opened, defective=defective, is_active=lambda name: state.is_active(name, now_us), now_us=now_us
             )
             return Proposal(f"segment/{action.segment}", body)
 
-        self._writer.write(decide)
+        # While the log takes the closing in, the model is made of those that it will count, if nothing comes between.
+        sound = tuple(each for each in looked_at if each.update.participant not in defective)
+        is_enough = len(sound) >= current.terms.round.cohort_min
+        wanted = Wanted(current, sound, current.base_model, current.server_state) if is_enough else None
+        with ThreadPoolExecutor(1) as pool:
+            making = pool.submit(self._made, wanted)
+            try:
+                self._writer.write(decide)
+            finally:
+                making.result()
         self._left_for_closing.pop(action.segment, None)
 
-    def _decide_one(self, segment: str) -> bool:
-        """Decide one update of the segment's open round, and add it up; whether there was one.
+    def _decide_some(self, segment: str) -> bool:
+        """Decide updates of the segment's open round, as many as there are threads, and add them up; whether there was
+        one.
 
         One whose object is not there is left for the closing: to be asked for all the time helps nobody.
         """
@@ -178,90 +192,74 @@ class Aggregator:
         if current is None:
             return False
         cohort, left = self._results.cohort(segment), self._left_for_closing.setdefault(segment, set())
-        admission = next(
-            (each for each in cohort.undecided(current, looked_at) if each.statement_digest not in left), None
-        )
-        if admission is None:
+        waiting = [each for each in cohort.undecided(current, looked_at) if each.statement_digest not in left]
+        waiting = waiting[: self._threads]
+        if not waiting:
             return False
         try:
-            cohort.decide(current, [admission])
+            cohort.decide(current, waiting)
         except _POSTPONING as error:
-            _log.warning("update_decided_later", index=admission.index, reason=str(error))
-            left.add(admission.statement_digest)
+            for each in cohort.undecided(current, waiting):
+                _log.warning("update_decided_later", index=each.index, reason=str(error))
+                left.add(each.statement_digest)
         return True
 
-    def _publish(self, action: PublishModel) -> None:
-        with self._view.reading() as state:
-            current, counted = self._counted(state, action)
-        self._publish_model(action, current, counted, current.base_model)
-
-    def _derive_again(self, action: DeriveAgain) -> None:
-        """Derive the first step that is due: without whom the order leaves out, on what the step before has become."""
+    def _publish(self, action: PublishModel | DeriveAgain) -> None:
         with self._view.reading() as state:
             self._check_still_next(state, action, self._clock.now_us())
-            current, counted, base = self._due(state, action)
-        self._publish_model(action, current, counted, base)
+            wanted = self._wanted(state, action)
+        result = self._results.of(wanted)
+        body = ModelPublished(
+            round=wanted.current.number,
+            round_closed=wanted.current.closed_hash,
+            base_model=wanted.base,
+            aggregate=result.aggregate,
+            model=result.model,
+            rule=wanted.current.terms.rule.name,
+            arithmetic=ARITHMETIC,
+            supersedes=action.supersedes if isinstance(action, DeriveAgain) else None,
+            server_state=result.server_state,
+            next_mask=result.next_mask,
+            clusters=result.clusters,
+        )
+
+        def decide(state: FederationState, now_us: int) -> Proposal:
+            # An order may have come while it was computed: it is then another model that is due, or none.
+            self._check_still_next(state, action, now_us)
+            if self._wanted(state, action).key != wanted.key:
+                raise DeniedError("moved_on", "a newer order leaves out others")
+            return Proposal(f"segment/{action.segment}", body)
+
+        self._writer.write(decide)
 
     def _make_ahead(self, segment: str) -> bool:
         """Make the model that will be published as soon as what it rests on is witnessed; whether there was one."""
         with self._view.reading() as state:
             found = state.segments.get(segment)
             # As if all of it were witnessed.
-            match found and next_action(state, found, state.size, self._clock.now_us()):
-                case PublishModel() as action:
-                    current, counted = self._counted(state, action)
-                    base = current.base_model
-                case DeriveAgain() as action:
-                    current, counted, base = self._due(state, action)
-                case _:
-                    return False
-        if self._results.is_made(current, counted, base):
-            return False
+            action = found and next_action(state, found, state.size, self._clock.now_us())
+            if not isinstance(action, PublishModel | DeriveAgain):
+                return False
+            wanted = self._wanted(state, action)
+        return not self._results.is_made(wanted) and self._made(wanted)
+
+    def _made(self, wanted: Wanted | None) -> bool:
+        """Make a result that is not needed yet; whether there was one that could be made."""
         try:
-            self._results.of(current, counted, base)
+            return wanted is not None and bool(self._results.of(wanted))
         except _POSTPONING:
             return False
-        return True
 
-    def _counted(self, state: FederationState, action: PublishModel) -> tuple[RoundState, tuple[Admission, ...]]:
+    def _wanted(self, state: FederationState, action: PublishModel | DeriveAgain) -> Wanted:
+        """What is to be made: of whom, and on what. A step that is derived again is made without whom orders leave
+        out, and stands on what the step before has become."""
         current = self._round_of(state, action)
-        closed = current.closed
-        assert closed is not None, "next_action publishes for closed rounds only"
-        return current, counted_of(current, closed)
-
-    def _due(self, state: FederationState, action: DeriveAgain) -> tuple[RoundState, tuple[Admission, ...], Digest]:
-        """The round that is due, the updates that its model is now made of, and the model that it stands on."""
-        current = self._round_of(state, action)
-        return current, counted_in_step(current), due_base(state.segment(action.segment))
-
-    def _publish_model(
-        self,
-        action: PublishModel | DeriveAgain,
-        current: RoundState,
-        counted: tuple[Admission, ...],
-        base: Digest,
-    ) -> None:
-        supersedes = action.supersedes if isinstance(action, DeriveAgain) else None
-        result = self._results.of(current, counted, base)
-        body = ModelPublished(
-            round=current.number,
-            round_closed=current.closed_hash,
-            base_model=base,
-            aggregate=result.aggregate,
-            model=result.model,
-            rule=current.terms.rule,
-            arithmetic=ARITHMETIC,
-            supersedes=supersedes,
-        )
-
-        def decide(state: FederationState, now_us: int) -> Proposal:
-            # An order may have come while it was computed: it is then another model that is due, or none.
-            self._check_still_next(state, action, now_us)
-            if isinstance(action, DeriveAgain) and (counted, base) != self._due(state, action)[1:]:
-                raise DeniedError("moved_on", "a newer order leaves out others")
-            return Proposal(f"segment/{action.segment}", body)
-
-        self._writer.write(decide)
+        if isinstance(action, PublishModel):
+            closed = current.closed
+            assert closed is not None, "next_action publishes for closed rounds only"
+            return Wanted(current, counted_of(current, closed), current.base_model, current.server_state)
+        segment = state.segment(action.segment)
+        return Wanted(current, counted_in_step(current), due_base(segment), due_server_state(segment), is_again=True)
 
     @staticmethod
     def _round_of(state: FederationState, action: CloseRound | PublishModel | DeriveAgain) -> RoundState:

@@ -13,6 +13,7 @@ from math import ceil
 from sfrl_secure.crypto.envelope import Envelope, sign_envelope
 from sfrl_secure.crypto.keys import PublicKey, SigningKey
 from sfrl_secure.crypto.possession import prove_possession
+from sfrl_secure.governance.aggregation_terms import MaskTerms
 from sfrl_secure.governance.build import (
     build_genesis,
     build_participant,
@@ -34,7 +35,6 @@ from sfrl_secure.governance.services import Signatory
 from sfrl_secure.governance.terms import (
     LeakageBound,
     LeakageTerms,
-    MaskTerms,
     ModelTerms,
     QuotaTerms,
     RoundTerms,
@@ -42,6 +42,7 @@ from sfrl_secure.governance.terms import (
 )
 from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId, parse_spiffe_id, sha256
 from sfrl_secure.limits import VALUE_MAX
+from sfrl_secure.operating.aggregation_tables import cap_of, clip_of, rule_of, server_of
 from sfrl_secure.services.federation.plan import FederationPlan, LeakageBoundPlan, ParticipantPlan, SegmentPlan
 
 _NORM_MAX = 2**62
@@ -113,7 +114,11 @@ def terms_document(
     federation_id: Digest, plan: SegmentPlan, initial_model: Digest, expires_us: int, *, mask: MaskTerms | None = None,
     version: int = 1, previous: Digest = ZERO_DIGEST,
 ) -> bytes:
-    """A segment's terms; norm, magnitude and noise become grid integers."""
+    """A segment's terms; what the plan says in parameter units becomes grid integers.
+
+    Raises:
+        MalformedError: a value is out of its range, or does not fit the others.
+    """
     unit = 2**plan.grid_exponent
     return build_terms(
         federation_id=federation_id,
@@ -155,6 +160,10 @@ def terms_document(
             cohort_max=plan.cohort_max,
             rounds_max=plan.rounds_max,
         ),
+        rule=rule_of(plan.rule),
+        clip=clip_of(plan.clip, plan.grid_exponent),
+        cap=cap_of(plan.cap, plan.grid_exponent),
+        server=server_of(plan.server, plan.grid_exponent),
         evidence_days=plan.evidence_days,
         retention_days=plan.retention_days,
     )

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfrl_secure.errors import MalformedError, MissingEvidenceError, NotFoundError
-from sfrl_secure.governance.terms import MaskTerms
+from sfrl_secure.governance.aggregation_terms import MaskTerms, NextMaskTerms
 from sfrl_secure.limits import OBJECT_HEADER_BYTES_MAX
-from sfrl_secure.services.federation.plan import FederationPlan
-from sfrl_secure.services.federation.plan_checks import check_size
+from sfrl_secure.operating.aggregation_tables import next_mask_of
+from sfrl_secure.services.federation.plan import FederationPlan, SegmentPlan
+from sfrl_secure.services.federation.plan_checks import check_size, check_terms, fault_of
 from sfrl_secure.sparse.header import NO_VALUES, parse_preamble
 from sfrl_secure.sparse.mask import Mask, decode_mask
 from sfrl_secure.storage.files import read_bounded
@@ -60,7 +61,7 @@ def open_masks(plan: FederationPlan, raw: Mapping[str, bytes]) -> dict[str, Plan
 
     Raises:
         MalformedError: one is missing, is none over its segment's coordinates, has more than nonzeros_max or none, or
-            updates that have it are longer than payload_bytes_max.
+            updates that have it are longer than payload_bytes_max, or it cannot change as the plan says.
     """
     masks = {}
     for segment in plan.segments:
@@ -76,8 +77,17 @@ def open_masks(plan: FederationPlan, raw: Mapping[str, bytes]) -> dict[str, Plan
         if count > segment.nonzeros_max:
             raise MalformedError(f"{where}: it names {count} coordinates, and nonzeros_max is {segment.nonzeros_max}")
         check_size(segment, "agreed", count)
-        masks[segment.name] = PlannedMask(raw[segment.name], MaskTerms(mask.digest, count))
+        terms = MaskTerms(mask.digest, count, _next_of(segment))
+        check_terms(segment, terms)
+        masks[segment.name] = PlannedMask(raw[segment.name], terms)
     return masks
+
+
+def _next_of(segment: SegmentPlan) -> NextMaskTerms | None:
+    try:
+        return next_mask_of(segment.mask_next)
+    except MalformedError as error:
+        raise fault_of(segment, error) from None
 
 
 def _decoded(raw: bytes, coordinates: int, where: str) -> Mask:

@@ -13,8 +13,10 @@ import re
 import tomllib
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from sfrl_secure.errors import MalformedError
+from sfrl_secure.governance.aggregation_terms import WEIGHTED_MEAN
 from sfrl_secure.governance.build import DEFAULT_QUOTA
 from sfrl_secure.governance.manifest import ModelManifest, TensorSpec
 from sfrl_secure.governance.services import KEY_EXCHANGES
@@ -28,12 +30,18 @@ from sfrl_secure.limits import (
     ROUNDS_MAX,
     WEIGHT_SUM_MAX,
 )
+from sfrl_secure.operating.aggregation_tables import RuleTable
 from sfrl_secure.operating.toml_lines import key_lines, line_of
 from sfrl_secure.services.federation.plan_values import (
+    Cap,
+    Clip,
     Limit,
+    MaskNext,
     Name,
     PayloadSize,
+    Rule,
     SegmentName,
+    Server,
     Suite,
     SupportMode,
     ValueType,
@@ -99,7 +107,10 @@ class SegmentPlan(_Strict):
 
     Attributes:
         relay_groups: who may bring others' updates.
-        mask: name of the mask's file beside the plan, exactly where `agreed` is among the support modes.
+        mask: name of the mask's file beside the plan, exactly where `agreed` is among the support modes. `mask_next`:
+            how it changes from round to round; without it, it stays.
+        rule: as in a draft of terms, and so are `clip`, `cap` and `server`; without them the weighted mean alone, which
+            is for a federation whose participants are believed.
         payload_bytes_max: bytes, or text such as "45 MiB"; without it what `nonzeros_max` values take at most in any of
             the value types and support modes.
     """
@@ -116,6 +127,11 @@ class SegmentPlan(_Strict):
     value_types: list[ValueType] = Field(default_factory=lambda: ["fp32", "int8", "packed"])
     support_modes: list[SupportMode] = Field(default_factory=lambda: ["free"])
     mask: str | None = None
+    mask_next: MaskNext | None = None
+    rule: Rule = Field(default_factory=lambda: RuleTable(name=WEIGHTED_MEAN))
+    clip: Clip | None = None
+    cap: Cap | None = None
+    server: Server | None = None
     suites: list[Suite] = Field(default_factory=lambda: ["ed25519", "ed25519+ml-dsa-44"])
     payload_bytes_max: PayloadSize | None = None
     nonzeros_max: int = Field(ge=1)
@@ -212,11 +228,18 @@ def parse_plan(raw: bytes) -> FederationPlan:
     except ValidationError as error:
         lines = key_lines(text)
         found = error.errors(include_url=False, include_input=False)
-        # What is missing stands nowhere: the line of the table around it.
-        problems = sorted((line_of(lines, each["loc"]), sentence_of(each, {})) for each in found)
+        # What is missing stands nowhere: the line of the table around it. A number has two problems, one for each kind.
+        problems = sorted({(line_of(lines, each["loc"]), _sentence_of(each)) for each in found})
         said = [f"line {line}: {sentence}" for line, sentence in problems[:PROBLEMS_MAX]]
         more = len(problems) - len(said)
         raise MalformedError(f"the plan, {'; '.join(said)}{f'; and {more} more' if more else ''}") from None
+
+
+def _sentence_of(problem: ErrorDetails) -> str:
+    *place, last = problem["loc"]
+    if last in ("int", "decimal") and "constants" not in place:
+        return f"`{'.'.join(map(str, place))}` is a number"
+    return sentence_of(problem, {})
 
 
 def _where_not_toml(error: tomllib.TOMLDecodeError) -> str:

@@ -9,7 +9,7 @@ Trusts: whoever starts it.
 from __future__ import annotations
 
 from sfrl_secure.errors import MalformedError
-from sfrl_secure.governance.terms import MaskTerms
+from sfrl_secure.governance.aggregation_terms import MaskTerms
 from sfrl_secure.ids import ZERO_DIGEST
 from sfrl_secure.services.federation.documents import terms_document
 from sfrl_secure.services.federation.plan import FederationPlan, SegmentPlan
@@ -56,27 +56,38 @@ def check_size(plan: SegmentPlan, support: str, values: int) -> None:
             )
 
 
+def check_terms(plan: SegmentPlan, mask: MaskTerms | None) -> None:
+    """Write the terms as if for nobody, so that what they do not take is refused before anything is made.
+
+    Raises:
+        MalformedError: there are no such terms; names the segment and the plan's key.
+    """
+    try:
+        terms_document(ZERO_DIGEST, plan, ZERO_DIGEST, 1, mask=mask)
+    except MalformedError as error:
+        raise fault_of(plan, error) from None
+
+
+def fault_of(plan: SegmentPlan, error: MalformedError) -> MalformedError:
+    """What is wrong with terms, in the words of the plan that they come of."""
+    # The terms' tables are the plan's keys; `leakage` is a table of both.
+    words = str(error).removeprefix("segment-terms.").removeprefix("limits.").removeprefix("round.")
+    return MalformedError(f"the plan's segment {plan.name}: {words.replace('mask.next', 'mask_next')}")
+
+
 def _check_segment(plan: SegmentPlan) -> None:
     where = f"the plan's segment {plan.name}"
     if ("agreed" in plan.support_modes) != (plan.mask is not None):
         raise MalformedError(f"{where}: a mask is named exactly where agreed is among the support modes")
+    if plan.mask_next is not None and plan.mask is None:
+        raise MalformedError(f"{where}: mask_next is for a segment with a mask")
     for key, value in (("norm_max", plan.norm_max), ("magnitude_max", plan.magnitude_max)):
         if value * 2.0**plan.grid_exponent < 1.0:
             raise MalformedError(f"{where}: {key} is one grid unit or more, {2.0**-plan.grid_exponent:g}")
-    _check_terms(plan, where)
+    # How many coordinates the mask has is known when its file is read: `open_masks` looks again.
+    check_terms(plan, None if plan.mask is None else MaskTerms(ZERO_DIGEST, 1))
     if "dense" in plan.support_modes:
         coordinates = plan.manifest.coordinates
         if plan.nonzeros_max < coordinates:
             raise MalformedError(f"{where}: a dense update has {coordinates} values, so nonzeros_max is that or more")
         check_size(plan, "dense", coordinates)
-
-
-def _check_terms(plan: SegmentPlan, where: str) -> None:
-    """Write the terms as if for nobody, so that what they do not take is refused before anything is made."""
-    mask = None if plan.mask is None else MaskTerms(ZERO_DIGEST, 1)
-    try:
-        terms_document(ZERO_DIGEST, plan, ZERO_DIGEST, 1, mask=mask)
-    except MalformedError as error:
-        # The terms' tables are the plan's keys; `leakage` is a table of both.
-        words = str(error).removeprefix("segment-terms.").removeprefix("limits.").removeprefix("round.")
-        raise MalformedError(f"{where}: {words}") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from decimal import Decimal
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.terms import SUPPORT_MODES, VALUE_TYPES
 from sfrl_secure.limits import PAYLOAD_BYTES_MAX
+from sfrl_secure.operating.aggregation_tables import CapTable, ClipTable, NextMaskTable, RuleTable, ServerTable
 from sfrl_secure.operating.units import format_size, parse_size
 
 
@@ -56,6 +58,13 @@ def _payload_size(size: int) -> int:
     return size
 
 
+def _as_written(value: object) -> object:
+    """A table whose numbers with a point are the decimal ones that stand in the file: 0.2 is 0.2."""
+    if not isinstance(value, dict):
+        return value
+    return {key: Decimal(repr(each)) if isinstance(each, float) else each for key, each in value.items()}
+
+
 Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 PayloadSize = Annotated[int, BeforeValidator(_size), AfterValidator(_payload_size)]
 ValueType = Annotated[str, _one_of(VALUE_TYPES)]
@@ -71,3 +80,8 @@ Suite = Annotated[str, _worded(r"ed25519(\+ml-dsa-44)?", "a suite is ed25519 or 
 SegmentName = Annotated[
     str, _worded(r"[a-z0-9-]{1,64}", "a segment's name is 1 to 64 lower-case letters, digits and hyphens")
 ]
+Rule = Annotated[RuleTable, BeforeValidator(_as_written)]
+Clip = Annotated[ClipTable, BeforeValidator(_as_written)]
+Cap = Annotated[CapTable, BeforeValidator(_as_written)]
+Server = Annotated[ServerTable, BeforeValidator(_as_written)]
+MaskNext = Annotated[NextMaskTable, BeforeValidator(_as_written)]

@@ -21,7 +21,7 @@ import structlog
 
 from sfrl_secure.clock import Clock
 from sfrl_secure.crypto.envelope import Envelope
-from sfrl_secure.errors import ConflictError, DeniedError, ExhaustedError
+from sfrl_secure.errors import ConflictError, DeniedError, ExhaustedError, SfrlError, UnavailableError
 from sfrl_secure.governance.documents import ParticipantRecord, RulesDocument
 from sfrl_secure.governance.statements import UPDATE_TYPE, UpdateAdmitted, UpdateStatement
 from sfrl_secure.ids import Digest, SpiffeId
@@ -29,10 +29,11 @@ from sfrl_secure.rounds.admission import check_log_steps, check_signed, is_admit
 from sfrl_secure.rounds.payloads import MeasuredDenial, MeasuredUpdate, PayloadJudge
 from sfrl_secure.rounds.state import FederationState, RoundState
 from sfrl_secure.rounds.verdicts import DECODING_REASONS
-from sfrl_secure.services.gatekeeper.masks import Masks
 from sfrl_secure.services.gatekeeper.refuse import DecisionChangedError, RefusedRequest, Refuser, gets_entry
+from sfrl_secure.services.masks import Masks
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.services.writer import Proposal, StatementWriter
+from sfrl_secure.sparse.mask import Mask
 from sfrl_secure.sparse.update import UpdatePart
 from sfrl_secure.wire.audit_service import AppendedEntry
 
@@ -235,7 +236,7 @@ class Admitter:
         self, request: Submission, payload: Payload, judged: _Judged
     ) -> Generator[int, None, MeasuredUpdate]:
         terms, update = judged.opened.terms, request.update
-        mask = self._masks.mask_of(terms) if update.format.support == "agreed" else None
+        mask = self._mask_of(judged.opened) if update.format.support == "agreed" else None
         read = 0
 
         def on_part(part: UpdatePart) -> None:
@@ -245,8 +246,19 @@ class Admitter:
         def leads_to_root() -> bool:
             return read == update.nonzeros > 0  # a leaf is read when it led there, and the last one ends the payload
 
-        judge = PayloadJudge(terms, judged.rules, judged.record, update, mask, on_part=on_part)
+        judge = PayloadJudge(
+            terms, judged.rules, judged.record, update, mask, mask_digest=judged.opened.mask, on_part=on_part
+        )
         return (yield from payload.receive(judge, lambda: self._recheck(request), leads_to_root))
+
+    def _mask_of(self, opened: RoundState) -> Mask:
+        assert opened.mask is not None, "a round has a mask where its terms allow the agreed mode"
+        try:
+            return self._masks.of(opened.mask, opened.terms)
+        except SfrlError as error:
+            # Whoever put it there: it is no update's fault.
+            _log.error("mask_not_usable", digest=opened.mask.hex(), error=type(error).__name__)
+            raise UnavailableError("the round's mask cannot be read here: tell an operator") from None
 
     def _recheck(self, request: Submission) -> None:
         """Steps 3 to 8 again, while the payload is on its way: what cannot be admitted any more is not waited for."""

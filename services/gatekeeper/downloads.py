@@ -73,16 +73,13 @@ def wanted_of(segment: SegmentState, asked: ModelRequest, participant: str) -> W
     """Say what the segment gives for a participant's request.
 
     Raises:
-        NotFoundError: it is none of the segment's models, nor its mask.
+        NotFoundError: it is none of the segment's models, nor of its masks.
     """
     if asked.model in segment.models:
         ways = steps_between(segment, asked.has, asked.model)
         needs_entry = not segment.fetches[participant, asked.model]
         return Wanted(needs_entry, model_bytes(segment.terms.model.manifest), ways)
-    # The terms of an open round are those of its opening.
-    current = segment.current
-    terms = (segment.terms,) if current is None else (segment.terms, current.terms)
-    if any(each.mask is not None and each.mask.digest == asked.model for each in terms):
+    if asked.model in segment.masks:
         return Wanted(False, OBJECT_BYTES_MAX)
     raise NotFoundError("the model is not one of the segment's")
 

@@ -29,7 +29,6 @@ from sfrl_secure.services.gatekeeper.decoders import Decoders
 from sfrl_secure.services.gatekeeper.enrolment import IdentityServicer
 from sfrl_secure.services.gatekeeper.fetches import FetchLog
 from sfrl_secure.services.gatekeeper.issuing import IdentityIssuer, open_authorities
-from sfrl_secure.services.gatekeeper.masks import Masks
 from sfrl_secure.services.gatekeeper.proofs import ProofBuilder
 from sfrl_secure.services.gatekeeper.refuse import Refuser
 from sfrl_secure.services.gatekeeper.servicer import GatekeeperServicer
@@ -37,6 +36,7 @@ from sfrl_secure.services.gatekeeper.sweeping import UploadSweeper
 from sfrl_secure.services.gatekeeper.upload_bounds import UploadBounds, forget_in
 from sfrl_secure.services.gatekeeper.uploads import UploadIntake
 from sfrl_secure.services.gatekeeper.words import WordTaker
+from sfrl_secure.services.masks import Masks
 from sfrl_secure.services.refusals import RefusalWriter
 from sfrl_secure.services.renewal import Renewal, federation_id_of, open_renewal, spiffe_id_of
 from sfrl_secure.services.writer import Proposal, StatementWriter

@@ -52,3 +52,31 @@ def divide_half_even(
         np.add(remainder, quotient & 1, out=remainder)
         np.add(quotient, remainder > denominator, out=rounded)
     return result
+
+
+def divide_each_half_even(
+    numerator: NDArray[np.int64], denominators: NDArray[np.int32], *, out: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """The same with a denominator of its own for each; 0 where that is 0, and so is the numerator.
+
+    Args:
+        numerator: int64, shape (n,), any values.
+        denominators: int32, shape (n,), 0 to `WEIGHT_SUM_MAX`.
+        out: int64, shape (n,), where the result goes; may be `numerator` itself.
+
+    Returns: int64, shape (n,).
+    """
+    result = np.empty_like(numerator) if out is None else out
+    quotients, divisors = np.empty(_BLOCK, dtype=np.int64), np.empty(_BLOCK, dtype=np.int64)
+    for start in range(0, numerator.size, _BLOCK):
+        part, rounded = numerator[start : start + _BLOCK], result[start : start + _BLOCK]
+        quotient, divisor = quotients[: part.size], divisors[: part.size]
+        np.maximum(denominators[start : start + _BLOCK], 1, out=divisor)
+        np.floor_divide(part, divisor, out=quotient)
+        remainder = quotient * divisor
+        np.subtract(part, remainder, out=remainder)
+        # As above.
+        np.left_shift(remainder, 1, out=remainder)
+        np.add(remainder, quotient & 1, out=remainder)
+        np.add(quotient, remainder > divisor, out=rounded)
+    return result

@@ -15,23 +15,19 @@ Trusts: nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfrl_secure.aggregation.buffers import Room
+from sfrl_secure.aggregation.exact_object import decode_exact, encode_exact
 from sfrl_secure.aggregation.layout import BLOCK, HEADER, TYPES, Views, move_run, rewritten, runs_of, view_of
 from sfrl_secure.aggregation.parts import check_part
-from sfrl_secure.aggregation.weighted_mean import SPARSE_FACTOR, sparse_where_few
-from sfrl_secure.errors import MalformedError, PayloadError
+from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.manifest import ModelManifest
 from sfrl_secure.limits import GRID_EXPONENT_MAX
-from sfrl_secure.sparse.encode import pack_dense, pack_update, payload_root
-from sfrl_secure.sparse.expected import ExpectedPayload
-from sfrl_secure.sparse.header import parse_preamble
-from sfrl_secure.sparse.reader import read_parts
-from sfrl_secure.sparse.update import SparseUpdate, UpdatePart
+from sfrl_secure.sparse.update import UpdatePart
 
 _MODEL: Final = b"SFRLMDL1"
 
@@ -84,6 +80,14 @@ class ModelSnapshot:
         values.setflags(write=False)
         return values
 
+    def values_at(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The model at some coordinates, int64, shape of `at`, which ascends strictly inside the model."""
+        values = np.empty(at.size, dtype=np.int64)
+        for run in runs_of(self.manifest):
+            first, end = np.searchsorted(at, (run.start, run.stop))
+            values[first:end] = view_of(self._raw, run)[at[first:end] - run.start]
+        return values
+
     @property
     def raw(self) -> memoryview:
         """The model object's bytes where they stand, read-only; their SHA-256 is the model's name."""
@@ -129,16 +133,23 @@ class ModelSnapshot:
         values *= self._unit
         return values
 
-    def change_to(self, weights: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`weights` minus `to_float32`, float32, shape (n,): a new array, and no other of that size."""
-        change = np.empty(self.manifest.coordinates, dtype=np.float32)
+    def change_to(
+        self, weights: NDArray[np.float32], *, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """`weights` minus `to_float32`, float32, shape (n,), and no other array of that size.
+
+        Args:
+            out: where it is written, of the same shape, and no part of `weights`; a new array where it is None.
+        """
+        change = np.empty(self.manifest.coordinates, dtype=np.float32) if out is None else out
         for run in runs_of(self.manifest):
             view = view_of(self._raw, run)
             for start in range(run.start, run.stop, BLOCK):
                 stop = min(start + BLOCK, run.stop)
-                base = view[start - run.start : stop - run.start].astype(np.float32)
-                base *= self._unit
-                np.subtract(weights[start:stop], base, out=change[start:stop])
+                block = change[start:stop]
+                block[:] = view[start - run.start : stop - run.start]
+                block *= self._unit
+                np.subtract(weights[start:stop], block, out=block)
         return change
 
     @property
@@ -178,64 +189,24 @@ def model_bytes(manifest: ModelManifest) -> int:
 
 
 def encode_step(manifest: ModelManifest, grid_exponent: int, step: NDArray[np.int64] | UpdatePart) -> bytes:
-    """The aggregate object's bytes: a payload of value type exact, free where few coordinates are not zero, else dense.
-
-    Args:
-        step: int64, shape (n,), each of magnitude at most 2**40; or a part over the whole model: all of its
-            coordinates, or those that are not zero.
+    """The aggregate object's bytes: see `encode_exact`.
 
     Raises:
-        MalformedError: another shape, or a value that is too large.
+        MalformedError: another shape than the model's, or a value that is too large.
     """
-    coordinates = manifest.coordinates
-    if not isinstance(step, UpdatePart):
-        if step.shape != (coordinates,) or step.dtype != np.int64:
-            raise MalformedError("a step has one int64 per coordinate of its manifest")
-        step = UpdatePart(slice(0, coordinates), step)
-    check_part(step, coordinates)
-    if isinstance(step.at, slice):
-        if step.at != slice(0, coordinates):
-            raise MalformedError("a step has one int64 per coordinate of its manifest")
-        step = sparse_where_few(step.values)
-    elif SPARSE_FACTOR * step.at.size > coordinates:
-        raise MalformedError("a step with many coordinates has all of them")
-    if isinstance(step.at, slice):
-        return pack_dense(step.values, value_type="exact", grid_exponent=grid_exponent)
-    update = SparseUpdate(coordinates, step.at, step.values)
-    return pack_update(update, value_type="exact", grid_exponent=grid_exponent)
+    return encode_exact(manifest.coordinates, grid_exponent, step)
 
 
 def decode_step(raw: bytes | memoryview, manifest: ModelManifest, grid_exponent: int) -> Iterator[UpdatePart]:
     """Decode an aggregate object that must be of this model's size and grid, part by part; see `add_parts`.
 
     The caller compares the SHA-256 of the model that it makes with the digest that it wants: nothing else says that
-    this is the step which leads there.
+    this is the step which leads there, so the digests of its leaves are not looked at.
 
     Raises:
-        PayloadError: the reason of the first rule of the codec that is broken; `format` where no aggregate object has
-            this form.
+        PayloadError: as `decode_exact`.
     """
-    preamble = parse_preamble(raw)
-    coordinates, touched = manifest.coordinates, 0
-    if preamble.support == "agreed" or preamble.value_type != "exact":
-        raise PayloadError("format", "a step is a free or a dense payload of value type exact")
-    support: Literal["free", "dense"] = "dense" if preamble.support == "dense" else "free"
-    if support == "free" and SPARSE_FACTOR * preamble.nonzeros > coordinates:
-        raise PayloadError("format", "a step with many coordinates is a dense one")
-    expected = ExpectedPayload(
-        coordinates=coordinates,
-        nonzeros=preamble.nonzeros,
-        support=support,
-        value_type="exact",
-        grid_exponent=grid_exponent,
-        payload_bytes=len(raw),
-        root=payload_root(raw),
-    )
-    for part in read_parts([raw], expected):
-        touched += int(np.count_nonzero(part.values))
-        yield part
-    if support == "dense" and SPARSE_FACTOR * touched <= coordinates:
-        raise PayloadError("format", "a step with few coordinates is a free one")
+    return decode_exact(raw, manifest.coordinates, grid_exponent, with_digests=False)
 
 
 def _header(manifest: ModelManifest, grid_exponent: int) -> bytes:

@@ -205,6 +205,9 @@ class _NoObjects:
     def read(self, digest: Digest, bytes_max: int) -> bytes | None:
         return None
 
+    def read_at(self, digest: Digest, offset: int, length: int) -> bytes | None:
+        return None
+
     def holds(self, digest: Digest) -> bool:
         return False
 

@@ -1,8 +1,8 @@
 """A mirror's objects: what the entries of the copied log name, fetched under their digests.
 
-Payloads of admitted updates, those of refused ones that were kept as evidence, masks, aggregates and models. An object
-is kept only if it has the digest that names it, and is no longer than the entry that names it says. One that the store
-does not have (any more) is asked for again the next time; whether it ought to be there, `audit verify` says.
+What an entry names, and how long it may be, `named_objects` says. An object is kept only if it has the digest that
+names it, and is no longer. One that the store does not have (any more) is asked for again the next time; whether it
+ought to be there, `audit verify` says.
 
 `objects.json` remembers how far the entries were looked through, what was not to be had, and which names the folder
 then had. Where it is lost, or the names are others, the next run looks through all entries again; so an object that was
@@ -20,27 +20,23 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
 from sfrl_secure.audit.mirror import Progress
 from sfrl_secure.audit.mirror_folder import LOG_FOLDER, OBJECTS_FOLDER, RECORD_NAME
+from sfrl_secure.audit.named_objects import ObjectLengths, objects_named
 from sfrl_secure.crypto.strict_json import parse_strict_json
 from sfrl_secure.errors import DigestError, MalformedError, MissingEvidenceError, NotFoundError, VerificationError
-from sfrl_secure.governance.statements import Evidence, ModelPublished, Statement, UpdateAdmitted, UpdateRefused
-from sfrl_secure.governance.terms import SegmentTerms
 from sfrl_secure.ids import Digest, parse_hex_digest
-from sfrl_secure.limits import OBJECT_BYTES_MAX, OBJECT_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX
+from sfrl_secure.limits import OBJECT_BYTES_MAX
 from sfrl_secure.storage.files import read_bounded, write_atomically
 from sfrl_secure.storage.objects import ObjectStore
 from sfrl_secure.translog.tiles import BUNDLE_BYTES_MAX, TILE_WIDTH, bundles_between, parse_bundle
-from sfrl_secure.wire.content import Content, parse_content
-from sfrl_secure.wire.entries import parse_entry
 
 RECORD_BYTES_MAX = 64 * 1024 * 1024
-
-_STREAM_PREFIX = "segment/"
 
 
 class ObjectSupply(Protocol):
@@ -67,14 +63,14 @@ class _Record:
 
     Attributes:
         entries: looked through, from 0 on.
-        segments: length of the longest object of each segment's models.
+        segments: how long each segment's objects may be.
         wanted: objects that were not to be had, and how long each may be: the longest that an entry says.
         listing: digest over the names of the objects that the folder had.
     """
 
     entries: int = 0
     listing: str = ""
-    segments: dict[str, int] = field(default_factory=dict)
+    segments: dict[str, ObjectLengths] = field(default_factory=dict)
     wanted: dict[Digest, int] = field(default_factory=dict)
 
 
@@ -106,7 +102,7 @@ class ObjectMirror:
             for digest, bytes_max in list(record.wanted.items()):
                 self._fetch(digest, bytes_max, supply, record, done)
             for index, raw in self._entries(record.entries, size):
-                for digest, bytes_max in _named(raw, record.segments):
+                for digest, bytes_max in objects_named(raw, record.segments):
                     self._fetch(digest, bytes_max, supply, record, done)
                 record.entries = index + 1
                 if index % TILE_WIDTH == TILE_WIDTH - 1 or index + 1 == size:
@@ -185,7 +181,7 @@ class ObjectMirror:
         fields = {
             "entries": record.entries,
             "listing": self._listing(),
-            "segments": record.segments,
+            "segments": {name: list(astuple(each)) for name, each in record.segments.items()},
             "wanted": {digest.hex(): bytes_max for digest, bytes_max in record.wanted.items()},
         }
         write_atomically(self._folder / RECORD_NAME, json.dumps(fields).encode())
@@ -204,34 +200,6 @@ def _checked(data: bytes, bytes_max: int) -> bytes:
     return data
 
 
-def _named(raw: bytes, segments: dict[str, int]) -> Iterator[tuple[Digest, int]]:
-    """The objects that an entry names, and how long each may be; `segments` learns of the terms.
-
-    Whether the entry has effect is not asked: an object too many does no harm.
-    """
-    try:
-        content: Content = parse_content(parse_entry(raw).envelope)
-    except MalformedError:
-        return
-    if isinstance(content, SegmentTerms):
-        longest = 8 * content.model.manifest.coordinates + OBJECT_HEADER_BYTES_MAX
-        segments[content.segment] = max(longest, segments.get(content.segment, 0))
-        yield content.model.initial, longest
-        if content.mask is not None:
-            yield content.mask.digest, 8 * content.mask.nonzeros + OBJECT_HEADER_BYTES_MAX
-    elif isinstance(content, Statement):
-        match content.body:
-            case UpdateAdmitted(update=update):
-                yield update.payload_sha256, min(update.payload_bytes, PAYLOAD_BYTES_MAX)
-            case UpdateRefused(update=update, evidence=Evidence.OBJECT) if update is not None:
-                yield update.payload_sha256, min(update.payload_bytes, PAYLOAD_BYTES_MAX)
-            case ModelPublished(aggregate=aggregate, model=model):
-                named = segments.get(content.stream.removeprefix(_STREAM_PREFIX))
-                if named is not None:
-                    yield aggregate, named
-                    yield model, named
-
-
 def _record_of(found: dict[str, object]) -> _Record:
     entries, segments, wanted = found.get("entries"), found.get("segments"), found.get("wanted")
     listing = found.get("listing")
@@ -239,8 +207,10 @@ def _record_of(found: dict[str, object]) -> _Record:
         raise MalformedError("not a record of a mirror's objects")
     if not isinstance(segments, dict) or not isinstance(wanted, dict):
         raise MalformedError("not a record of a mirror's objects")
-    lengths = (*segments.values(), *wanted.values(), entries)
+    if not all(isinstance(each, list) and len(each) == len(fields(ObjectLengths)) for each in segments.values()):
+        raise MalformedError("not a record of a mirror's objects")
+    lengths = (*chain.from_iterable(segments.values()), *wanted.values(), entries)
     if not all(isinstance(each, int) and each >= 0 for each in lengths):
         raise MalformedError("not a record of a mirror's objects")
     lengths_of = {parse_hex_digest(digest): each for digest, each in wanted.items()}
-    return _Record(entries, listing, dict(segments), lengths_of)
+    return _Record(entries, listing, {name: ObjectLengths(*each) for name, each in segments.items()}, lengths_of)

@@ -78,6 +78,15 @@ class FolderObjects:
             _check_digest(opened, kept, digest)
         return kept
 
+    def read_at(self, digest: Digest, offset: int, length: int) -> bytes | None:
+        """Give at most so many of an object's bytes, which nobody has hashed; None where it is missing."""
+        opened = _open(self._path(digest))
+        if opened is None:
+            return None
+        with opened:
+            opened.seek(offset)
+            return opened.read(length)
+
     def holds(self, digest: Digest) -> bool:
         """Say whether the object is there, after hashing all of it.
 

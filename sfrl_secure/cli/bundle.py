@@ -19,6 +19,7 @@ from sfrl_secure.cli.given_update import (
     GivenUpdate,
     ModelOption,
     NoiseOption,
+    SupportOption,
     UpdateOption,
     ValueTypeOption,
     WeightOption,
@@ -46,6 +47,7 @@ def pack(
     offline: Annotated[
         bool, typer.Option("--offline", help="Ask nobody: for the round that was opened here last, as `fetch` does.")
     ] = False,
+    support: SupportOption = None,
     value_type: ValueTypeOption = None,
     density: DensityOption = None,
     model: ModelOption = None,
@@ -63,7 +65,7 @@ def pack(
     """
     from sfrl_secure.operating.units import format_moment
 
-    given = GivenUpdate.read(update, weight, value_type, density, model, noise_std)
+    given = GivenUpdate.read(update, weight, support, value_type, density, model, noise_std)
     check_folder(out.absolute().parent, "the bundle's folder")
     if out.exists():
         raise MalformedError(f"{out} is there already: a bundle is a new file")

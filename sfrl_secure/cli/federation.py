@@ -26,7 +26,7 @@ def init(
     """Make a new federation: keys, certificates, signed documents, the log, configurations."""
     from sfrl_secure.clock import SystemClock
     from sfrl_secure.services.federation.create import create_federation
-    from sfrl_secure.services.federation.masks import read_masks
+    from sfrl_secure.services.federation.masks import open_masks, read_masks
     from sfrl_secure.services.federation.plan import PLAN_BYTES_MAX, default_plan, parse_plan
     from sfrl_secure.services.federation.plan_checks import check_plan
 
@@ -37,6 +37,8 @@ def init(
             chosen = parse_plan(raw)
             check_plan(chosen)
         masks = read_masks(chosen, plan.parent)
+        with naming(plan):
+            open_masks(chosen, masks)  # here for the file's name alone: they are opened again as the federation is made
     made = create_federation(folder, chosen, SystemClock(), masks=masks)
     typer.echo(f"federation {made.federation_id.hex()}")
     typer.echo(f"log        {made.origin}, {made.log_size} entries to begin with")

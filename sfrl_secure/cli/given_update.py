@@ -28,18 +28,24 @@ if TYPE_CHECKING:
     from sfrl_secure.participant.rounds import FinishedSegment, OpenRound
     from sfrl_secure.participant.sdk import Participant
     from sfrl_secure.participant.sending import SignedUpdate
-    from sfrl_secure.sparse.header import ValueType
+    from sfrl_secure.sparse.header import SupportMode, ValueType
 
 UpdateOption = Annotated[
     Path, typer.Option("--update", help=".npz: new weights by tensor; or, for free support, `indices` and `values`.")
 ]
 WeightOption = Annotated[
-    int, typer.Option("--weight", "--samples", min=1, help="Weight in the mean: samples, within the terms.")
+    int, typer.Option(
+        "--weight", "--samples", min=1, help="Samples, within the terms: the weight, where the rule is a mean."
+    ),
 ]
 ValueTypeOption = Annotated[
     str | None, typer.Option(
         "--value-type", help="By default the first that the terms take of packed, int8, bf16, fp32, exact, sign."
     ),
+]
+SupportOption = Annotated[
+    str | None,
+    typer.Option("--support", help="Of new weights: by default the first that the terms take of free, agreed, dense."),
 ]
 DensityOption = Annotated[
     float | None,
@@ -59,6 +65,7 @@ class GivenUpdate:
 
     change: SparseChange | dict[str, NDArray[np.floating]]
     weight: int
+    support: SupportMode | None
     value_type: ValueType | None
     density: float | None
     base: Digest | None
@@ -69,6 +76,7 @@ class GivenUpdate:
         cls,
         file: Path,
         weight: int,
+        support: str | None,
         value_type: str | None,
         density: float | None,
         model: str | None,
@@ -79,8 +87,11 @@ class GivenUpdate:
         Raises:
             NotFoundError, MalformedError: the file is not there or holds other arrays, or an option does not fit.
         """
-        from sfrl_secure.participant.encoding import VALUE_TYPES
+        from sfrl_secure.participant.encoding import SUPPORTS, VALUE_TYPES
 
+        mode = next((each for each in SUPPORTS if each == support), None)
+        if support is not None and mode is None:
+            raise MalformedError(f"a support mode is one of {', '.join(SUPPORTS)}")
         kind = next((each for each in VALUE_TYPES if each == value_type), None)
         if value_type is not None and kind is None:
             raise MalformedError(f"a value type is one of {', '.join(VALUE_TYPES)}")
@@ -90,7 +101,9 @@ class GivenUpdate:
             change = read_update(file)
         if isinstance(change, SparseChange) and density is not None:
             raise MalformedError("`indices` say what is sent: --density is for new weights")
-        return cls(change, weight, kind, density, base, noise_std)
+        if isinstance(change, SparseChange) and mode not in (None, "free"):
+            raise MalformedError(f"`indices` are for free support: --support {mode} is for new weights")
+        return cls(change, weight, mode, kind, density, base, noise_std)
 
     def signed(
         self, participant: Participant, opened: OpenRound | FinishedSegment, *, offline: bool = False
@@ -102,9 +115,11 @@ class GivenUpdate:
 
         Raises:
             NotFoundError: what it takes is not kept here, and nobody may be asked.
+            MalformedError: offline, and it takes a mask that `fetch` does not keep.
             RoundStateError: `round_not_open`, `wrong_base`: there is no round, or one on another model.
             DeniedError, MalformedError: as `Participant.submit`, where nothing was sent.
         """
+        from sfrl_secure.participant.encoding import Wish, choose_support
         from sfrl_secure.participant.membership import Training
         from sfrl_secure.participant.rounds import FinishedSegment
 
@@ -121,13 +136,15 @@ class GivenUpdate:
                     value_type=self.value_type, noise_std=self.noise_std,
                 )  # fmt: skip
             if offline:
+                if self.support == "agreed" != choose_support(opened.terms, Wish()):
+                    raise MalformedError("where the terms take free support too, no mask is kept for --offline")
                 participant.check_kept(opened)
             training = Training(participant.join(opened.segment), opened)
             with showing_bytes("fetching the model") as tell:
                 training.fetch(on_progress=tell)
             return training.prepare(
-                self.change, num_samples=self.weight, density=self.density, value_type=self.value_type,
-                noise_std=self.noise_std,
+                self.change, num_samples=self.weight, density=self.density, support=self.support,
+                value_type=self.value_type, noise_std=self.noise_std,
             )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from sfrl_secure.cli.given_update import (
     GivenUpdate,
     ModelOption,
     NoiseOption,
+    SupportOption,
     UpdateOption,
     ValueTypeOption,
     WeightOption,
@@ -86,6 +87,7 @@ def submit(
     segment: SegmentOption,
     update: UpdateOption,
     weight: WeightOption,
+    support: SupportOption = None,
     value_type: ValueTypeOption = None,
     density: DensityOption = None,
     receipt: Annotated[str, typer.Option("--receipt", help="Wait for: none, witnessed or counted.")] = "witnessed",
@@ -97,7 +99,8 @@ def submit(
     """Submit an update for the round that is open now, and keep its receipt.
 
     The file is an .npz of new weights, one array a tensor, as `fetch` writes them; or, where the terms take free
-    support, of `indices` and `values`, the changes of some coordinates. A broken connection is gone on with until the
+    support, of `indices` and `values`, the changes of some coordinates. Of new weights the largest changes are sent
+    (free), those of the round's mask (agreed), or all (dense). A broken connection is gone on with until the
     round takes no more updates. Run again after it was killed, it signs another update: where that may happen, `bundle
     pack` once, and `bundle relay` your own bundle.
 
@@ -109,7 +112,7 @@ def submit(
     kinds = {"none": None, "witnessed": ReceiptKind.WITNESSED, "counted": ReceiptKind.COUNTED}
     if receipt not in kinds:
         raise MalformedError(f"a receipt to wait for is one of {', '.join(kinds)}")
-    given = GivenUpdate.read(update, weight, value_type, density, model, noise_std)
+    given = GivenUpdate.read(update, weight, support, value_type, density, model, noise_std)
     with open_participant(profile) as participant:
         opened = participant.open_round(segment, wait_seconds=wait, through_halt=False)
         signed = given.signed(participant, opened)

@@ -56,7 +56,7 @@ def show(
     log: LogOption,
     segment: Annotated[str, typer.Option("--segment", help="Name of the segment.")],
 ) -> None:
-    """Show one round: its terms, each update and whether it was counted, and the model."""
+    """Show one round: its terms, how it is added up, each update and whether it was counted, and the model."""
     from sfrl_secure.cli.reading import read_folded
 
     check_folder(log, "the log")
@@ -80,6 +80,7 @@ def _state_of(found: RoundState) -> str:
 
 def _in_words(found: RoundState) -> Iterator[str]:
     from sfrl_secure.cli.words import time_in_words
+    from sfrl_secure.operating.aggregation_words import aggregation_parts
 
     terms = found.terms
     yield f"round     {found.number} of {terms.segment}: {_state_of(found)}"
@@ -87,7 +88,14 @@ def _in_words(found: RoundState) -> Iterator[str]:
     yield f"deadline  {time_in_words(found.deadline_us)}"
     cohort = f"{terms.round.cohort_min} to {terms.round.cohort_max} updates"
     yield f"terms     v{terms.version}, entry {found.terms_index}: {cohort}"
+    for key, words in aggregation_parts(terms):
+        if key == "rule" or getattr(terms, key) is not None:
+            yield f"{key:<9} {words}"
     yield f"base      {found.base_model.hex()}"
+    if found.server_state is not None:
+        yield f"state     {found.server_state.hex()}, of the server's step"
+    if found.mask is not None:
+        yield f"mask      {found.mask.hex()}, of agreed updates"
     yield from _updates(found)
     if found.closed is not None:
         closed = found.closed

@@ -18,6 +18,7 @@ from sfrl_secure.cli.operator_inputs import JsonOption
 from sfrl_secure.cli.policy_show import granted, segment_words
 
 if TYPE_CHECKING:
+    from sfrl_secure.rounds.begins import BeginsWith
     from sfrl_secure.rounds.state import FederationState, SegmentState
 
 app = typer.Typer(help="Segments: learning tasks, each with its own terms, rounds and model.", no_args_is_help=True)
@@ -50,7 +51,7 @@ def show(
     log: LogOption,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one segment: its terms, its orders, and the rounds that led to its newest model."""
+    """Show one segment: its terms and how its updates are added up, and the rounds that led to its newest model."""
     from sfrl_secure.cli.reading import read_folded
 
     check_folder(log, "the log")
@@ -77,7 +78,20 @@ def _standing(state: FederationState, segment: SegmentState) -> dict[str, Any]:
         "orders": 0 if placed is None else placed.document.version,
         "due": list(segment.due),
         "model": segment.model.hex(),
+        "server_state": _hex(_begins(segment).server_state),
+        "mask": _hex(_begins(segment).mask),
     }
+
+
+def _begins(segment: SegmentState) -> BeginsWith:
+    """What the next round begins with, beside the model; nothing while steps are derived again."""
+    from sfrl_secure.rounds.begins import BeginsWith, round_begins_with
+
+    return BeginsWith(None, None) if segment.due else round_begins_with(segment)
+
+
+def _hex(digest: bytes | None) -> str | None:
+    return None if digest is None else digest.hex()
 
 
 def _state_of(segment: SegmentState) -> str:
@@ -96,6 +110,8 @@ def _steps(segment: SegmentState) -> Iterator[dict[str, Any]]:
             "model": step.model.hex(),
             "base": step.base.hex(),
             "index": step.index,
+            "server_state": _hex(step.server_state),
+            "next_mask": _hex(step.next_mask),
             "left_out": sorted(found.left_out_derived),
             "is_due": step.round in segment.due,
         }
@@ -108,3 +124,12 @@ def _lineage(segment: SegmentState) -> Iterator[str]:
         left_out = f", without {', '.join(step['left_out'])}" if step["left_out"] else ""
         due = ", to be derived again" if step["is_due"] else ""
         yield f"    round {step['round']:>5}, entry {step['index']}: {step['model']}{left_out}{due}"
+    # Terms that came while a round is open are the next one's; it goes on with what it began with.
+    opened = segment.open_round
+    begins = _begins(segment) if opened is None else opened
+    which = "the next round" if opened is None else f"the open round {opened.number}"
+    if begins.server_state is not None:
+        yield f"  server state {begins.server_state.hex()}: {which}'s step goes on from it"
+    if begins.mask is not None:
+        key = "next mask" if opened is None else "mask now"
+        yield f"  {key:12} {begins.mask.hex()}: what agreed updates of {which} have"

@@ -109,7 +109,9 @@ def _body_in_words(body: Body) -> str:
             renews = "" if body.renews is None else f", renews {short(body.renews)}"
             return f"{body.spiffe_id} until {time_in_words(body.not_after_us)}{renews}"
         case RoundOpened():
-            return f"round {body.round} opens on model {short(body.base_model)}"
+            state = "" if body.server_state is None else f", server state {short(body.server_state)}"
+            mask = "" if body.mask is None else f", mask {short(body.mask)}"
+            return f"round {body.round} opens on model {short(body.base_model)}{state}{mask}"
         case UpdateAdmitted():
             update = body.update
             nonzeros = count(update.nonzeros, "nonzero")
@@ -125,7 +127,10 @@ def _body_in_words(body: Body) -> str:
             return f"round {body.round} {outcome} ({cause}): {body.counted_count} counted{dropped}"
         case ModelPublished():
             again = "" if body.supersedes is None else f", in the place of entry {short(body.supersedes)}"
-            return f"round {body.round}: model {short(body.model)} by {body.rule}{again}"
+            state = "" if body.server_state is None else f", server state {short(body.server_state)}"
+            mask = "" if body.next_mask is None else f", next mask {short(body.next_mask)}"
+            clusters = f", {count(len(body.clusters), 'cluster')}" if body.clusters else ""
+            return f"round {body.round}: model {short(body.model)} by {body.rule}{clusters}{state}{mask}{again}"
         case ModelsFetched():
             return ", ".join(f"{each.participant} took {short(each.model)}" for each in body.fetches)
         case TimeAnchored():

@@ -20,6 +20,7 @@ from dataclasses import asdict, astuple
 from sfrl_secure.crypto.envelope import SIGNATURES_MAX, Envelope, envelope_to_json
 from sfrl_secure.crypto.keys import PublicKey
 from sfrl_secure.errors import MalformedError
+from sfrl_secure.governance.aggregation_terms import CapTerms, ClipTerms, MaskTerms, RuleTerms, ServerTerms
 from sfrl_secure.governance.documents import parse_document
 from sfrl_secure.governance.joins import JoinDocument
 from sfrl_secure.governance.key_revocations import KeyRevocation
@@ -45,7 +46,6 @@ from sfrl_secure.governance.services import KEY_EXCHANGES, ServicesDocument, Sig
 from sfrl_secure.governance.terms import (
     LeakageBound,
     LeakageTerms,
-    MaskTerms,
     ModelTerms,
     QuotaTerms,
     RoundTerms,
@@ -63,6 +63,9 @@ DEFAULT_QUOTA = QuotaTerms(window_us=86_400_000_000, updates_max=QUOTA_UPDATES_M
 
 DEFAULT_LEAKAGE = LeakageTerms(nonzeros_min=1, weight_min=1, noise_std_min=0, rows=(), labels=())
 """Refuses nothing that the limits allow."""
+
+DEFAULT_RULE = RuleTerms()
+"""The weighted mean."""
 
 _NO_TARGET = NoTarget()
 
@@ -198,7 +201,10 @@ def build_terms(
     quota: QuotaTerms = DEFAULT_QUOTA,
     leakage: LeakageTerms = DEFAULT_LEAKAGE,
     round_terms: RoundTerms,
-    rule: str = "weighted_mean/v1",
+    rule: RuleTerms = DEFAULT_RULE,
+    clip: ClipTerms | None = None,
+    cap: CapTerms | None = None,
+    server: ServerTerms | None = None,
     privacy: str = "open",
     evidence_days: int,
     retention_days: int,
@@ -226,14 +232,17 @@ def build_terms(
         "tensors": names,
         "value_types": sorted(value_types),
         "support_modes": sorted(support_modes),
-        "mask": None if mask is None else {"digest": mask.digest.hex(), "nonzeros": mask.nonzeros},
+        "mask": None if mask is None else _mask(mask),
         "relay_groups": sorted(relay_groups),
         "suites": sorted(suites),
         "limits": asdict(limits),
         "quota": asdict(quota),
         "leakage": asdict(leakage) | {"rows": _bounds(leakage.rows), "labels": _bounds(leakage.labels)},
         "round": asdict(round_terms),
-        "rule": rule,
+        "rule": rule.members(),
+        "clip": None if clip is None else clip.members(),
+        "cap": None if cap is None else asdict(cap),
+        "server": None if server is None else asdict(server),
         "privacy": privacy,
         "evidence_days": evidence_days,
         "retention_days": retention_days,
@@ -380,6 +389,12 @@ def _manifest(manifest: ModelManifest) -> dict[str, object]:
         "constants_exponent": manifest.constants_exponent,
         "constants": {name: list(values) for name, values in manifest.constants.items()},
     }
+
+
+def _mask(mask: MaskTerms) -> dict[str, object]:
+    chosen = mask.next
+    following = None if chosen is None else asdict(chosen) | {"protected": sorted(chosen.protected)}
+    return {"digest": mask.digest.hex(), "nonzeros": mask.nonzeros, "next": following}
 
 
 def _bounds(bounds: Sequence[LeakageBound]) -> list[dict[str, object]]:

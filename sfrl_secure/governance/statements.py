@@ -220,11 +220,18 @@ class IdentityIssued:
 
 @dataclass(frozen=True, slots=True)
 class RoundOpened:
-    """A round begins and freezes its terms."""
+    """A round begins and freezes its terms.
+
+    Attributes:
+        server_state: what its step stands on; None where there is none, which stands for zeros.
+        mask: the coordinates of its agreed updates; None where its terms have no mask.
+    """
 
     round: int
     base_model: Digest
     terms_digest: Digest
+    server_state: Digest | None = None
+    mask: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,8 +340,25 @@ class RoundClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class Cluster:
+    """Updates of a round that are alike, as positions in its counted list, and the digest of their model."""
+
+    members: tuple[int, ...]
+    model: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class ModelPublished:
-    """A round's model; `supersedes` is the entry hash of the model_published whose place it takes, or None."""
+    """A round's model.
+
+    Attributes:
+        aggregate: what is added to the base.
+        rule: name of the terms' rule.
+        supersedes: entry hash of the model_published whose place it takes, or None.
+        server_state: after the step; None where the terms have no server step.
+        next_mask: of the next round; None where the terms keep theirs, or have none.
+        clusters: under the clustered rule.
+    """
 
     round: int
     round_closed: Digest
@@ -344,6 +368,9 @@ class ModelPublished:
     rule: str
     arithmetic: int
     supersedes: Digest | None = None
+    server_state: Digest | None = None
+    next_mask: Digest | None = None
+    clusters: tuple[Cluster, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

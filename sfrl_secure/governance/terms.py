@@ -15,6 +15,18 @@ from itertools import pairwise
 from typing import ClassVar
 
 from sfrl_secure.errors import MalformedError
+from sfrl_secure.governance.aggregation_terms import (
+    CapTerms,
+    ClipTerms,
+    MaskTerms,
+    RuleTerms,
+    ServerTerms,
+    parse_cap,
+    parse_clip,
+    parse_mask,
+    parse_rule,
+    parse_server,
+)
 from sfrl_secure.governance.fields import SUITES, ObjectFields
 from sfrl_secure.governance.header import DocumentHeader, parse_header
 from sfrl_secure.governance.manifest import ModelManifest, parse_manifest, parse_tensor_name
@@ -42,14 +54,13 @@ from sfrl_secure.limits import (
 OPERATIONS = frozenset({"fetch", "record", "submit"})
 VALUE_TYPES = frozenset({"bf16", "exact", "fp32", "int8", "packed", "sign"})
 SUPPORT_MODES = frozenset({"agreed", "dense", "free"})
-RULES = frozenset({"weighted_mean/v1"})
 PRIVACY_MODES = frozenset({"open"})
 NORM_MAX = 2**62
 
 _KEYS = (
     "segment", "sensitivity", "groups", "operations", "model", "tensors", "value_types", "support_modes", "mask",
-    "relay_groups", "suites", "limits", "quota", "leakage", "round", "rule", "privacy", "evidence_days",
-    "retention_days",
+    "relay_groups", "suites", "limits", "quota", "leakage", "round", "rule", "clip", "cap", "server", "privacy",
+    "evidence_days", "retention_days",
 )  # fmt: skip
 
 
@@ -60,14 +71,6 @@ class ModelTerms:
     manifest: ModelManifest
     grid_exponent: int
     initial: Digest
-
-
-@dataclass(frozen=True, slots=True)
-class MaskTerms:
-    """The coordinates that updates of the agreed support mode have: SHA-256 of the mask object, and their number."""
-
-    digest: Digest
-    nonzeros: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ class SegmentTerms(DocumentHeader):
         tensors: names of the tensors that updates may touch, each in the manifest.
         mask: None exactly where no agreed support is allowed.
         relay_groups: a participant with one of them may bring others' updates.
-        rule: aggregation rule.
+        rule: how a round's updates become one step; `clip`, before it; `cap` and `server`, after it.
         evidence_days: how long refused payloads are kept; `retention_days`, admitted ones.
     """
 
@@ -158,7 +161,10 @@ class SegmentTerms(DocumentHeader):
     quota: QuotaTerms
     leakage: LeakageTerms
     round: RoundTerms
-    rule: str
+    rule: RuleTerms
+    clip: ClipTerms | None
+    cap: CapTerms | None
+    server: ServerTerms | None
     privacy: str
     evidence_days: int
     retention_days: int
@@ -186,7 +192,7 @@ def parse_terms(raw: bytes) -> SegmentTerms:
     limits = _parse_limits(fields["limits"], model.manifest.coordinates)
     rounds = _parse_round(fields["round"])
     support_modes = fields.sorted_choices("support_modes", 1, SUPPORT_MODES)
-    mask = _parse_mask(fields["mask"], limits.nonzeros_max)
+    mask = parse_mask(fields["mask"], limits.nonzeros_max, model.manifest, tensors)
     if (mask is not None) != ("agreed" in support_modes):
         raise MalformedError("segment-terms.mask is there exactly where the agreed support mode is allowed")
     if rounds.cohort_max * limits.weight_max > WEIGHT_SUM_MAX:
@@ -208,7 +214,10 @@ def parse_terms(raw: bytes) -> SegmentTerms:
         quota=_parse_quota(fields["quota"]),
         leakage=_parse_leakage(fields["leakage"], limits, model.manifest),
         round=rounds,
-        rule=fields.choice("rule", RULES),
+        rule=parse_rule(fields["rule"]),
+        clip=parse_clip(fields["clip"]),
+        cap=parse_cap(fields["cap"]),
+        server=parse_server(fields["server"], model.manifest.coordinates),
         privacy=fields.choice("privacy", PRIVACY_MODES),
         evidence_days=fields.integer("evidence_days", 1, RETENTION_DAYS_MAX),
         retention_days=fields.integer("retention_days", 1, RETENTION_DAYS_MAX),
@@ -223,13 +232,6 @@ def _parse_model(value: object) -> ModelTerms:
         grid_exponent=fields.integer("grid_exponent", 0, GRID_EXPONENT_MAX),
         initial=fields.digest("initial"),
     )
-
-
-def _parse_mask(value: object, nonzeros_max: int) -> MaskTerms | None:
-    if value is None:
-        return None
-    fields = ObjectFields(value, "mask", ("digest", "nonzeros"))
-    return MaskTerms(fields.digest("digest"), fields.integer("nonzeros", 1, nonzeros_max))
 
 
 def _parse_limits(value: object, coordinates: int) -> UpdateLimits:

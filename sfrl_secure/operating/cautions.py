@@ -11,6 +11,7 @@ from difflib import get_close_matches
 
 from sfrl_secure.governance.documents import Document, JoinDocument, Order, ParticipantRecord, SegmentTerms
 from sfrl_secure.governance.orders import AcceptTarget
+from sfrl_secure.operating.aggregation_cautions import aggregation_cautions
 from sfrl_secure.rounds.state import FederationState
 
 
@@ -59,7 +60,10 @@ def _updates(terms: SegmentTerms, state: FederationState) -> Iterator[str]:
     before = None if placed is None else placed.terms
     if terms.relay_groups - (frozenset() if before is None else before.relay_groups):
         yield "updates are signed and not encrypted: who brings another's can read it"
-    if terms.mask is not None and (before is None or before.mask != terms.mask):
+    # What the terms in force have already was said when it came.
+    known = () if before is None else tuple(aggregation_cautions(before))
+    yield from (caution for caution in aggregation_cautions(terms) if caution not in known)
+    if terms.mask is not None and (before is None or (before.mask and before.mask.digest) != terms.mask.digest):
         yield f"the mask {terms.mask.digest.hex()} must lie among the objects before these terms do"
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sfrl_secure.governance.participants import ParticipantRecord
 from sfrl_secure.governance.terms import LeakageBound, SegmentTerms
+from sfrl_secure.operating.aggregation_words import aggregation_parts
 from sfrl_secure.operating.document_words import bound_words, mask_words, names
 from sfrl_secure.operating.units import format_duration, format_size, in_parameter_units
 from sfrl_secure.rounds.state import FederationState
@@ -85,11 +86,25 @@ def terms_changes(before: SegmentTerms, after: SegmentTerms, state: FederationSt
     yield from _sets("relay group", before.relay_groups, after.relay_groups)
     yield from _bounds("leakage.rows", before.leakage.rows, after.leakage.rows)
     yield from _bounds("leakage.labels", before.leakage.labels, after.leakage.labels)
-    for name, was, becomes in (("rule", before.rule, after.rule), ("privacy", before.privacy, after.privacy)):
+    for (name, was), (_, becomes) in zip(aggregation_parts(before), aggregation_parts(after), strict=True):
         if was != becomes:
             yield f"{name}: {was} -> {becomes}"
+    yield from _given_up(before, after)
+    if before.privacy != after.privacy:
+        yield f"privacy: {before.privacy} -> {after.privacy}"
     if before.model != after.model:
         yield "another model: such terms have no effect, a segment keeps its model"
+
+
+def _given_up(before: SegmentTerms, after: SegmentTerms) -> Iterator[str]:
+    """What the rounds so far came to and the next one does not begin with: "What a round begins with"."""
+    if before.server is not None and (after.server is None or after.server.name != before.server.name):
+        yield "the server's state so far is given up" + (": the next begins with zeros" if after.server else "")
+    old, new = before.mask, after.mask
+    if old is None or old.next is None or new is None:
+        return
+    if new.next is None or (new.digest, new.nonzeros) != (old.digest, old.nonzeros):
+        yield "the mask that the rounds chose so far is given up: the next round begins with the terms' own"
 
 
 def _participants(before: SegmentTerms, after: SegmentTerms, state: FederationState | None) -> Iterator[str]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from sfrl_secure.crypto.keys import PublicKey
 from sfrl_secure.errors import MalformedError
+from sfrl_secure.governance.aggregation_terms import MaskTerms
 from sfrl_secure.governance.documents import (
     Document,
     GenesisDocument,
@@ -35,7 +36,9 @@ from sfrl_secure.governance.orders import (
     ReaggregateTarget,
     RollbackTarget,
 )
-from sfrl_secure.governance.terms import LeakageBound, MaskTerms
+from sfrl_secure.governance.terms import LeakageBound
+from sfrl_secure.operating.aggregation_cautions import aggregation_cautions
+from sfrl_secure.operating.aggregation_words import aggregation_parts, next_mask_words
 from sfrl_secure.operating.units import count, format_duration, format_size, in_parameter_units, time_in_words
 
 KIND_WORDS = {
@@ -77,6 +80,7 @@ def words_of(document: Document) -> Iterator[str]:
         case SegmentTerms():
             yield from terms_words(document)
             yield from _manifest(document)
+            yield from (line("CAUTION", caution) for caution in aggregation_cautions(document))
         case ParticipantRecord():
             yield line("state", document.state + _because(document.reason))
             yield line("cleared", f"clearance {document.clearance}; groups {names(document.groups)}")
@@ -160,10 +164,6 @@ def terms_words(terms: SegmentTerms) -> Iterator[str]:
         f"{' or '.join(sorted(terms.value_types))}, support {' or '.join(sorted(terms.support_modes))}, signed "
         f"{' or '.join(sorted(terms.suites))}",
     )
-    if terms.mask is not None:
-        yield line("mask", f"agreed support is {mask_words(terms.mask)}")
-    if terms.relay_groups:
-        yield line("relays", f"groups {names(terms.relay_groups)} may bring others' updates")
     yield line(
         "",
         f"{terms.leakage.nonzeros_min} to {limits.nonzeros_max} nonzeros in at most "
@@ -175,6 +175,10 @@ def terms_words(terms: SegmentTerms) -> Iterator[str]:
         f"{in_parameter_units(limits.magnitude_max, exponent)}, weight {terms.leakage.weight_min} to "
         f"{limits.weight_max}",
     )
+    if terms.mask is not None:
+        yield line("mask", f"agreed support is {mask_words(terms.mask)}")
+    if terms.relay_groups:
+        yield line("relays", f"groups {names(terms.relay_groups)} may bring others' updates")
     yield line(
         "quota",
         f"{count(terms.quota.updates_max, 'update')} and {format_size(terms.quota.bytes_max)} of one participant "
@@ -186,7 +190,10 @@ def terms_words(terms: SegmentTerms) -> Iterator[str]:
         f"{rounds.cohort_min} to {rounds.cohort_max} updates within {format_duration(rounds.duration_us)}, "
         f"{rounds.rounds_max} rounds in all",
     )
-    yield line("rule", f"{terms.rule}, privacy {terms.privacy}, sensitivity {terms.sensitivity}")
+    for key, words in aggregation_parts(terms):
+        if key == "rule" or getattr(terms, key) is not None:
+            yield line(key, words)
+    yield line("privacy", f"{terms.privacy}, sensitivity {terms.sensitivity}")
     yield line("kept", f"updates {terms.retention_days} days, refused payloads {terms.evidence_days} days")
 
 
@@ -216,7 +223,9 @@ def bound_words(bound: LeakageBound) -> str:
 
 def mask_words(mask: MaskTerms | None) -> str:
     """A mask: how many coordinates, and its object."""
-    return "none" if mask is None else f"{count(mask.nonzeros, 'coordinate')} of {mask.digest.hex()}"
+    if mask is None:
+        return "none"
+    return f"{count(mask.nonzeros, 'coordinate')} of {mask.digest.hex()}; {next_mask_words(mask.next)}"
 
 
 def order_words(order: Order) -> str:

@@ -10,67 +10,12 @@ Trusts: nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
-from decimal import Decimal
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
-from sfrl_secure.errors import MalformedError
-from sfrl_secure.ids import parse_name, parse_segment
-from sfrl_secure.operating.units import parse_duration, parse_moment, parse_size, to_grid
-
-_T = TypeVar("_T")
-
-
-def _checked(parse: Callable[[Any], object]) -> Callable[[_T], _T]:
-    """Make a validator that keeps the value: a MalformedError becomes what pydantic gathers."""
-
-    def check(value: _T) -> _T:
-        try:
-            parse(value)
-        except MalformedError as error:
-            raise ValueError(str(error)) from None
-        return value
-
-    return check
-
-
-def _duration(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError('a duration is text with its unit, such as "60s", "12h" or "30d"')
-    try:
-        return parse_duration(value)
-    except MalformedError as error:
-        raise ValueError(str(error)) from None
-
-
-def _size(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return parse_size(value)
-    except MalformedError as error:
-        raise ValueError(str(error)) from None
-
-
-Duration = Annotated[int, BeforeValidator(_duration)]
-Size = Annotated[int, BeforeValidator(_size)]
-Number = Annotated[int | Decimal, AfterValidator(_checked(lambda value: to_grid(value, 0)))]
-"""In parameter units; the grid makes it an integer."""
-
-Moment = Annotated[str | datetime, AfterValidator(_checked(lambda value: parse_moment(value, 1)))]
-"""A time with its zone, or a duration from now."""
-
-Name = Annotated[str, AfterValidator(_checked(parse_name))]
-Segment = Annotated[str, AfterValidator(_checked(parse_segment))]
-
-
-class Table(BaseModel):
-    """A table of a draft."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+from sfrl_secure.operating.aggregation_tables import CapTable, ClipTable, NextMaskTable, RuleTable, ServerTable
+from sfrl_secure.operating.draft_numbers import Duration, Moment, Name, Number, Segment, Size, Table
 
 
 class KeyTable(Table):
@@ -148,14 +93,16 @@ class RoundTable(Table):
 
 
 class MaskTable(Table):
-    """The mask of the agreed support mode: SHA-256 of its object, and how many coordinates it has."""
+    """The mask of the agreed support mode: SHA-256 of its object, how many coordinates it has, and how it changes."""
 
     digest: str
     nonzeros: int
+    next: NextMaskTable | None = None
 
 
 class TermsDraft(Table):
-    """Segment terms. `model` is left out from version 2 on, `mask` where agreed is no support mode."""
+    """Segment terms. `model` is left out from version 2 on, `mask` where agreed is no support mode; `clip`, `cap` and
+    `server` where there is none."""
 
     kind: Literal["segment-terms"]
     segment: Segment
@@ -169,7 +116,10 @@ class TermsDraft(Table):
     support_modes: list[str]
     mask: MaskTable | None = None
     suites: list[str]
-    rule: str
+    rule: RuleTable
+    clip: ClipTable | None = None
+    cap: CapTable | None = None
+    server: ServerTable | None = None
     privacy: str
     evidence_days: int
     retention_days: int

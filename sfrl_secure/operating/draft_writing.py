@@ -22,8 +22,9 @@ from sfrl_secure.governance.documents import (
     ServicesDocument,
 )
 from sfrl_secure.governance.terms import LeakageBound
+from sfrl_secure.operating.aggregation_tables import cap_lines, clip_lines, next_mask_lines, rule_lines, server_lines
 from sfrl_secure.operating.document_words import title_of
-from sfrl_secure.operating.units import format_duration, format_moment, format_size, from_grid
+from sfrl_secure.operating.units import format_duration, format_moment, format_size, shortest_on_grid
 
 
 def draft_of(document: Document) -> str:
@@ -67,7 +68,6 @@ def _terms(terms: SegmentTerms) -> Iterator[str]:
     yield f"value_types = {_list(sorted(terms.value_types))}"
     yield f"support_modes = {_list(sorted(terms.support_modes))}"
     yield f"suites = {_list(sorted(terms.suites))}"
-    yield f"rule = {_text(terms.rule)}"
     yield f"privacy = {_text(terms.privacy)}"
     yield f"evidence_days = {terms.evidence_days}"
     yield f"retention_days = {terms.retention_days}"
@@ -76,11 +76,25 @@ def _terms(terms: SegmentTerms) -> Iterator[str]:
         yield "\n[mask]  # of the support mode agreed"
         yield f"digest = {_text(terms.mask.digest.hex())}"
         yield f"nonzeros = {terms.mask.nonzeros}"
+        if terms.mask.next is not None:
+            yield "\n[mask.next]  # how it changes from round to round"
+            yield from next_mask_lines(terms.mask.next)
+    yield "\n[rule]  # how a round's updates become one step; tables [clip], [cap], [server] may stand beside it"
+    yield from rule_lines(terms.rule)
+    if terms.clip is not None:
+        yield "\n[clip]  # norm in parameter units"
+        yield from clip_lines(terms.clip, exponent)
+    if terms.cap is not None:
+        yield "\n[cap]  # magnitude in parameter units"
+        yield from cap_lines(terms.cap, exponent)
+    if terms.server is not None:
+        yield "\n[server]"
+        yield from server_lines(terms.server, exponent)
     yield "\n[limits]  # norm and magnitude in parameter units"
     yield f"payload_bytes_max = {_text(format_size(terms.limits.payload_bytes_max))}"
     yield f"nonzeros_max = {terms.limits.nonzeros_max}"
-    yield f"norm_max = {from_grid(terms.limits.norm_max, exponent)}"
-    yield f"magnitude_max = {from_grid(terms.limits.magnitude_max, exponent)}"
+    yield f"norm_max = {shortest_on_grid(terms.limits.norm_max, exponent)}"
+    yield f"magnitude_max = {shortest_on_grid(terms.limits.magnitude_max, exponent)}"
     yield f"weight_max = {terms.limits.weight_max}"
     yield "\n[quota]  # of one participant"
     yield f"window = {_text(format_duration(terms.quota.window_us))}"
@@ -94,7 +108,7 @@ def _terms(terms: SegmentTerms) -> Iterator[str]:
     yield "\n[leakage]  # noise in parameter units"
     yield f"nonzeros_min = {terms.leakage.nonzeros_min}"
     yield f"weight_min = {terms.leakage.weight_min}"
-    yield f"noise_std_min = {from_grid(terms.leakage.noise_std_min, exponent)}"
+    yield f"noise_std_min = {shortest_on_grid(terms.leakage.noise_std_min, exponent, up=True)}"
     yield from _bounds("rows", terms.leakage.rows)
     yield from _bounds("labels", terms.leakage.labels)
 

@@ -10,22 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from math import prod
 
 from sfrl_secure.errors import MalformedError
+from sfrl_secure.governance.aggregation_terms import MaskTerms
 from sfrl_secure.governance.build import build_terms
 from sfrl_secure.governance.manifest import AXES_MAX, ModelManifest, TensorSpec
 from sfrl_secure.governance.terms import (
     NORM_MAX,
     LeakageBound,
     LeakageTerms,
-    MaskTerms,
     ModelTerms,
     QuotaTerms,
     RoundTerms,
     UpdateLimits,
 )
 from sfrl_secure.ids import ZERO_DIGEST, Digest, parse_hex_digest, sha256
-from sfrl_secure.limits import QUOTA_WINDOW_US_MAX, QUOTA_WINDOW_US_MIN, ROUND_US_MAX, ROUND_US_MIN, VALUE_MAX
+from sfrl_secure.limits import (
+    GRID_EXPONENT_MAX,
+    QUOTA_WINDOW_US_MAX,
+    QUOTA_WINDOW_US_MIN,
+    ROUND_US_MAX,
+    ROUND_US_MIN,
+    VALUE_MAX,
+)
+from sfrl_secure.operating.aggregation_tables import cap_of, clip_of, next_mask_of, rule_of, server_of
 from sfrl_secure.operating.draft_tables import BoundTable, ModelTable, TermsDraft
 from sfrl_secure.operating.units import format_duration, from_grid, to_grid
 
@@ -103,7 +112,10 @@ def build_drafted_terms(
             labels=_bounds(leakage.labels),
         ),
         round_terms=RoundTerms(rounds.duration, rounds.cohort_min, rounds.cohort_max, rounds.rounds_max),
-        rule=draft.rule,
+        rule=rule_of(draft.rule),
+        clip=clip_of(draft.clip, exponent),
+        cap=cap_of(draft.cap, exponent),
+        server=server_of(draft.server, exponent),
         privacy=draft.privacy,
         evidence_days=draft.evidence_days,
         retention_days=draft.retention_days,
@@ -140,9 +152,10 @@ def _mask_of(draft: TermsDraft) -> MaskTerms | None:
     if AGREED not in draft.support_modes:
         raise MalformedError("mask: it is for the support mode agreed, which is not among support_modes")
     try:
-        return MaskTerms(parse_hex_digest(draft.mask.digest), draft.mask.nonzeros)
+        digest = parse_hex_digest(draft.mask.digest)
     except MalformedError:
         raise MalformedError("mask.digest: the SHA-256 of a mask object") from None
+    return MaskTerms(digest, draft.mask.nonzeros, next_mask_of(draft.mask.next))
 
 
 def zero_model(manifest: ModelManifest, grid_exponent: int) -> bytes:
@@ -170,12 +183,29 @@ def _stand_in(draft: TermsDraft) -> ModelTerms:
             shape = shapes.setdefault(bound.tensor, [1])
             shape += [1] * (bound.axis + 1 - len(shape))
             shape[bound.axis] = max(shape[bound.axis], bound.min)
+    if draft.mask is not None and draft.mask.next is not None:
+        # A mask that changes has its room among the tensors that updates may touch, beside the protected ones.
+        for name in [each for each in draft.tensors if each not in draft.mask.next.protected][:1]:
+            rest = prod(shapes[name][1:])
+            shapes[name][0] = max(shapes[name][0], -(-draft.mask.nonzeros // rest))
     shapes["stand-in"] = [max(1, draft.limits.nonzeros_max)]
     try:
         manifest = ModelManifest(tuple(TensorSpec(name, tuple(shape), "int32") for name, shape in shapes.items()))
     except MalformedError as error:
         raise MalformedError(f"tensors: {error}") from None
-    return ModelTerms(manifest, 0, ZERO_DIGEST)
+    return ModelTerms(manifest, _coarsest_grid(draft), ZERO_DIGEST)
+
+
+def _coarsest_grid(draft: TermsDraft) -> int:
+    """The grid on which no number of the draft is too small; what is too large there is so on every finer one."""
+    numbers = [draft.limits.norm_max, draft.limits.magnitude_max]
+    numbers += [] if draft.clip is None or draft.clip.norm is None else [draft.clip.norm]
+    numbers += [] if draft.cap is None else [draft.cap.magnitude]
+    if draft.server is not None and draft.server.floor is not None:
+        numbers += [draft.server.rate, draft.server.floor]
+    # What is below the finest grid is a fault of its own, and says nothing of the grid.
+    there = [number for number in numbers if to_grid(number, GRID_EXPONENT_MAX)]
+    return next(each for each in range(GRID_EXPONENT_MAX + 1) if all(to_grid(number, each) for number in there))
 
 
 def _units(value: int | Decimal, exponent: int, low: int, high: int, where: str, *, up: bool = False) -> int:

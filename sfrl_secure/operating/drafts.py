@@ -25,7 +25,8 @@ from sfrl_secure.errors import MalformedError, SfrlError
 from sfrl_secure.governance.cedar_text import PolicyText, split_policies
 from sfrl_secure.governance.rule_review import review_rules
 from sfrl_secure.limits import DOCUMENT_BYTES_MAX
-from sfrl_secure.operating.draft_tables import KINDS, Draft, RulesDraft, Table
+from sfrl_secure.operating.draft_numbers import Table
+from sfrl_secure.operating.draft_tables import KINDS, Draft, RulesDraft
 from sfrl_secure.operating.rule_words import place_fault, shut_out
 from sfrl_secure.operating.toml_lines import KeyPath, key_lines, line_of
 from sfrl_secure.storage.files import read_bounded

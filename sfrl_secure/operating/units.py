@@ -1,7 +1,8 @@
 """Units that people write and read: durations, sizes, times, and parameter units on a segment's grid.
 
-Documents hold integers: microseconds, bytes, grid units. What people write is turned into them exactly or not at all,
-and what is in force is turned back into the shortest text that gives the same integer again.
+Documents hold integers: microseconds, bytes, grid units. What people write of durations and sizes is turned into them
+exactly or not at all, what lies between two points of a grid is rounded. What is in force goes into a draft as the
+shortest text that gives the same integer again.
 
 Runs in: operators' machines, cli.
 Trusts: nothing; what is written is bounded before it is multiplied.
@@ -23,6 +24,7 @@ _SIZE = re.compile(r"([0-9]{1,16}) ?(TiB|GiB|MiB|KiB|B)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_SECOND = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
 _EXPONENT_MAX = 64
+_UNITS_TO_SHORTEN = 1024
 _TIME_MAX_US = 2**63 - 1
 
 
@@ -112,6 +114,47 @@ def from_grid(units: int, exponent: int) -> str:
     # units / 2^e = units * 5^e / 10^e, which ends.
     text = format(Decimal((0, tuple(map(int, str(units * 5**exponent))), -exponent)), "f").partition(".")
     return f"{text[0]}.{text[2].rstrip('0') or '0'}"
+
+
+def shortest_on_grid(units: int, exponent: int, *, up: bool = False) -> str:
+    """Grid units as parameter units, in the fewest digits that `to_grid` takes back, rounding as it is told to.
+
+    So 0.05 comes back as 0.05, on a grid that has no such point. What is only a few units has every digit: its shortest
+    text could be a third more than it is.
+    """
+    power = 1
+    for digits in range(1, exponent if units >= _UNITS_TO_SHORTEN else 0):
+        power *= 10
+        # Not below the point of the grid where it is rounded down to it, not above it where it is rounded up.
+        scaled = units * power
+        tenths = scaled >> exponent if up else -(-scaled >> exponent)
+        text = Decimal((0, tuple(map(int, str(tenths))), -digits))
+        if to_grid(text, exponent, up=up) == units:
+            found, _, behind = format(text, "f").partition(".")
+            return f"{found}.{behind.rstrip('0') or '0'}"
+    return from_grid(units, exponent)
+
+
+def to_parts(value: int | Decimal, parts: int, *, is_rounded: bool = False) -> int:
+    """Turn a number into whole parts of one, of which there are `parts`: exactly, or rounded to the nearest.
+
+    Raises:
+        MalformedError: below zero, not finite, too long; or no whole number of parts, and not to be rounded.
+    """
+    to_grid(value, 0)
+    exact = Fraction(value) * parts
+    if not is_rounded and exact.denominator != 1:
+        raise MalformedError(f"a number with at most {len(str(parts)) - 1} digits behind its point")
+    return round(exact)
+
+
+def from_parts(number: int, parts: int) -> str:
+    """So many parts of one, as the shortest text that `to_parts` takes back, rounding where it must."""
+    for digits in range(1, 2 * len(str(parts))):
+        text = f"{Decimal(number) / parts:.{digits}f}"
+        if round(Fraction(text) * parts) == number:
+            return text
+    raise AssertionError("twice the digits of the parts tell any two of them apart")
 
 
 def in_parameter_units(units: int, exponent: int) -> str:

@@ -155,7 +155,7 @@ def encode_change(
 
     Args:
         change: float32, shape (n,), parameter units.
-        mask: the terms' mask, in agreed mode.
+        mask: the round's mask, in agreed mode.
         rng: source of the rounding noise.
 
     Raises:

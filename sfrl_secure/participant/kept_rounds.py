@@ -32,7 +32,7 @@ class KeptRounds:
     def __init__(self, receipts: Path) -> None:
         """Name the profile's folder; the rounds lie below it."""
         self._folder = receipts / "rounds"
-        self._bases: dict[str, Digest | None] = {}
+        self._proven: dict[str, OpenRound | None] = {}
 
     def keep(
         self, segment: str, answer: RoundAnswer, opened: OpenRound | FinishedSegment, proven_us: int
@@ -42,7 +42,7 @@ class KeptRounds:
         Args:
             opened: what the answer proves.
         """
-        self._bases[segment] = opened.base_model if isinstance(opened, OpenRound) else None
+        self._proven[segment] = opened if isinstance(opened, OpenRound) else None
         with suppress(ExhaustedError):
             make_folder(self._folder)
             raw = _TIME.pack(proven_us) + encode_round_response(answer)
@@ -65,11 +65,20 @@ class KeptRounds:
 
     def base(self, segment: str, policy: TrustPolicy) -> Digest | None:
         """The model that the kept round of a segment begins from; None where none is kept, or none that is proven."""
-        if segment not in self._bases:
-            self._bases[segment] = None
+        kept = self._kept(segment, policy)
+        return None if kept is None else kept.base_model
+
+    def mask(self, segment: str, policy: TrustPolicy) -> Digest | None:
+        """The mask that the kept round of a segment begins with; None where it has none, or none is kept and proven."""
+        kept = self._kept(segment, policy)
+        return None if kept is None else kept.mask
+
+    def _kept(self, segment: str, policy: TrustPolicy) -> OpenRound | None:
+        if segment not in self._proven:
+            self._proven[segment] = None
             with suppress(SfrlError):
-                self._bases[segment] = self._prove(segment, policy).base_model
-        return self._bases[segment]
+                self._proven[segment] = self._prove(segment, policy)
+        return self._proven[segment]
 
     def _prove(self, segment: str, policy: TrustPolicy) -> OpenRound:
         try:

@@ -168,7 +168,7 @@ class Training:
         if (weights is None) == (delta is None):
             raise MalformedError("give the new weights, or `delta=`, what they changed by")
         if weights is not None:
-            change = change_of(weights, self.model, self.terms)
+            change = change_of(weights, self.model, self.terms, self._participant.room(self.opened))
         else:
             assert delta is not None
             change = delta_of(delta, self.terms)

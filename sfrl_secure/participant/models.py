@@ -3,7 +3,8 @@
 A model is used when its SHA-256 is the digest that the log names, and not before: what is added to another model is
 compared as the model that comes of it. Where that is another one, the whole is fetched, and compared too.
 
-Two models of each segment are kept. The file of the one that the kept round begins from (`kept_rounds`) stays.
+Two models and two masks of each segment are kept. The files of those that the kept round begins from (`kept_rounds`)
+stay.
 
 A model that was fetched whole is written into its file at once. What came of additions is written once a minute and at
 the end: whoever is killed in between asks again with a model that is a few rounds older.
@@ -23,10 +24,11 @@ from pathlib import Path
 
 import structlog
 
-from sfrl_secure.aggregation.buffers import ModelRooms
+from sfrl_secure.aggregation.buffers import ModelRooms, Room
 from sfrl_secure.aggregation.models import ModelSnapshot, decode_step, model_bytes, parse_model
 from sfrl_secure.errors import DigestError, MalformedError
-from sfrl_secure.governance.terms import MaskTerms, ModelTerms
+from sfrl_secure.governance.aggregation_terms import MaskTerms
+from sfrl_secure.governance.terms import ModelTerms
 from sfrl_secure.ids import Digest, sha256
 from sfrl_secure.limits import BASES_MAX
 from sfrl_secure.participant.object_files import ObjectFiles
@@ -39,7 +41,7 @@ FETCH_SECONDS = 600.0
 """Of a fetch, where nothing else says how long there is time."""
 MODELS_KEPT = 2
 """Of each segment."""
-MASKS_KEPT = 1
+MASKS_KEPT = 2
 """Of each segment."""
 WRITE_SECONDS = 60.0
 """Between two writes of models that additions led to."""
@@ -75,14 +77,14 @@ class _Kept:
         while len(self.models) > MODELS_KEPT:
             self.models.popitem(last=False)
 
-    def mask_of(self, wanted: MaskTerms, coordinates: int) -> Mask | None:
-        """The mask of the terms, where it is here.
+    def mask_of(self, digest: Digest, wanted: MaskTerms, coordinates: int) -> Mask | None:
+        """The mask of a digest, where it is here.
 
         Raises:
             MalformedError: it is no mask of this model, or of another number of coordinates than the terms say.
         """
-        if self.mask is None or self.mask.digest != wanted.digest:
-            raw = self.mask_files.read(wanted.digest, _mask_bytes_max(wanted.nonzeros))
+        if self.mask is None or self.mask.digest != digest:
+            raw = self.mask_files.read(digest, _mask_bytes_max(wanted.nonzeros))
             if raw is None:
                 return None
             self.mask = _open_mask(raw, wanted, coordinates)
@@ -99,14 +101,16 @@ class ModelFetcher:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         spared: Callable[[str], Digest | None] = lambda segment: None,
+        spared_mask: Callable[[str], Digest | None] = lambda segment: None,
     ) -> None:
         """Keep files in `folder`; it is made when it is needed.
 
         Args:
-            spared: says which file of a segment's models stays, however long ago it was used.
+            spared: says which file of a segment's models stays, however long ago it was used; `spared_mask`, of its
+                masks.
         """
         self._gatekeeper, self._folder = gatekeeper, folder
-        self._monotonic, self._spared = monotonic, spared
+        self._monotonic, self._spared, self._spared_mask = monotonic, spared, spared_mask
         self._segments: dict[str, _Kept] = {}
 
     def model(
@@ -146,40 +150,53 @@ class ModelFetcher:
             kept.use(digest, model)
         return model
 
+    def room(self, segment: str, terms: ModelTerms) -> Room:
+        """Give room for numbers of a model's size until they are let go of: mostly that of the next model."""
+        return self._of(segment).rooms.take(model_bytes(terms.manifest))
+
     def write(self) -> None:
         """Write the newest model of each segment into its file, where it is in none."""
         for segment, kept in self._segments.items():
             self._write(segment, kept)
 
     def mask(
-        self, segment: str, wanted: MaskTerms, coordinates: int, on_progress: DownloadProgress | None = None
+        self,
+        segment: str,
+        digest: Digest,
+        wanted: MaskTerms,
+        coordinates: int,
+        on_progress: DownloadProgress | None = None,
     ) -> Mask:
-        """Give the mask of the terms.
+        """Give the mask of a digest.
+
+        Args:
+            digest: what the round began with (`OpenRound.mask`).
+            wanted: what its terms say of its masks.
 
         Raises:
             DigestError: what arrived is not that mask.
             MalformedError: it is no mask of this model, or of another number of coordinates than the terms say.
             NotFoundError, DeniedError, UnavailableError: as `model`.
         """
-        mask = self.kept_mask(segment, wanted, coordinates)
+        mask = self.kept_mask(segment, digest, wanted, coordinates)
         if mask is not None:
             return mask
-        request = ModelRequest(segment, wanted.digest)
+        request = ModelRequest(segment, digest)
         raw = bytes(self._fetch(request, _mask_bytes_max(wanted.nonzeros), on_progress).objects[0])
-        if sha256(raw) != wanted.digest:
-            raise DigestError("the mask that arrived is not the one that the terms name: ask another gatekeeper")
+        if sha256(raw) != digest:
+            raise DigestError("the mask that arrived is not the one that the log names: ask another gatekeeper")
         kept = self._of(segment)
-        kept.mask_files.keep(wanted.digest, raw)
+        kept.mask_files.keep(digest, raw, spared=self._spared_mask(segment))
         kept.mask = _open_mask(raw, wanted, coordinates)
         return kept.mask
 
-    def kept_mask(self, segment: str, wanted: MaskTerms, coordinates: int) -> Mask | None:
-        """Give the mask of the terms where it is kept here; nobody is asked.
+    def kept_mask(self, segment: str, digest: Digest, wanted: MaskTerms, coordinates: int) -> Mask | None:
+        """Give the mask of a digest where it is kept here; nobody is asked.
 
         Raises:
             MalformedError: as `mask`.
         """
-        return self._of(segment).mask_of(wanted, coordinates)
+        return self._of(segment).mask_of(digest, wanted, coordinates)
 
     def _of(self, segment: str) -> _Kept:
         if segment not in self._segments:
@@ -246,7 +263,7 @@ def _stepped(kept: _Kept, fetched: Fetched, base: Digest, terms: ModelTerms) -> 
 def _open_mask(raw: bytes, wanted: MaskTerms, coordinates: int) -> Mask:
     mask = decode_mask(raw, coordinates)
     if mask.indices.size != wanted.nonzeros:
-        raise MalformedError("the terms' mask has another number of coordinates than the terms say: tell operators")
+        raise MalformedError("the round's mask has another number of coordinates than its terms say: tell operators")
     return mask
 
 

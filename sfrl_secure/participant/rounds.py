@@ -34,6 +34,7 @@ class OpenRound:
     Attributes:
         opened: entry hash of round_opened, which an update signs.
         deadline_us: log time; updates are taken until 2 s before.
+        mask: the coordinates of its agreed updates; None where its terms have no mask.
     """
 
     federation_id: Digest
@@ -43,6 +44,7 @@ class OpenRound:
     base_model: Digest
     terms: SegmentTerms
     deadline_us: int
+    mask: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +86,10 @@ def _open(answer: RoundAnswer, segment: str, authority: Authority) -> OpenRound 
     terms = authority.document(answer.terms, SegmentTerms)
     if terms.segment != segment:
         raise VerificationError("the terms are another segment's")
-    model = terms.model.initial
+    model, next_mask = terms.model.initial, None
     if answer.base_model is not None:
-        model = authority.statement(answer.base_model, ModelPublished, "aggregator", stream)[1].model
+        published = authority.statement(answer.base_model, ModelPublished, "aggregator", stream)[1]
+        model, next_mask = published.model, published.next_mask
     if answer.finished or answer.round_opened is None:
         return FinishedSegment(segment, model, terms)
     proven, body = authority.statement(answer.round_opened, RoundOpened, "aggregator", stream, in_force_now=True)
@@ -94,6 +97,8 @@ def _open(answer: RoundAnswer, segment: str, authority: Authority) -> OpenRound 
         raise VerificationError("the round was opened under other terms")
     if body.base_model != model:
         raise VerificationError("the round's base is not the model that was published")
+    if body.mask not in _masks(terms, next_mask):
+        raise VerificationError("the round's mask is neither that of its terms nor the one that was published")
     return OpenRound(
         federation_id=authority.federation_id,
         segment=segment,
@@ -102,7 +107,16 @@ def _open(answer: RoundAnswer, segment: str, authority: Authority) -> OpenRound 
         base_model=body.base_model,
         terms=terms,
         deadline_us=proven.entry.log_time_us + terms.round.duration_us,
+        mask=body.mask,
     )
+
+
+def _masks(terms: SegmentTerms, published: Digest | None) -> tuple[Digest | None, ...]:
+    """What a round can begin with. Which of two it is depends on the terms of an earlier round: auditors see to it."""
+    if terms.mask is None:
+        return (None,)
+    goes_on = terms.mask.next is not None and published is not None
+    return (terms.mask.digest, published) if goes_on else (terms.mask.digest,)
 
 
 def check_fresh(authority: Authority, now_us: int) -> None:

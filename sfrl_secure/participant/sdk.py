@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sfrl_secure.aggregation.buffers import Room
 from sfrl_secure.aggregation.models import ModelSnapshot
 from sfrl_secure.clock import Clock, SystemClock
 from sfrl_secure.crypto.keys import PublicKey, SigningKey
@@ -86,8 +87,10 @@ class Participant(ParticipantUpdates, ParticipantWords, ParticipantBundles):
         self._kept_rounds = KeptRounds(receipts)
         self._rounds = RoundWaiter(gatekeeper, policy, known, self._kept_rounds, clock, self.patience)
         self._models = ModelFetcher(
-            gatekeeper, receipts, monotonic=monotonic, spared=lambda segment: self._kept_rounds.base(segment, policy)
-        )
+            gatekeeper, receipts, monotonic=monotonic,
+            spared=lambda segment: self._kept_rounds.base(segment, policy),
+            spared_mask=lambda segment: self._kept_rounds.mask(segment, policy),
+        )  # fmt: skip
         self._sender = UpdateSender(name, key, policy, gatekeeper, receipts, clock)
         self._waiter = ReceiptWaiter(gatekeeper, policy, known, receipts, self.patience)
         self._words = WordsOnRecord(name, key, policy, gatekeeper, receipts, clock, sleep)
@@ -207,6 +210,10 @@ class Participant(ParticipantUpdates, ParticipantWords, ParticipantBundles):
             deadline_seconds=max(left, FETCH_SECONDS),
         )  # fmt: skip
 
+    def room(self, opened: OpenRound) -> Room:
+        """Give room for numbers of the size of the round's model: see `ModelFetcher.room`."""
+        return self._models.room(opened.segment, opened.terms.model)
+
     def check_kept(self, opened: OpenRound, *, model: bool = True) -> None:
         """Check that what an update for a round is made of is kept here: `model` and `mask` then ask nobody.
 
@@ -217,11 +224,11 @@ class Participant(ParticipantUpdates, ParticipantWords, ParticipantBundles):
             NotFoundError: the model is not, or the mask of a segment whose updates are of its coordinates.
             MalformedError: the mask is not what the terms say.
         """
-        terms, what = opened.terms, None
+        terms, mask, what = opened.terms, opened.mask, None
         if model and self._models.kept_model(opened.segment, opened.base_model, terms.model) is None:
             what = "model"
-        elif terms.mask is not None and choose_support(terms, Wish()) == "agreed":
-            kept = self._models.kept_mask(opened.segment, terms.mask, terms.model.manifest.coordinates)
+        elif terms.mask is not None and mask is not None and choose_support(terms, Wish()) == "agreed":
+            kept = self._models.kept_mask(opened.segment, mask, terms.mask, terms.model.manifest.coordinates)
             what = "mask" if kept is None else None
         if what is not None:
             raise NotFoundError(
@@ -230,17 +237,19 @@ class Participant(ParticipantUpdates, ParticipantWords, ParticipantBundles):
             )
 
     def mask(self, opened: OpenRound, *, on_progress: DownloadProgress | None = None) -> Mask:
-        """Fetch the mask of the round's terms: the coordinates of agreed updates; a segment's last is kept.
+        """Fetch the round's mask: the coordinates of its agreed updates, and of no other round's. Two are kept.
 
         Raises:
             DeniedError: `format_not_allowed`: the terms have none.
-            DigestError: what arrived is not the mask that the terms name.
+            DigestError: what arrived is not the mask that the log names.
             MalformedError, NotFoundError, UnavailableError: as `model`.
         """
         terms = opened.terms
-        if terms.mask is None:
+        if terms.mask is None or opened.mask is None:
             raise DeniedError("format_not_allowed", "the segment's terms have no mask, and take no agreed updates")
-        return self._models.mask(opened.segment, terms.mask, terms.model.manifest.coordinates, on_progress)
+        return self._models.mask(
+            opened.segment, opened.mask, terms.mask, terms.model.manifest.coordinates, on_progress
+        )
 
     # Receipts
 

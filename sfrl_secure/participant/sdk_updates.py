@@ -55,7 +55,7 @@ class ParticipantUpdates(ABC):
 
     @abstractmethod
     def mask(self, opened: OpenRound, *, on_progress: DownloadProgress | None = None) -> Mask:
-        """Fetch the mask of the round's terms."""
+        """Fetch the round's mask."""
 
     def submit(
         self,
@@ -170,7 +170,7 @@ class ParticipantUpdates(ABC):
         noise_std: int = 0,
         root: Digest | None = None,
     ) -> Submitted:
-        """Sign and send a payload that is encoded already, as it is: nothing in it is looked at.
+        """Sign and send a payload that is encoded already, as it is: nothing in it is looked at but whose mask it has.
 
         Args:
             noise_std: grid units.
@@ -178,6 +178,7 @@ class ParticipantUpdates(ABC):
 
         Raises:
             PayloadError: it has no header to read the root from.
+            DeniedError: `payload_format`, without an `entry_index`: it is of another mask than the round's.
             DeniedError, VerificationError, ConflictError, ExhaustedError, UnavailableError: as `submit`.
         """
         update = self.update_of(

@@ -30,6 +30,7 @@ from sfrl_secure.rpc.clients import GatekeeperClient
 from sfrl_secure.rpc.sources import PayloadSource
 from sfrl_secure.rpc.uploads import UploadProgress
 from sfrl_secure.sparse.encode import EncodedUpdate, payload_root
+from sfrl_secure.sparse.header import AGREED_PREAMBLE_BYTES, PREAMBLE_BYTES
 from sfrl_secure.translog.policy import TrustPolicy
 from sfrl_secure.wire import statements
 from sfrl_secure.wire.audit_service import AppendedEntry
@@ -98,7 +99,10 @@ class UpdateSender:
 
         Raises:
             PayloadError: there is no header to read it from.
+            DeniedError: `payload_format`: the update is of another mask than the round's; nothing was signed.
         """
+        if support == "agreed":
+            _check_mask(opened, payload)
         return UpdateStatement(
             federation_id=opened.federation_id,
             segment=opened.segment,
@@ -192,3 +196,13 @@ class UpdateSender:
         """Until the round takes no more, by our own clock, which may be wrong: the gatekeeper is asked in any case."""
         left_us = signed.deadline_us - MARGIN_US - self.clock.now_us()
         return max(left_us / 1_000_000, CALL_SECONDS)
+
+
+def _check_mask(opened: OpenRound, payload: bytes | memoryview) -> None:
+    """Check that an agreed update names the round's mask: it may have been made for another round."""
+    if opened.mask is not None and payload[PREAMBLE_BYTES:AGREED_PREAMBLE_BYTES] != opened.mask:
+        raise DeniedError(
+            "payload_format",
+            f"the update is of another mask than round {opened.number}'s, and a mask can change from round to round: "
+            "fetch the round's (`Participant.mask`) and encode the update again",
+        )

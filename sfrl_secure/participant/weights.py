@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sfrl_secure.aggregation.buffers import Room
 from sfrl_secure.aggregation.models import ModelSnapshot
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.manifest import ModelManifest
@@ -64,8 +65,13 @@ def by_name(vector: NDArray[np.float32], manifest: ModelManifest) -> dict[str, N
     }
 
 
-def change_of(weights: Weights, base: BaseModel, terms: SegmentTerms) -> NDArray[np.float32]:
+def change_of(
+    weights: Weights, base: BaseModel, terms: SegmentTerms, room: Room | None = None
+) -> NDArray[np.float32]:
     """What training changed: `weights` minus the base model, 0 in tensors that the terms do not let an update touch.
+
+    Args:
+        room: where it is written, as many bytes as the model has or more; new memory where it is None.
 
     Returns: float32, shape (n,), parameter units.
 
@@ -73,7 +79,10 @@ def change_of(weights: Weights, base: BaseModel, terms: SegmentTerms) -> NDArray
         MalformedError: a tensor that updates may touch is missing, one is there that the manifest does not have, or a
             shape is another one.
     """
-    return _only_allowed(base.snapshot.change_to(_vector_of(weights, terms)), terms)
+    vector, model = _vector_of(weights, terms), base.snapshot
+    count = model.manifest.coordinates
+    out = None if room is None else np.frombuffer(room, dtype=np.float32, count=count)
+    return _only_allowed(model.change_to(vector, out=out), terms)
 
 
 def delta_of(delta: Weights, terms: SegmentTerms) -> NDArray[np.float32]:

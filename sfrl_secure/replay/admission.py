@@ -10,7 +10,9 @@ Trusts: the replay's state. Nothing in an update.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from sfrl_secure.crypto.envelope import Envelope, verify_single
 from sfrl_secure.errors import PayloadError, SignatureError
@@ -18,6 +20,7 @@ from sfrl_secure.ids import SpiffeId, sha256
 from sfrl_secure.replay.decoder import decode_parts
 from sfrl_secure.replay.documents import Participant
 from sfrl_secure.replay.measuring import Meter
+from sfrl_secure.replay.payload_codes import Integers
 from sfrl_secure.replay.payload_header import VERSION, Expected, Mask
 from sfrl_secure.replay.policy import RuleSet
 from sfrl_secure.replay.quota import Usage
@@ -37,11 +40,13 @@ class PayloadDecision:
     Attributes:
         rule_ids: those that allow it, where `reason` is empty; those of the decision that denies, where it is the
             rules'; else none.
+        leaf_ends: of each leaf of a payload that was decoded, the coordinate behind its last one.
     """
 
     reason: str
     facts: Facts | None = None
     rule_ids: tuple[str, ...] = ()
+    leaf_ends: Integers | None = field(default=None, compare=False, repr=False)
 
 
 def is_signed(state: State, envelope: Envelope, word: ByParticipant) -> bool:
@@ -149,7 +154,7 @@ def _is_allowed_format(terms: Terms, update: Update) -> bool:
         return False
     if update.support == "agreed":
         assert terms.mask is not None, "terms that allow agreed supports name a mask"
-        return update.nonzeros == terms.mask[1]
+        return update.nonzeros == terms.mask.nonzeros
     return update.support != "dense" or update.nonzeros == terms.manifest.coordinates
 
 
@@ -205,14 +210,25 @@ def payload_decision(
         return submit
     if len(payload) != update.payload_bytes or sha256(payload) != update.payload_sha256:
         return PayloadDecision("digest_mismatch")
-    if update.support == "agreed" and opened.mask is None:
+    if update.support == "agreed" and opened.mask_object is None:
         return None
-    meter = Meter(terms)
+    meter, ends = Meter(terms), []
     try:
-        for part in decode_parts(payload, expected_payload(terms, update, opened.mask)):
+        for part in decode_parts(payload, expected_payload(terms, update, opened.mask_object)):
             meter.add(part)
+            ends.append(part.end)
     except PayloadError as error:
         return PayloadDecision(f"payload_{error.reason}" if error.reason in _PREFIXED else error.reason)
+    decision = _measured_decision(rules, terms, participant, update, meter)
+    if not decision.reason:
+        decision = replace(decision, rule_ids=submit.rule_ids + decision.rule_ids)
+    return replace(decision, leaf_ends=np.array(ends, np.int64))
+
+
+def _measured_decision(
+    rules: RuleSet, terms: Terms, participant: Participant, update: Update, meter: Meter
+) -> PayloadDecision:
+    """Steps 13 and 14, over what was measured."""
     facts = meter.facts()
     if facts.norm > terms.norm_max:
         return PayloadDecision("norm_limit", facts)
@@ -223,7 +239,6 @@ def payload_decision(
     leak = meter.leak_reason(update.noise_std)
     if leak:
         return PayloadDecision(leak, facts)
-    admit = rules.decide("admit", participant, terms, update, facts)
     # Who is denied is told what denied: the rules of `submit` had let it through.
-    rule_ids = admit.rule_ids if admit.reason else submit.rule_ids + admit.rule_ids
-    return PayloadDecision(admit.reason, facts, rule_ids)
+    admit = rules.decide("admit", participant, terms, update, facts)
+    return PayloadDecision(admit.reason, facts, admit.rule_ids)

@@ -15,7 +15,7 @@ from typing import Any
 
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.ids import parse_digest, parse_name, parse_spiffe_id
-from sfrl_secure.limits import COHORT_MAX, TENSORS_MAX
+from sfrl_secure.limits import CLUSTERS_MAX, COHORT_MAX, TENSORS_MAX
 from sfrl_secure.replay.message_fields import (
     check_ascending,
     take_optional_digest,
@@ -24,6 +24,7 @@ from sfrl_secure.replay.message_fields import (
 )
 from sfrl_secure.replay.statements import (
     Body,
+    Cluster,
     ComplaintRecorded,
     DecisionRecorded,
     Dropped,
@@ -70,7 +71,11 @@ def _identity_issued(fields: dict[str, Any]) -> IdentityIssued:
 
 def _round_opened(fields: dict[str, Any]) -> RoundOpened:
     return RoundOpened(
-        take_required(fields["round"]), parse_digest(fields["base_model"]), parse_digest(fields["terms_digest"])
+        round=take_required(fields["round"]),
+        base_model=parse_digest(fields["base_model"]),
+        terms_digest=parse_digest(fields["terms_digest"]),
+        server_state=take_optional_digest(fields["server_state"]),
+        mask=take_optional_digest(fields["mask"]),
     )
 
 
@@ -172,7 +177,24 @@ def _model_published(fields: dict[str, Any]) -> ModelPublished:
         rule=rule,
         arithmetic=take_required(fields["arithmetic"]),
         supersedes=take_optional_digest(fields["supersedes"]),
+        server_state=take_optional_digest(fields["server_state"]),
+        next_mask=take_optional_digest(fields["next_mask"]),
+        clusters=_clusters(fields["clusters"]),
     )
+
+
+def _clusters(messages: Sequence[dict[str, Any]]) -> tuple[Cluster, ...]:
+    if len(messages) > CLUSTERS_MAX:
+        raise MalformedError(f"a round has at most {CLUSTERS_MAX} clusters")
+    clusters = tuple(Cluster(each["members"], parse_digest(each["model"])) for each in messages)
+    members = [member for cluster in clusters for member in cluster.members]
+    if any(member >= COHORT_MAX for member in members) or len(set(members)) != len(members):
+        raise MalformedError(f"members are positions below {COHORT_MAX}, and nobody is in two clusters")
+    for cluster in clusters:
+        if not cluster.members:
+            raise MalformedError("a cluster has members")
+        check_ascending(cluster.members)
+    return clusters
 
 
 def _models_fetched(fields: dict[str, Any]) -> ModelsFetched:

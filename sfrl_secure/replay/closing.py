@@ -13,14 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sfrl_secure.errors import PayloadError
 from sfrl_secure.ids import Digest
-from sfrl_secure.replay.admission import expected_payload
-from sfrl_secure.replay.arithmetic import RunningSum
-from sfrl_secure.replay.decoder import decode_parts
 from sfrl_secure.replay.docket import Docket, Position
 from sfrl_secure.replay.findings import GATEKEEPERS, Void
-from sfrl_secure.replay.payload_header import Mask
 from sfrl_secure.replay.segments import Admission, Round, Segment, Verdict
 from sfrl_secure.replay.state import State
 from sfrl_secure.replay.statements import (
@@ -32,7 +27,6 @@ from sfrl_secure.replay.statements import (
     Dropped,
     RoundClosed,
 )
-from sfrl_secure.replay.terms import Terms
 from sfrl_secure.translog.merkle import leaf_hash, root_of
 
 _CAUSES = {FULL: "full", DEADLINE: "deadline", ORDER: "order"}
@@ -66,10 +60,7 @@ def apply_closed(state: State, docket: Docket, segment: Segment, body: RoundClos
         # False, and in effect: who holds no payloads cannot see it, and goes on from this closing.
         docket.find("close_dropped", at, _names(due) or "none", _names(body.dropped) or "none")
     opened.closed, opened.closed_hash = body, at.leaf
-    if outcome == ABORTED:
-        opened.release()
-    else:
-        _take_out(docket, opened, gone, at)
+    opened.release()
     segment.control_head = at.leaf
     _note_censorship(state, docket, opened, at)
 
@@ -118,45 +109,6 @@ def _note_censorship(state: State, docket: Docket, closed: Round, at: Position) 
 
 def _names(dropped: tuple[Dropped, ...]) -> str:
     return ", ".join(f"{each.participant} ({each.reason})" for each in dropped)
-
-
-def _take_out(docket: Docket, opened: Round, gone: set[str], at: Position) -> None:
-    """Take sound updates that fell out after their admission out of the running sum, and see whether it is complete."""
-    for name, admission in opened.admissions.items():
-        if admission.verdict is Verdict.SOUND and name in gone:
-            _subtract(docket, opened, admission, at)
-        if admission.verdict is not Verdict.SOUND and name not in gone:
-            opened.is_summed = False
-
-
-def _subtract(docket: Docket, opened: Round, admission: Admission, at: Position) -> None:
-    update = admission.update
-    why = "the payload of an update that fell out"
-    payload = docket.read(update.payload_sha256, at, update.payload_bytes, why)
-    if payload is None:
-        # It was there and sound at its admission: the store has changed under our hands.
-        opened.is_summed = False
-        return
-    opened.total.remove(decode_parts(payload, expected_payload(opened.terms, update, opened.mask)), update.weight)
-
-
-def add_again(
-    docket: Docket, total: RunningSum, terms: Terms, mask: Mask | None, admission: Admission, at: Position
-) -> bool:
-    """Add the payload of a counted admission up again.
-
-    Returns: false where payload or mask are not there, or it is none; `total` is then of no use.
-    """
-    update = admission.update
-    why = "the payload of an update that is counted again"
-    payload = docket.read(update.payload_sha256, at, update.payload_bytes, why)
-    if payload is None or (update.support == "agreed" and mask is None):
-        return False
-    try:
-        total.add(decode_parts(payload, expected_payload(terms, update, mask)), update.weight)
-    except PayloadError:
-        return False
-    return True
 
 
 def counted_root(counted: Sequence[Admission]) -> Digest:

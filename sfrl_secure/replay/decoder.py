@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfrl_secure.replay.payload_codes import Fields, Integers, check_parameters, read_rice
-from sfrl_secure.replay.payload_header import Expected, parse_header, refuse
+from sfrl_secure.replay.payload_header import LEAF, Expected, Header, parse_header, refuse
 from sfrl_secure.replay.payload_values import read_values
 
 _SKIP_PARAMETER_MAX: Final = 30
@@ -38,9 +38,23 @@ class Part:
     at: Integers | slice
     values: Integers
 
+    @property
+    def end(self) -> int:
+        """The coordinate behind the last one."""
+        return self.at.stop if isinstance(self.at, slice) else int(self.at[-1]) + 1
+
+    def within(self, start: int, stop: int) -> Part:
+        """What the part says of the coordinates from `start` to before `stop`; it may be nothing."""
+        if isinstance(self.at, slice):
+            low = min(max(start, self.at.start), self.at.stop)
+            high = max(low, min(stop, self.at.stop))
+            return Part(slice(low, high), self.values[low - self.at.start : high - self.at.start])
+        first, last = np.searchsorted(self.at, (start, stop))
+        return Part(self.at[first:last], self.values[first:last])
+
     def touched(self) -> tuple[Integers, Integers]:
         """The coordinates whose value is not zero, and those values."""
-        where = np.flatnonzero(self.values)
+        where = np.flatnonzero(self.values != 0)
         if isinstance(self.at, slice):
             return where + self.at.start, self.values[where]
         return self.at[where], self.values[where]
@@ -55,27 +69,38 @@ def decode_parts(payload: bytes, expected: Expected) -> Iterator[Part]:
         PayloadError: with the reason of the first rule that is broken.
     """
     header = parse_header(payload, expected)
-    mask = None if expected.mask is None else expected.mask.indices
-    at, first, base = header.begin, 0, 0
-    for length, name, count in zip(header.lengths, header.hashes, header.counts, strict=True):
-        leaf = memoryview(payload)[at : at + length]
-        hashed = hashlib.sha256(b"\0")
-        hashed.update(leaf)
-        if hashed.digest() != name:
-            refuse("L1", "digest", "a leaf has the hash that the table says")
-        fields = Fields(leaf)
-        where: Integers | slice = slice(first, first + count)
-        if expected.support == "free":
-            where = _read_indices(fields, count, base, expected.coordinates)
-            base = int(where[-1]) + 1
-        elif expected.support == "agreed":
-            assert mask is not None, "the header is that of an agreed payload"
-            where = mask[where]
-        values = read_values(fields, count, expected)
-        if fields.left:
-            refuse("L4", "length", "nothing follows a leaf's values")
-        yield Part(where, values)
-        at, first = at + length, first + count
+    at, base = header.begin, 0
+    for number, length in enumerate(header.lengths):
+        part = decode_leaf(memoryview(payload)[at : at + length], number, header, expected, base)
+        yield part
+        at, base = at + length, part.end
+
+
+def decode_leaf(leaf: memoryview, number: int, header: Header, expected: Expected, base: int) -> Part:
+    """Decode a leaf whose payload has this header, and refuse whatever is not the one encoding of its values.
+
+    Args:
+        base: in free mode, the coordinate from which on the leaf's are: behind the last one of the leaf before.
+
+    Raises:
+        PayloadError: with the reason of the first rule that is broken, from L1 on.
+    """
+    hashed = hashlib.sha256(b"\0")
+    hashed.update(leaf)
+    if hashed.digest() != header.hashes[number]:
+        refuse("L1", "digest", "a leaf has the hash that the table says")
+    fields, count, first = Fields(leaf), header.counts[number], LEAF * number
+    where: Integers | slice = slice(first, first + count)
+    if expected.support == "free":
+        where = _read_indices(fields, count, base, expected.coordinates)
+    elif expected.support == "agreed":
+        assert expected.mask is not None, "the header is that of an agreed payload"
+        assert expected.mask.indices is not None, "the header names the mask"
+        where = expected.mask.indices[where]
+    values = read_values(fields, count, expected)
+    if fields.left:
+        refuse("L4", "length", "nothing follows a leaf's values")
+    return Part(where, values)
 
 
 def _read_indices(fields: Fields, count: int, base: int, coordinates: int) -> NDArray[np.int64]:

@@ -107,6 +107,10 @@ class Docket:
             self._alter(digest, at.index)
             return None
 
+    def read_at(self, digest: Digest, offset: int, length: int) -> bytes:
+        """Read so many bytes of an object that was there; fewer where it is there no more. The caller checks them."""
+        return self._objects.read_at(digest, offset, length) or b""
+
     def look_for(self, digest: Digest, at: Position, why: str) -> None:
         """Note an object that is missing or altered."""
         self.named.add(digest)

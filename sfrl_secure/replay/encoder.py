@@ -1,7 +1,8 @@
-"""Aggregates as objects: payloads of type exact, written so that their names can be compared with published ones.
+"""Aggregates, server states and masks as objects, written so that their names can be compared with published ones.
 
-The one encoding of what a round adds to its base: free where at most a quarter of the coordinates have a value that is
-not zero, else dense. Leaf by leaf; the bytes of all leaves are kept, since their hashes stand before them.
+The one encoding of what a round adds to its base, and of a server state: type exact, free where at most a quarter of
+the coordinates have a value that is not zero, else dense. Leaf by leaf; the bytes of all leaves are kept, since their
+hashes stand before them.
 
 Format: proto/README.md, "Codec"; "Models and aggregates".
 
@@ -11,6 +12,8 @@ Trusts: nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from sfrl_secure.replay.payload_codes import Integers, blocks_of, spread
@@ -18,7 +21,8 @@ from sfrl_secure.replay.payload_header import BLOCK, LEAF, VERSION
 from sfrl_secure.replay.payload_values import exact_width
 from sfrl_secure.translog.merkle import leaf_hash
 
-_FREE, _DENSE, _EXACT = 1, 3, 6
+_FREE, _DENSE = 1, 3
+_NONE, _EXACT = 0, 6
 
 
 def encode_aggregate(values: Integers, grid_exponent: int) -> bytes:
@@ -27,21 +31,37 @@ def encode_aggregate(values: Integers, grid_exponent: int) -> bytes:
     Args:
         values: of every coordinate of the model, each of magnitude 2**40 at most.
     """
-    indices = np.flatnonzero(values)
-    if 4 * len(indices) <= len(values):
-        leaves, base = [], 0
-        for at in range(0, len(indices), LEAF):
-            here = indices[at : at + LEAF]
-            skips = np.diff(here, prepend=base - 1) - 1
-            leaves.append(base.to_bytes(4, "little") + _rice(skips) + _exact(values[here]))
-            base = int(here[-1]) + 1
-        return _assemble(_FREE, grid_exponent, len(values), len(indices), leaves)
+    indices = np.flatnonzero(values != 0)
+    if is_sparse(len(indices), len(values)):
+        leaves = [indexed + _exact(values[here]) for here, indexed in _indexed(indices)]
+        return _assemble(_FREE, _EXACT, grid_exponent, len(values), len(indices), leaves)
     leaves = [_exact(values[at : at + LEAF]) for at in range(0, len(values), LEAF)]
-    return _assemble(_DENSE, grid_exponent, len(values), len(values), leaves)
+    return _assemble(_DENSE, _EXACT, grid_exponent, len(values), len(values), leaves)
 
 
-def _assemble(support: int, grid_exponent: int, coordinates: int, nonzeros: int, leaves: list[bytes]) -> bytes:
-    preamble = b"SFRU" + bytes([VERSION, support, _EXACT, grid_exponent])
+def encode_mask(indices: Integers, coordinates: int) -> bytes:
+    """Bytes of a mask object, of rising coordinates."""
+    return _assemble(_FREE, _NONE, 0, coordinates, len(indices), [indexed for _, indexed in _indexed(indices)])
+
+
+def is_sparse(nonzeros: int, coordinates: int) -> bool:
+    """Whether an aggregate object with so many values that are not zero is in free mode."""
+    return 4 * nonzeros <= coordinates
+
+
+def _indexed(indices: Integers) -> Iterator[tuple[Integers, bytes]]:
+    """Of each leaf its coordinates, and how it names them."""
+    base = 0
+    for at in range(0, len(indices), LEAF):
+        here = indices[at : at + LEAF]
+        yield here, base.to_bytes(4, "little") + _rice(np.diff(here, prepend=base - 1) - 1)
+        base = int(here[-1]) + 1
+
+
+def _assemble(
+    support: int, value_type: int, grid_exponent: int, coordinates: int, nonzeros: int, leaves: list[bytes]
+) -> bytes:
+    preamble = b"SFRU" + bytes([VERSION, support, value_type, grid_exponent])
     preamble += coordinates.to_bytes(8, "little") + nonzeros.to_bytes(8, "little") + len(leaves).to_bytes(4, "little")
     table = b"".join(len(leaf).to_bytes(4, "little") + leaf_hash(leaf) for leaf in leaves)
     return b"".join([preamble, table, *leaves])

@@ -116,6 +116,7 @@ CODES = MappingProxyType(
         "terms": "the round names other terms than those in force",
         "round_number": "rounds are numbered without gaps, up to the terms' last",
         "base_model": "another base than the segment's newest model",
+        "mask": "the round's mask is not the one that its terms and the lineage give",
         "retention": "the payload is kept too short",
         "defective": "the payload does not bear the admission out",
         "peer_unknown": "no identity was issued to the peer",
@@ -134,6 +135,9 @@ CODES = MappingProxyType(
         "rule": "another rule or arithmetic than the terms'",
         "aggregate": "the aggregate is not the rule's result",
         "model": "the model is not base and aggregate together",
+        "server_state": "the server state is not the one that the round begins with, or not what its step leaves",
+        "next_mask": "the next round's mask is not the one that the rule chooses",
+        "clusters": "the clusters are not those of updates that are alike, or their models not their means",
         "initial_model": "the initial model is not a model of the terms",
         "fetch": "a fetch names no recorded participant, or no published model",
         "overdue": "a round stays open long after its deadline, while its segment goes on",
@@ -184,6 +188,11 @@ class Missing:
     index: int | None
     why: str
     path: str = ""
+
+
+def hex_of(digest: Digest | None) -> str:
+    """A digest for people, or that there is none."""
+    return "none" if digest is None else digest.hex()
 
 
 class Void(Exception):

@@ -1,12 +1,12 @@
-"""Masks: the coordinates that the agreed updates of a round have, as objects that its terms name.
+"""Masks: the coordinates that the agreed updates of a round have, as the objects that round_opened names.
 
 A mask that is not there is missing evidence. An object of the right name that is no mask of the terms is as if no
-payload could ever have the expected one: every agreed update of these terms breaks rule E5.
+payload could ever have the expected one: every agreed update of such a round breaks rule E5.
 
-Format: proto/README.md, "Documents", segment-terms; "Codec".
+Format: proto/README.md, "What a round begins with"; "Codec".
 
 Runs in: verifier.
-Trusts: nothing. The terms are the operators' word that this is the mask they meant.
+Trusts: nothing. The terms are the operators' word that their mask is the one they meant.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from sfrl_secure.errors import PayloadError
+from sfrl_secure.ids import Digest
 from sfrl_secure.limits import PAYLOAD_BYTES_MAX
 from sfrl_secure.replay.decoder import decode_mask_indices
 from sfrl_secure.replay.docket import Docket, Position
@@ -24,11 +25,11 @@ _LEAF_BYTES_MAX: Final = 4_096
 _VALUE_BYTES_MAX: Final = 24
 
 
-def read_mask(docket: Docket, terms: Terms, at: Position, why: str) -> Mask | None:
-    """Read the mask that terms name; None where they name none, and where it is not there, which is noted."""
-    if terms.mask is None:
+def read_mask(docket: Docket, terms: Terms, digest: Digest | None, at: Position, why: str) -> Mask | None:
+    """Read a round's mask; None where it has none, and where it is not there, which is noted."""
+    if terms.mask is None or digest is None:
         return None
-    digest, nonzeros = terms.mask
+    nonzeros = terms.mask.nonzeros
     raw = docket.read(digest, at, _bytes_max(nonzeros), why)
     if raw is None:
         return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.ids import Digest
-from sfrl_secure.replay.arithmetic import Integers, model_bytes, parse_model
+from sfrl_secure.replay.aggregation_terms import CLUSTERED_MEAN
 from sfrl_secure.replay.docket import Docket, Position
 from sfrl_secure.replay.findings import Void
 from sfrl_secure.replay.interventions import (
@@ -23,6 +23,8 @@ from sfrl_secure.replay.interventions import (
     Resume,
     Rollback,
 )
+from sfrl_secure.replay.models import model_bytes, parse_model
+from sfrl_secure.replay.payload_codes import Integers
 from sfrl_secure.replay.segments import Segment, Step
 from sfrl_secure.replay.state import State
 from sfrl_secure.replay.terms import Terms
@@ -95,12 +97,19 @@ def _check_reaggregation(state: State, segment: Segment, deed: Reaggregate) -> N
     revealed = {
         admission.update.participant
         for step in steps
-        if 0 < len(newly[step.round]) < step.terms.cohort_min
         for admission in step.counted
-        if admission.statement_digest in newly[step.round]
+        if _is_given_away(step, newly[step.round], admission.statement_digest)
     }
     if deed.reveals != tuple(sorted(revealed)):
         raise Void("reveals", ", ".join(sorted(revealed)) or "nobody", ", ".join(deed.reveals) or "nobody")
+
+
+def _is_given_away(step: Step, newly: frozenset[Digest], update: Digest) -> bool:
+    """Whether the step's models, the old and the new one, may say what this update was."""
+    if step.terms.rule.name == CLUSTERED_MEAN:
+        # With the models of the clusters: anyone's.
+        return len(newly) > 0
+    return update in newly and len(newly) < step.terms.cohort_min
 
 
 def _settled(segment: Segment) -> list[Step]:

@@ -79,7 +79,7 @@ def _decode_steps(raw: memoryview, count: int, largest: int) -> Integers:
 
 def _decode_unary(raw: memoryview, count: int, declared: str, length: str) -> Integers:
     """How many zeros stand before each of `count` one bits; the names of the rules that they number and end."""
-    ones = np.flatnonzero(unpack_bits(raw))
+    ones = np.flatnonzero(unpack_bits(raw).view(np.bool_))
     if len(ones) != count:
         refuse(declared, "declared", "there is one bit for each number")
     if int(ones[-1]) // 8 != len(raw) - 1:
@@ -110,12 +110,15 @@ def _decode_planes(planes: memoryview, parameters: Integers) -> Integers:
     """The low bits of each number, 64 to a block, also of those that the last block does not have."""
     low_bits = np.zeros((len(parameters), BLOCK), np.int64)
     falling = np.argsort(-parameters, kind="stable")
+    # In that order the blocks of a plane come first, since those of larger parameters have it too.
+    in_order = np.zeros((len(parameters), BLOCK), np.int32)
     at = 0
     for bit in range(int(parameters.max())):
-        members = falling[parameters[falling] > bit]
-        end = at + _PLANE_BYTES * len(members)
-        low_bits[members] |= unpack_bits(planes[at:end]).reshape(-1, BLOCK).astype(np.int64) << bit
+        members = int((parameters > bit).sum())
+        end = at + _PLANE_BYTES * members
+        in_order[:members] |= unpack_bits(planes[at:end]).reshape(-1, BLOCK).astype(np.int32) << bit
         at = end
+    low_bits[falling] = in_order
     return low_bits.reshape(-1)
 
 

@@ -85,8 +85,18 @@ def refuse(rule: str, reason: str, message: str) -> NoReturn:
     raise PayloadError(reason, f"{rule}: {message}")
 
 
-def parse_header(raw: bytes, expected: Expected) -> Header:
+def header_bytes(expected: Expected) -> int:
+    """How long preamble and leaf table of such a payload are."""
+    mask_bytes = _MASK_DIGEST_BYTES if expected.support == "agreed" else 0
+    return PREAMBLE_BYTES + mask_bytes + ROW_BYTES * -(-expected.nonzeros // LEAF)
+
+
+def parse_header(raw: bytes, expected: Expected, payload_bytes: int | None = None) -> Header:
     """Read preamble and leaf table, and hold them against what is expected.
+
+    Args:
+        raw: a payload, or its first bytes.
+        payload_bytes: length of the payload; without it, that of `raw`.
 
     Raises:
         PayloadError: with the reason of the first rule that is broken.
@@ -97,7 +107,7 @@ def parse_header(raw: bytes, expected: Expected) -> Header:
     if expected.support == "agreed":
         preamble_bytes += _MASK_DIGEST_BYTES
         _check_mask(raw, expected)
-    return _parse_table(raw, preamble_bytes, leaves, expected)
+    return _parse_table(raw, len(raw) if payload_bytes is None else payload_bytes, preamble_bytes, leaves, expected)
 
 
 def _check_preamble(raw: bytes) -> int:
@@ -144,7 +154,7 @@ def _check_mask(raw: bytes, expected: Expected) -> None:
         refuse("E6", "shape", "there is a value for each coordinate of the mask")
 
 
-def _parse_table(raw: bytes, preamble_bytes: int, leaves: int, expected: Expected) -> Header:
+def _parse_table(raw: bytes, payload_bytes: int, preamble_bytes: int, leaves: int, expected: Expected) -> Header:
     """T1 to T4."""
     begin = preamble_bytes + ROW_BYTES * leaves
     if len(raw) < begin:
@@ -155,7 +165,7 @@ def _parse_table(raw: bytes, preamble_bytes: int, leaves: int, expected: Expecte
     for length, count in zip(lengths, counts, strict=True):
         if not -(-count // 8) <= length <= 24 * count + 4_096:
             refuse("T2", "length", "a leaf's length is possible for its values")
-    if begin + sum(lengths) != len(raw):
+    if begin + sum(lengths) != payload_bytes:
         refuse("T3", "length", "the leaves are the rest of the payload")
     hashes = tuple(Digest(row[4:]) for row in rows)
     first = leaf_hash(raw[:preamble_bytes] + b"".join(row[:4] for row in rows))

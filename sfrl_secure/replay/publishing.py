@@ -1,8 +1,8 @@
 """Models, as they are published: a round's first one, and the one that takes its place when it is derived again.
 
-Whatever an entry says of a model is computed here from the counted updates and compared. A false name is a finding and
-voids nothing: who holds no payloads cannot see it, and goes on from the model that was published. So the walk goes on
-from it too, and what honest services write afterwards is not stale.
+Whatever an entry says of a model is worked out here from the counted updates and compared. A false name is a finding
+and voids nothing: who holds no payloads cannot see it, and goes on from the model that was published. So the walk goes
+on from it too, and what honest services write afterwards is not stale.
 
 Format: proto/README.md, "Statements", model_published; "Re-aggregation"; "Aggregation".
 
@@ -12,27 +12,21 @@ Trusts: the replay's state. No writer.
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import replace
 
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.ids import Digest
-from sfrl_secure.replay.arithmetic import (
-    Integers,
-    RunningSum,
-    add_to_model,
-    digest_of,
-    encode_model,
-    model_bytes,
-    parse_model,
-)
-from sfrl_secure.replay.closing import add_again
+from sfrl_secure.replay.aggregation_terms import CLUSTERED_MEAN
+from sfrl_secure.replay.beginnings import server_state_after
 from sfrl_secure.replay.docket import Docket, Position, Superseded
-from sfrl_secure.replay.encoder import encode_aggregate
-from sfrl_secure.replay.findings import Void
-from sfrl_secure.replay.masks import read_mask
+from sfrl_secure.replay.findings import Void, hex_of
+from sfrl_secure.replay.models import model_bytes, parse_model
 from sfrl_secure.replay.orders import read_model
-from sfrl_secure.replay.segments import Round, Segment, Step
-from sfrl_secure.replay.statements import ModelPublished
+from sfrl_secure.replay.payload_codes import Integers
+from sfrl_secure.replay.recomputation import Task, recompute
+from sfrl_secure.replay.segments import Segment, Step
+from sfrl_secure.replay.statements import Cluster, ModelPublished
 from sfrl_secure.replay.terms import Terms
 
 ARITHMETIC = 1
@@ -45,6 +39,7 @@ def apply_model(docket: Docket, segment: Segment, name: str, body: ModelPublishe
     else:
         _apply_again(docket, segment, name, body, body.supersedes, at)
     segment.models.add(body.model)
+    segment.models.update(cluster.model for cluster in body.clusters)
     segment.control_head = at.leaf
     docket.models += 1
 
@@ -59,27 +54,25 @@ def _apply_first(docket: Docket, segment: Segment, body: ModelPublished, at: Pos
         raise Void("no_model_due", closed.closed_hash.hex(), body.round_closed.hex())
     if body.base_model != closed.base_model:
         raise Void("base_model", closed.base_model.hex(), body.base_model.hex())
-    _check_rule(closed.terms, body)
-    aggregate = closed.total.mean() if closed.is_summed else None
-    values = _compare(docket, closed.terms, aggregate, segment.values, body, at)
-    step = _step(closed, body, at)
-    closed.has_model = True
-    closed.release()
-    segment.lineage.append(step)
-    segment.model, segment.values = body.model, values
-
-
-def _step(closed: Round, body: ModelPublished, at: Position) -> Step:
-    return Step(
+    step = Step(
         round=closed.number,
         model=body.model,
         base=body.base_model,
         published=at.leaf,
         index=at.index,
+        server_state=body.server_state,
+        next_mask=body.next_mask,
+        opened=closed.opened,
+        mask=closed.mask,
         closed_hash=closed.closed_hash,
         terms=closed.terms,
         counted=closed.counted,
     )
+    _check_form(step, body)
+    values = _compare(docket, _task(step, segment.values, closed.server_state), body, at)
+    closed.has_model = True
+    segment.lineage.append(step)
+    segment.model, segment.values = body.model, values
 
 
 def _apply_again(
@@ -90,63 +83,86 @@ def _apply_again(
         raise Void("supersedes", "no step" if step is None else f"round {step.round}", f"round {body.round}")
     if (body.round_closed, supersedes) != (step.closed_hash, step.published):
         raise Void("supersedes", f"the closing and the model of round {step.round}", "others")
-    base = segment.base_due
+    before = segment.before_due
+    base = segment.initial if before is None else before.model
     if body.base_model != base:
         raise Void("base_model", base.hex(), body.base_model.hex())
-    _check_rule(step.terms, body)
+    _check_form(step, body)
     base_values = read_model(docket, base, step.terms, at)
-    values = _compare(docket, step.terms, _aggregate_again(docket, step, at), base_values, body, at)
+    task = _task(step, base_values, server_state_after(before, step.terms))
+    values = _compare(docket, replace(task, base=base, left_out=step.leaving_out, is_again=True), body, at)
     docket.superseded.append(Superseded(name, step.round, step.index, at.index, len(step.leaving_out)))
     step.model, step.base, step.published, step.index = body.model, base, at.leaf, at.index
+    step.server_state, step.next_mask = body.server_state, body.next_mask
     step.left_out, step.leaving_out = step.leaving_out, frozenset()
     del segment.due[0]
     if not segment.due:
         segment.model, segment.values = body.model, values
 
 
-def _aggregate_again(docket: Docket, step: Step, at: Position) -> Integers | None:
-    """The aggregate of the counted updates that are not left out; None where one of them is not there."""
-    rest = [each for each in step.counted if each.statement_digest not in step.leaving_out]
-    if len(rest) < step.terms.cohort_min:
-        return np.zeros(step.terms.manifest.coordinates, np.int64)
-    total = RunningSum(step.terms.manifest.coordinates)
-    mask = None
-    if any(each.update.support == "agreed" for each in rest):
-        mask = read_mask(docket, step.terms, at, f"the mask of round {step.round}, which is derived again")
-    if not all(add_again(docket, total, step.terms, mask, each, at) for each in rest):
-        return None
-    return total.mean()
+def _task(step: Step, base_values: Integers | None, server_state: Digest | None) -> Task:
+    return Task(
+        round=step.round,
+        terms=step.terms,
+        opened=step.opened,
+        counted=step.counted,
+        left_out=frozenset(),
+        base=step.base,
+        base_values=base_values,
+        server_state=server_state,
+        mask=step.mask,
+    )
 
 
-def _check_rule(terms: Terms, body: ModelPublished) -> None:
-    if body.rule != terms.rule or body.arithmetic != ARITHMETIC:
-        raise Void("rule", f"{terms.rule} in arithmetic {ARITHMETIC}", f"{body.rule} in {body.arithmetic}")
+def _check_form(step: Step, body: ModelPublished) -> None:
+    """What of a model's entry needs no object: the rule's name, and what there may be at all."""
+    terms = step.terms
+    if body.rule != terms.rule.name or body.arithmetic != ARITHMETIC:
+        raise Void("rule", f"{terms.rule.name} in arithmetic {ARITHMETIC}", f"{body.rule} in {body.arithmetic}")
+    if terms.server is None and body.server_state is not None:
+        raise Void("server_state", "none", body.server_state.hex())
+    if (terms.mask is None or terms.mask.next is None) and body.next_mask is not None:
+        raise Void("next_mask", "none", body.next_mask.hex())
+    if terms.rule.name != CLUSTERED_MEAN and body.clusters:
+        raise Void("clusters", "none", _words_of(body.clusters))
+    if body.supersedes is not None and body.clusters:
+        raise Void("clusters", "none, of a model that is derived again", _words_of(body.clusters))
+    for cluster in body.clusters:
+        # Members ascend: that is the entry's form.
+        if len(cluster.members) < terms.cohort_min or cluster.members[-1] >= len(step.counted):
+            expected = f"{terms.cohort_min} or more of {len(step.counted)} counted updates"
+            raise Void("clusters", expected, _words_of([cluster]))
 
 
-def _compare(
-    docket: Docket, terms: Terms, aggregate: Integers | None, base: Integers | None, body: ModelPublished, at: Position
-) -> Integers | None:
-    """Compare the names of aggregate and model with what they are; give the model's integers to go on from.
+def _compare(docket: Docket, task: Task, body: ModelPublished, at: Position) -> Integers | None:
+    """Compare what was published with what it is; give the model's integers to go on from."""
+    result = recompute(docket, task, at)
+    found = {
+        "aggregate": body.aggregate,
+        "model": body.model,
+        "server_state": body.server_state,
+        "next_mask": body.next_mask,
+    }
+    for code, digest in found.items():
+        if code in result.names and result.names[code] != digest:
+            docket.find(code, at, f"in round {task.round} {hex_of(result.names[code])}", hex_of(digest))
+    if result.clusters is not None and result.clusters != body.clusters:
+        docket.find("clusters", at, f"in round {task.round} {_words_of(result.clusters)}", _words_of(body.clusters))
+    for code, digest in found.items():
+        if digest is not None and code != "model":
+            docket.look_for(digest, at, f"the {code.replace('_', ' ')} of round {task.round}")
+    for cluster in body.clusters:
+        docket.look_for(cluster.model, at, f"the model of a cluster of round {task.round}")
+    if result.values is None or result.names["model"] != body.model:
+        return _read_published(docket, task.terms, body, at)
+    docket.look_for(body.model, at, f"the model of round {task.round}")
+    return result.values
 
-    Args:
-        aggregate: None where an update is not there; `base`, where the model before is not.
-    """
-    values = None
-    if aggregate is not None:
-        name = digest_of(encode_aggregate(aggregate, terms.grid_exponent))
-        if name != body.aggregate:
-            docket.find("aggregate", at, name.hex(), body.aggregate.hex())
-        if base is not None:
-            values = add_to_model(terms.manifest, base, aggregate)
-            name = digest_of(encode_model(terms.manifest, terms.grid_exponent, values))
-            if name != body.model:
-                docket.find("model", at, name.hex(), body.model.hex())
-                values = None
-    docket.look_for(body.aggregate, at, f"the aggregate of round {body.round}")
-    if values is None:
-        return _read_published(docket, terms, body, at)
-    docket.look_for(body.model, at, f"the model of round {body.round}")
-    return values
+
+def _words_of(clusters: Sequence[Cluster]) -> str:
+    """Clusters for people: which of the counted updates, and their model."""
+    words = [f"{' '.join(map(str, each.members))} with model {each.model.hex()}" for each in clusters]
+    return "; ".join(words) or "none"
 
 
 def _read_published(docket: Docket, terms: Terms, body: ModelPublished, at: Position) -> Integers | None:

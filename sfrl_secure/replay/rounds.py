@@ -9,20 +9,13 @@ Trusts: the replay's state. No writer.
 from __future__ import annotations
 
 from sfrl_secure.errors import MalformedError
-from sfrl_secure.replay.admission import (
-    PayloadDecision,
-    expected_payload,
-    log_reason,
-    passed,
-    payload_decision,
-    submit_decision,
-)
-from sfrl_secure.replay.arithmetic import RunningSum, model_bytes, parse_model
-from sfrl_secure.replay.decoder import decode_parts
+from sfrl_secure.replay.admission import PayloadDecision, log_reason, passed, payload_decision, submit_decision
+from sfrl_secure.replay.beginnings import mask_after, server_state_after
 from sfrl_secure.replay.docket import Docket, Position
 from sfrl_secure.replay.documents import Participant
-from sfrl_secure.replay.findings import Void
+from sfrl_secure.replay.findings import Void, hex_of
 from sfrl_secure.replay.masks import read_mask
+from sfrl_secure.replay.models import model_bytes, parse_model
 from sfrl_secure.replay.quota import Usage
 from sfrl_secure.replay.segments import Admission, Round, Segment, Verdict
 from sfrl_secure.replay.state import State
@@ -63,6 +56,11 @@ def apply_opened(state: State, docket: Docket, segment: Segment, name: str, body
         raise Void("round_number", f"round {segment.last_round + 1} of {terms.rounds_max}", f"round {body.round}")
     if body.base_model != segment.model:
         raise Void("base_model", segment.model.hex(), body.base_model.hex())
+    server_state, mask = server_state_after(segment.newest, terms), mask_after(segment.newest, terms)
+    if body.server_state != server_state:
+        raise Void("server_state", hex_of(server_state), hex_of(body.server_state))
+    if body.mask != mask:
+        raise Void("mask", hex_of(mask), hex_of(body.mask))
     segment.round = Round(
         number=body.round,
         opened=at.leaf,
@@ -70,8 +68,9 @@ def apply_opened(state: State, docket: Docket, segment: Segment, name: str, body
         deadline_us=at.log_time_us + terms.duration_us,
         terms=terms,
         base_model=body.base_model,
-        mask=read_mask(docket, terms, at, f"the mask of round {body.round}"),
-        total=RunningSum(terms.manifest.coordinates),
+        server_state=server_state,
+        mask=mask,
+        mask_object=read_mask(docket, terms, mask, at, f"the mask of round {body.round}"),
     )
     segment.control_head = at.leaf
     docket.rounds += 1
@@ -89,13 +88,15 @@ def apply_admitted(state: State, docket: Docket, name: str, body: UpdateAdmitted
     kept_until_us = at.log_time_us + opened.terms.retention_days * _DAY_US
     if body.retain_until_us < kept_until_us:
         raise Void("retention", f"{kept_until_us} or later", str(body.retain_until_us))
-    decision, payload = _decide(state, docket, opened, participant, body, at)
-    verdict = _verdict(docket, body, decision, at)
-    if verdict is Verdict.SOUND:
-        assert payload is not None, "a sound admission was decided from its payload"
-        # Decoded once more rather than kept: what is not sound never touches the sum, and a leaf at a time is enough.
-        opened.total.add(decode_parts(payload, expected_payload(opened.terms, update, opened.mask)), update.weight)
-    opened.admissions[update.participant] = Admission(at.index, body.envelope.digest, update, verdict)
+    decision = _decide(state, docket, opened, participant, body, at)
+    opened.admissions[update.participant] = Admission(
+        index=at.index,
+        statement_digest=body.envelope.digest,
+        update=update,
+        verdict=_verdict(docket, body, decision, at),
+        norm=body.facts.norm,
+        leaf_ends=None if decision is None else decision.leaf_ends,
+    )
     segment = state.segments[name]
     segment.usage.setdefault(update.participant, Usage()).add(at.log_time_us, update.payload_bytes)
     state.admitted[body.envelope.digest] = (name, update.participant)
@@ -104,18 +105,16 @@ def apply_admitted(state: State, docket: Docket, name: str, body: UpdateAdmitted
 
 def _decide(
     state: State, docket: Docket, opened: Round, participant: Participant, body: UpdateAdmitted, at: Position
-) -> tuple[PayloadDecision | None, bytes | None]:
-    """Steps 9 to 14, and the payload; no decision where step 9 allows, and payload or mask are not there."""
+) -> PayloadDecision | None:
+    """Steps 9 to 14; no decision where step 9 allows, and payload or mask are not there."""
     rules = state.rules(at.log_time_us)
     submit = submit_decision(rules, opened.terms, participant, body.update)
     if submit.reason:
-        return submit, None
+        return submit
     # A payload of another length than declared is refused for its digest, so one byte more is enough to know.
     update = body.update
     payload = docket.read(update.payload_sha256, at, update.payload_bytes, "the payload of an admitted update")
-    if payload is None:
-        return None, None
-    return payload_decision(rules, opened, participant, update, payload), payload
+    return None if payload is None else payload_decision(rules, opened, participant, update, payload)
 
 
 def _verdict(docket: Docket, body: UpdateAdmitted, decision: PayloadDecision | None, at: Position) -> Verdict:

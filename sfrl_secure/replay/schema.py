@@ -57,8 +57,12 @@ IDENTITY_ISSUED: Table = {
 }
 
 ROUND_OPENED: Table = {
-    1: Field("round", Kind.UINT64), 2: Field("base_model", Kind.BYTES), 3: Field("terms_digest", Kind.BYTES)
-}  # fmt: skip
+    1: Field("round", Kind.UINT64),
+    2: Field("base_model", Kind.BYTES),
+    3: Field("terms_digest", Kind.BYTES),
+    4: Field("server_state", Kind.BYTES),
+    5: Field("mask", Kind.BYTES),
+}
 
 UPDATE_ADMITTED: Table = {
     1: Field("envelope", Kind.BYTES),
@@ -99,6 +103,8 @@ ROUND_CLOSED: Table = {
     6: _message("dropped", DROPPED_UPDATE, repeated=True),
 }
 
+CLUSTER: Table = {1: Field("members", Kind.PACKED), 2: Field("model", Kind.BYTES)}
+
 MODEL_PUBLISHED: Table = {
     1: Field("round", Kind.UINT64),
     2: Field("round_closed", Kind.BYTES),
@@ -108,6 +114,9 @@ MODEL_PUBLISHED: Table = {
     6: Field("rule", Kind.TEXT),
     7: Field("arithmetic", Kind.UINT32),
     8: Field("supersedes", Kind.BYTES),
+    9: Field("server_state", Kind.BYTES),
+    10: Field("next_mask", Kind.BYTES),
+    11: _message("clusters", CLUSTER, repeated=True),
 }
 
 MODEL_FETCH: Table = {1: Field("participant", Kind.TEXT), 2: Field("model", Kind.BYTES)}

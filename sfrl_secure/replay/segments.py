@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from sfrl_secure.ids import ZERO_DIGEST, Digest
-from sfrl_secure.replay.arithmetic import Integers, RunningSum
+from sfrl_secure.replay.payload_codes import Integers
 from sfrl_secure.replay.payload_header import Mask
 from sfrl_secure.replay.quota import Usage
 from sfrl_secure.replay.statements import CLOSED, RoundClosed
@@ -31,12 +31,20 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """An effective admission, or a defective one: both count towards the cohort."""
+    """An effective admission, or a defective one: both count towards the cohort.
+
+    Attributes:
+        norm: as the entry says that it was measured.
+        leaf_ends: of each leaf of the payload, the coordinate behind its last one; None where the payload is not there
+            or is none.
+    """
 
     index: int
     statement_digest: Digest
     update: Update
     verdict: Verdict
+    norm: int
+    leaf_ends: Integers | None = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,8 @@ class Step:
 
     Attributes:
         published: entry hash of the model_published that it stands by; `index` is that entry's.
+        server_state, next_mask: what that entry names.
+        opened: entry hash of its round_opened; `mask`, what the round began with.
         closed_hash: entry hash of its round_closed.
         counted: the counted list, sorted by participant.
         left_out: statement digests that the model was last derived without; `leaving_out`, those of the order in force.
@@ -64,6 +74,10 @@ class Step:
     base: Digest
     published: Digest
     index: int
+    server_state: Digest | None
+    next_mask: Digest | None
+    opened: Digest
+    mask: Digest | None
     closed_hash: Digest
     terms: Terms
     counted: tuple[Admission, ...]
@@ -79,9 +93,9 @@ class Round:
         opened: entry hash of round_opened.
         terms: frozen at the opening.
         admissions: by participant.
-        mask: of agreed updates; None where the terms name none, or its object is not there.
-        total: sum over the sound admissions, after the close over those that are counted.
-        is_summed: false once an update is counted whose payload is not there.
+        server_state: what its step stands on; None where there is none.
+        mask: digest of the mask of agreed updates; None where the terms have none.
+        mask_object: the mask; None where there is none, or its object is not there.
         withdrawn: participants that took their update back.
         complaints: by participant.
         is_ended: an order ended it while it was open; `is_abandoned`, while it waited for its model.
@@ -96,9 +110,9 @@ class Round:
     deadline_us: int
     terms: Terms
     base_model: Digest
-    mask: Mask | None
-    total: RunningSum
-    is_summed: bool = True
+    server_state: Digest | None
+    mask: Digest | None
+    mask_object: Mask | None
     admissions: dict[str, Admission] = field(default_factory=dict)
     withdrawn: set[str] = field(default_factory=set)
     complaints: dict[str, Complaint] = field(default_factory=dict)
@@ -110,9 +124,8 @@ class Round:
     overdue_index: int | None = None
 
     def release(self) -> None:
-        """Let the sum go, and the mask: they are as large as the model."""
-        self.total = RunningSum(0)
-        self.mask = None
+        """Let the mask go: it may be as large as the model."""
+        self.mask_object = None
 
     @property
     def is_full(self) -> bool:
@@ -140,7 +153,7 @@ class Segment:
     Attributes:
         initial: digest of the model before round 1.
         model: digest of the newest model; `values` its integers, None where they are not known.
-        models: every model that may be fetched.
+        models: every model that may be fetched, those of clusters among them.
         control_head: entry hash of the last round_opened, round_closed or model_published.
         lineage: the steps that led to the newest model; `due`, those of them that are to be derived again, in order.
         excluded: statement digests of updates that orders exclude.
@@ -167,11 +180,15 @@ class Segment:
         return self.round if self.round is not None and self.round.closed is None else None
 
     @property
-    def base_due(self) -> Digest:
-        """The base of the first step due: the model of the step before, as it is by now."""
-        first = self.due[0]
-        at = bisect_left(self.lineage, first.round, key=lambda step: step.round)
-        return self.lineage[at - 1].model if at else self.initial
+    def newest(self) -> Step | None:
+        """The newest step of the lineage."""
+        return self.lineage[-1] if self.lineage else None
+
+    @property
+    def before_due(self) -> Step | None:
+        """The step before the first that is due, as it is by now; None where that is the first of the lineage."""
+        at = bisect_left(self.lineage, self.due[0].round, key=lambda step: step.round)
+        return self.lineage[at - 1] if at else None
 
     @property
     def last_round(self) -> int:

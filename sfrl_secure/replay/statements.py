@@ -53,11 +53,18 @@ class IdentityIssued:
 
 @dataclass(frozen=True, slots=True)
 class RoundOpened:
-    """A round begins."""
+    """A round begins.
+
+    Attributes:
+        server_state: what its step stands on; None where there is none, or none yet.
+        mask: of its agreed updates; None where its terms have none.
+    """
 
     round: int
     base_model: Digest
     terms_digest: Digest
+    server_state: Digest | None
+    mask: Digest | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +144,21 @@ class RoundClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class Cluster:
+    """Updates that are alike, as positions in the counted list, and their own model."""
+
+    members: tuple[int, ...]
+    model: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class ModelPublished:
-    """A round's model; `supersedes` is the entry hash of the model_published whose place it takes, if of any."""
+    """A round's model, and what else comes of it.
+
+    Attributes:
+        supersedes: the entry hash of the model_published whose place it takes; None where it is the round's first.
+        server_state: after the step; next_mask, of the round that follows; each None where there is none.
+    """
 
     round: int
     round_closed: Digest
@@ -148,6 +168,9 @@ class ModelPublished:
     rule: str
     arithmetic: int
     supersedes: Digest | None
+    server_state: Digest | None
+    next_mask: Digest | None
+    clusters: tuple[Cluster, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,18 @@ from sfrl_secure.limits import (
     VALUE_MAX,
     WEIGHT_SUM_MAX,
 )
+from sfrl_secure.replay.aggregation_terms import (
+    Cap,
+    Clip,
+    MaskOfTerms,
+    Rule,
+    Server,
+    parse_cap,
+    parse_clip,
+    parse_mask,
+    parse_rule,
+    parse_server,
+)
 from sfrl_secure.replay.json_fields import (
     take_choice,
     take_digest,
@@ -45,8 +57,8 @@ from sfrl_secure.replay.payload_header import SUPPORTS, VALUE_TYPES
 
 TERMS_KEYS = frozenset({
     "segment", "sensitivity", "groups", "operations", "model", "tensors", "value_types", "support_modes", "mask",
-    "relay_groups", "suites", "limits", "quota", "leakage", "round", "rule", "privacy", "evidence_days",
-    "retention_days",
+    "relay_groups", "suites", "limits", "quota", "leakage", "round", "rule", "clip", "cap", "server", "privacy",
+    "evidence_days", "retention_days",
 })  # fmt: skip
 
 _QUOTA_US_MAX = 2_678_400_000_000
@@ -59,7 +71,7 @@ class Terms:
     Attributes:
         model: the value of `model` as it stands; later terms keep it.
         tensors: positions in the manifest of the tensors that updates may touch.
-        mask: digest of the mask, and how many coordinates it has; None exactly where no agreed support is allowed.
+        mask: None exactly where no agreed support is allowed.
         relay_groups: a participant with one of them may bring others' updates.
         quota_us, quota_updates, quota_bytes: what one participant may have admitted in a window of that length.
     """
@@ -75,7 +87,7 @@ class Terms:
     tensors: frozenset[int]
     value_types: frozenset[str]
     support_modes: frozenset[str]
-    mask: tuple[Digest, int] | None
+    mask: MaskOfTerms | None
     relay_groups: frozenset[str]
     suites: frozenset[str]
     payload_bytes_max: int
@@ -91,7 +103,10 @@ class Terms:
     cohort_min: int
     cohort_max: int
     rounds_max: int
-    rule: str
+    rule: Rule
+    clip: Clip | None
+    cap: Cap | None
+    server: Server | None
     evidence_days: int
     retention_days: int
 
@@ -119,7 +134,8 @@ def parse_terms(fields: dict[str, Any]) -> Terms:
     if cohort_max * weight_max > WEIGHT_SUM_MAX:
         raise MalformedError(f"cohort_max * weight_max is at most {WEIGHT_SUM_MAX}")
     support_modes = take_subset(fields["support_modes"], 1, frozenset(SUPPORTS.values()))
-    mask = None if fields["mask"] is None else _mask(fields["mask"], nonzeros_max)
+    tensors = frozenset(positions[name] for name in names)
+    mask = parse_mask(fields["mask"], manifest, tensors, nonzeros_max)
     if (mask is not None) != ("agreed" in support_modes):
         raise MalformedError("a mask is there exactly where the agreed support mode is allowed")
     take_choice(fields["privacy"], frozenset({"open"}))
@@ -132,7 +148,7 @@ def parse_terms(fields: dict[str, Any]) -> Terms:
         manifest=manifest,
         grid_exponent=take_integer(model["grid_exponent"], 0, GRID_EXPONENT_MAX),
         initial=take_digest(model["initial"]),
-        tensors=frozenset(positions[name] for name in names),
+        tensors=tensors,
         value_types=take_subset(fields["value_types"], 1, frozenset(VALUE_TYPES.values()) - {"none"}),
         support_modes=support_modes,
         mask=mask,
@@ -151,12 +167,11 @@ def parse_terms(fields: dict[str, Any]) -> Terms:
         cohort_min=take_integer(rounds["cohort_min"], 1, cohort_max),
         cohort_max=cohort_max,
         rounds_max=take_integer(rounds["rounds_max"], 1, ROUNDS_MAX),
-        rule=take_choice(fields["rule"], frozenset({"weighted_mean/v1"})),
+        rule=parse_rule(fields["rule"]),
+        clip=parse_clip(fields["clip"]),
+        cap=parse_cap(fields["cap"]),
+        server=parse_server(fields["server"], manifest.coordinates),
         evidence_days=take_integer(fields["evidence_days"], 1, RETENTION_DAYS_MAX),
         retention_days=take_integer(fields["retention_days"], 1, RETENTION_DAYS_MAX),
     )
 
-
-def _mask(value: Any, nonzeros_max: int) -> tuple[Digest, int]:
-    fields = take_object(value, {"digest", "nonzeros"})
-    return take_digest(fields["digest"]), take_integer(fields["nonzeros"], 1, nonzeros_max)

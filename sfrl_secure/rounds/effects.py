@@ -10,7 +10,10 @@ Trusts: the fold, which verified writer, stream and reads.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from sfrl_secure.errors import ConflictError, DeniedError, RoundStateError
+from sfrl_secure.governance.aggregation_terms import CLUSTERED_MEAN
 from sfrl_secure.governance.statements import (
     ModelPublished,
     ModelsFetched,
@@ -20,8 +23,10 @@ from sfrl_secure.governance.statements import (
 )
 from sfrl_secure.governance.terms import SegmentTerms
 from sfrl_secure.ids import Digest
+from sfrl_secure.limits import CLUSTERS_MAX
+from sfrl_secure.rounds.begins import round_begins_with
 from sfrl_secure.rounds.closing import DEFECTIVE, close_round
-from sfrl_secure.rounds.reaggregation import due_base, due_step
+from sfrl_secure.rounds.reaggregation import counted_of_round, due_base, due_step
 from sfrl_secure.rounds.state import FederationState, LineageStep, RoundState, SegmentState
 
 ARITHMETIC = 1
@@ -33,7 +38,7 @@ def check_round_opened(segment: SegmentState, body: RoundOpened, log_time_us: in
 
     Raises:
         ConflictError: `round_open`, a round is open or waits for its model; `halted`; `due`, rounds are derived again.
-        DeniedError: `terms`, `expired`, `round`, `base`.
+        DeniedError: `terms`, `expired`, `round`, `base`, `server_state`, `mask`.
     """
     terms = segment.terms
     if segment.open_round is not None or segment.awaits_model:
@@ -50,6 +55,11 @@ def check_round_opened(segment: SegmentState, body: RoundOpened, log_time_us: in
         raise DeniedError("round", f"rounds are numbered without gaps up to {terms.round.rounds_max}")
     if body.base_model != segment.model:
         raise DeniedError("base", "the round begins from another model than the segment's newest")
+    begins = round_begins_with(segment)
+    if body.server_state != begins.server_state:
+        raise DeniedError("server_state", "the round begins with another server state than the newest step's")
+    if body.mask != begins.mask:
+        raise DeniedError("mask", "the round begins with another mask than the newest step, or the terms, give it")
 
 
 def check_round_closed(state: FederationState, segment: SegmentState, body: RoundClosed, log_time_us: int) -> None:
@@ -84,7 +94,7 @@ def check_model_published(segment: SegmentState, body: ModelPublished) -> None:
 
     Raises:
         ConflictError: `no_model_due`; `halted`.
-        DeniedError: `model`.
+        DeniedError: `model`, `server_state`, `next_mask`, `clusters`.
     """
     if body.supersedes is None:
         current = segment.current
@@ -103,10 +113,41 @@ def check_model_published(segment: SegmentState, body: ModelPublished) -> None:
     if (
         body.round_closed != current.closed_hash
         or body.base_model != base
-        or body.rule != current.terms.rule
+        or body.rule != current.terms.rule.name
         or body.arithmetic != ARITHMETIC
     ):
         raise DeniedError("model", "the model names another closing, base, rule or arithmetic than its round's")
+    _check_beside(current, body)
+
+
+def _check_beside(current: RoundState, body: ModelPublished) -> None:
+    """Check what a model_published names beside its model: nothing that the round's terms do not have."""
+    terms = current.terms
+    if body.server_state is not None and terms.server is None:
+        raise DeniedError("server_state", "the round's terms have no server step")
+    if body.next_mask is not None and (terms.mask is None or terms.mask.next is None):
+        raise DeniedError("next_mask", "the round's terms choose no next mask")
+    if not body.clusters:
+        return
+    if terms.rule.name != CLUSTERED_MEAN:
+        raise DeniedError("clusters", "the round's rule makes no clusters")
+    if body.supersedes is not None:
+        # The difference of a cluster's two models could be one participant's update.
+        raise DeniedError("clusters", "a model that is derived again comes without clusters")
+    if len(body.clusters) > CLUSTERS_MAX:
+        raise DeniedError("clusters", f"a round has at most {CLUSTERS_MAX} clusters")
+    counted = len(counted_of_round(current))
+    seen: set[int] = set()
+    for cluster in body.clusters:
+        members = cluster.members
+        # Fewer would give away what each of them sent: the difference of two models is a sum over a cluster.
+        if len(members) < terms.round.cohort_min:
+            raise DeniedError("clusters", "a cluster has at least as many members as a cohort")
+        if any(low >= high for low, high in pairwise(members)) or not 0 <= members[0] <= members[-1] < counted:
+            raise DeniedError("clusters", "members are ascending positions in the round's counted list")
+        if not seen.isdisjoint(members):
+            raise DeniedError("clusters", "an update is in one cluster at most")
+        seen.update(members)
 
 
 def check_models_fetched(state: FederationState, segment: SegmentState, body: ModelsFetched) -> None:
@@ -140,9 +181,10 @@ def take_terms(state: FederationState, terms: SegmentTerms, index: int) -> None:
     segment = state.segments.get(terms.segment)
     if segment is None:
         initial = terms.model.initial
-        state.segments[terms.segment] = SegmentState(terms, index, initial, models={initial})
-    else:
-        segment.terms, segment.terms_index = terms, index
+        segment = state.segments[terms.segment] = SegmentState(terms, index, initial, models={initial})
+    segment.terms, segment.terms_index = terms, index
+    if terms.mask is not None:
+        segment.masks.add(terms.mask.digest)
 
 
 def take_round_opened(
@@ -160,6 +202,8 @@ def take_round_opened(
         terms=terms,
         terms_index=segment.terms_index,
         base_model=body.base_model,
+        server_state=body.server_state,
+        mask=body.mask,
     )
 
 
@@ -178,10 +222,21 @@ def take_model_published(
     """Make the model the segment's newest; or put it in the place of the step's that was due, and the newest with the
     last of them."""
     current = segment.rounds[body.round]
-    step = LineageStep(body.round, body.model, body.base_model, body.aggregate, leaf, index)
+    step = LineageStep(
+        body.round,
+        body.model,
+        body.base_model,
+        body.aggregate,
+        leaf,
+        index,
+        server_state=body.server_state,
+        next_mask=body.next_mask,
+    )
     current.model, current.model_index = body.model, index
     current.model_services_index = state.index_of_document(("services", ""))
-    segment.models.add(body.model)
+    segment.models.update((body.model, *(cluster.model for cluster in body.clusters)))
+    if body.next_mask is not None:
+        segment.masks.add(body.next_mask)
     if body.supersedes is None:
         current.first_model_index, current.first_services_index = index, current.model_services_index
         segment.lineage.append(step)

@@ -41,13 +41,8 @@ from sfrl_secure.ids import ZERO_DIGEST, Digest
 from sfrl_secure.rounds import effects, participants, verdicts
 from sfrl_secure.rounds.documents import check_document, take_document
 from sfrl_secure.rounds.identities import check_identity, take_identity
-from sfrl_secure.rounds.state import (
-    FederationState,
-    MemoryStatements,
-    SegmentState,
-    StatementIndex,
-    StreamState,
-)
+from sfrl_secure.rounds.state import FederationState, SegmentState, StreamState
+from sfrl_secure.rounds.statement_index import MemoryStatements, StatementIndex
 from sfrl_secure.translog.entries import LogEntry
 
 Content = Statement | Document

@@ -22,6 +22,7 @@ from sfrl_secure.governance.documents import ParticipantRecord, RulesDocument
 from sfrl_secure.governance.policy import MeasuredPolicyFacts
 from sfrl_secure.governance.statements import MeasuredFacts, UpdateStatement
 from sfrl_secure.governance.terms import SegmentTerms
+from sfrl_secure.ids import Digest
 from sfrl_secure.rounds.admission import (
     PolicyDenial,
     check_decision,
@@ -75,22 +76,27 @@ class PayloadJudge:
         statement: UpdateStatement,
         mask: Mask | None = None,
         *,
+        mask_digest: Digest | None = None,
         on_part: OnPart | None = None,
     ) -> None:
         """Take step 9 at once. Steps 3 to 8 passed.
 
         Args:
-            mask: the terms' mask; needed where the statement's support is agreed.
+            mask: the round's mask; needed where the statement's support is agreed.
+            mask_digest: the mask that the round began with (`RoundState.mask`).
             on_part: is given each part that was read, within `read`, before it is known whether the update is admitted.
 
         Raises:
             DeniedError: `policy_denied`, `policy_error`.
-            MissingEvidenceError: there is no mask, or another one than the terms'.
+            MissingEvidenceError: the support is agreed, and there is no mask, or another one than the round's.
         """
         self._submit_ids = check_submit_policy(rules, terms, record, statement)
         assert rules is not None, "check_submit_policy denies without rules"
         self._terms, self._rules, self._record, self._statement = terms, rules, record, statement
-        self._reader = PayloadReader(expected_of(terms, statement, mask))
+        expected = expected_of(terms, statement, mask)
+        if expected.mask is not None and expected.mask.digest != mask_digest:
+            raise MissingEvidenceError("this is not the mask that the round began with")
+        self._reader = PayloadReader(expected)
         self._meter = UpdateMeter(terms)
         self._on_part = on_part
         self._broken: PayloadError | None = None
@@ -205,14 +211,14 @@ def expected_of(terms: SegmentTerms, statement: UpdateStatement, mask: Mask | No
     """What the terms and the signed statement say about a payload. The statement's format is one of the terms'.
 
     Args:
-        mask: the terms' mask, or None; looked at where the statement's support is agreed.
+        mask: the round's mask, or None; looked at where the statement's support is agreed.
 
     Raises:
-        MissingEvidenceError: the support is agreed, and this is not the mask that the terms name.
+        MissingEvidenceError: the support is agreed, and there is no mask.
     """
     is_agreed = statement.format.support == "agreed"
-    if is_agreed and (mask is None or terms.mask is None or mask.digest != terms.mask.digest):
-        raise MissingEvidenceError("the mask that the terms name is not here")
+    if is_agreed and mask is None:
+        raise MissingEvidenceError("the round's mask is not here")
     # What the terms allow is what there is: parse_terms took both from the same tables.
     return ExpectedPayload(
         coordinates=terms.model.manifest.coordinates,
@@ -248,13 +254,15 @@ def check_payload(
     statement: UpdateStatement,
     payload: bytes,
     mask: Mask | None = None,
+    *,
+    mask_digest: Digest | None = None,
 ) -> MeasuredUpdate:
     """Steps 9 and 11 to 14 for a payload that is here as a whole.
 
     Raises:
         DeniedError, MissingEvidenceError: as `PayloadJudge`.
     """
-    judge = PayloadJudge(terms, rules, record, statement, mask)
+    judge = PayloadJudge(terms, rules, record, statement, mask, mask_digest=mask_digest)
     judge.feed(payload)
     return judge.finish()
 
@@ -265,11 +273,13 @@ def check_admission(
     payload: Iterable[bytes],
     mask: Mask | None = None,
     *,
+    mask_digest: Digest | None = None,
     on_part: OnPart | None = None,
 ) -> None:
     """Decide an admission again from its payload, which comes in pieces of any size.
 
     Args:
+        mask, mask_digest: as for `PayloadJudge`.
         on_part: is given each part before it is known whether the admission holds: whoever adds parts up must be able
             to take them back.
 
@@ -279,7 +289,10 @@ def check_admission(
         DigestError: the pieces are not what was signed: nothing is decided.
         MissingEvidenceError: the mask is not here.
     """
-    judge = PayloadJudge(terms, admission.rules, admission.participant, admission.update, mask, on_part=on_part)
+    judge = PayloadJudge(
+        terms, admission.rules, admission.participant, admission.update, mask,
+        mask_digest=mask_digest, on_part=on_part,
+    )  # fmt: skip
     pieces = iter(payload)
     try:
         for piece in pieces:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sfrl_secure.governance.aggregation_terms import CLUSTERED_MEAN
 from sfrl_secure.ids import Digest
 from sfrl_secure.rounds.closing import counted_of
 from sfrl_secure.rounds.state import Admission, FederationState, LineageStep, RoundState, SegmentState
@@ -53,21 +54,20 @@ def left_out_by(state: FederationState, segment: SegmentState, from_round: int) 
 
 
 def reveals_of(segment: SegmentState, newly: Mapping[int, frozenset[str]]) -> tuple[str, ...]:
-    """Participants of whose updates the difference of two models says too much: fewer than a cohort, added up.
+    """Participants of whose updates the difference of two models says too much: fewer than a cohort, added up. Where
+    clusters' models were published beside it, whoever was counted: also of those who stay in.
 
     Args:
         newly: what `left_out_by` gives.
     """
-    return tuple(
-        sorted(
-            {
-                name
-                for number, names in newly.items()
-                if len(names) < segment.rounds[number].terms.round.cohort_min
-                for name in names
-            }
-        )
-    )
+    betrayed: set[str] = set()
+    for number, names in newly.items():
+        current = segment.rounds[number]
+        if current.terms.rule.name == CLUSTERED_MEAN:
+            betrayed.update(each.update.participant for each in counted_of_round(current))
+        elif len(names) < current.terms.round.cohort_min:
+            betrayed.update(names)
+    return tuple(sorted(betrayed))
 
 
 def may_begin_at(segment: SegmentState, from_round: int) -> bool:

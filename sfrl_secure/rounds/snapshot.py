@@ -24,14 +24,15 @@ from typing import Any
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.rounds.fold import FederationFold
 from sfrl_secure.rounds.shapes import read_back, shape_of_dataclass, written
-from sfrl_secure.rounds.state import FederationState, StatementIndex
+from sfrl_secure.rounds.state import FederationState
+from sfrl_secure.rounds.statement_index import StatementIndex
 
 SNAPSHOT_BYTES_MAX = 2**30
 
 DECIDING_CODE = ("crypto", "governance", "rounds", "translog", "wire", "ids.py", "limits.py")
 """What an entry passes through on its way into the state, below `sfrl_secure`."""
 
-_FORMAT = "sfrl-fold/v1"
+_FORMAT = "sfrl-fold/v2"
 _SUM_BYTES = 32
 _STATE = shape_of_dataclass(FederationState, frozenset({"statements"}))
 

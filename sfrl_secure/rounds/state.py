@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from sfrl_secure.errors import DeniedError
 from sfrl_secure.governance.authority import KeyOwners
@@ -27,6 +26,7 @@ from sfrl_secure.governance.documents import (
 from sfrl_secure.governance.statements import MeasuredFacts, RoundClosed, UpdateStatement
 from sfrl_secure.governance.terms import SegmentTerms
 from sfrl_secure.ids import ZERO_DIGEST, Digest, SpiffeId
+from sfrl_secure.rounds.statement_index import MemoryStatements, StatementIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,8 @@ class LineageStep:
         model: the round's model; `base` the one it was derived from.
         aggregate: the object that leads from `base` to `model`.
         published: entry hash of its model_published; `index` its leaf index.
+        server_state: after the step; None where there is none. `next_mask`: of the round after; None where its terms'
+            mask stays.
     """
 
     round: int
@@ -137,6 +139,8 @@ class LineageStep:
     aggregate: Digest
     published: Digest
     index: int
+    server_state: Digest | None = None
+    next_mask: Digest | None = None
 
 
 @dataclass(slots=True)
@@ -147,6 +151,8 @@ class RoundState:
         opened: entry hash of round_opened; `opened_index` its leaf index.
         deadline_us: log time from which on no admission has effect.
         terms: frozen at the opening; `terms_index` is where they took effect.
+        server_state: what its step stands on as it opened; None stands for zeros, or no server step at all. `mask`: the
+            coordinates of its agreed updates; None where its terms have no mask.
         admissions: by participant's name.
         withdrawn: by name of the participant who took its update back; `excluded`, whose update an order excluded.
         complaints: by participant's name, one each.
@@ -170,6 +176,8 @@ class RoundState:
     terms: SegmentTerms
     terms_index: int
     base_model: Digest
+    server_state: Digest | None = None
+    mask: Digest | None = None
     admissions: dict[str, Admission] = field(default_factory=dict)
     withdrawn: dict[str, Withdrawal] = field(default_factory=dict)
     excluded: set[str] = field(default_factory=set)
@@ -206,7 +214,8 @@ class SegmentState:
     Attributes:
         control_head: entry hash of the last control entry.
         model: newest model; `model_index` its model_published entry, -1 while it is the terms' initial model.
-        models: every model that a participant may fetch; `fetches` counts who fetched which, how often.
+        models: every model that a participant may fetch, clusters' among them; `fetches` counts who fetched which, how
+            often. `masks`: every mask that it may, of the terms so far and of published steps.
         is_halted: by order: no round opens, no update is admitted.
         lineage: the steps that led to the newest model, by rising round.
         due: rounds whose step an order has to be derived again and is not yet, by rising round.
@@ -220,6 +229,7 @@ class SegmentState:
     control_head: Digest = ZERO_DIGEST
     model_index: int = -1
     models: set[Digest] = field(default_factory=set)
+    masks: set[Digest] = field(default_factory=set)
     fetches: Counter[tuple[str, Digest]] = field(default_factory=Counter)
     rounds: dict[int, RoundState] = field(default_factory=dict)
     last_round: int = 0
@@ -263,36 +273,6 @@ class StreamState:
 
     next_seq: int = 0
     last: Digest = ZERO_DIGEST
-
-
-class StatementIndex(Protocol):
-    """Where each statement stands in the log, by its digest. A digest that was added keeps its first index.
-
-    An index that was kept over a restart may be ahead of the state: what stands at or after `size` is not there yet.
-    """
-
-    def get(self, digest: Digest) -> int | None:
-        """Leaf index of the statement with this digest."""
-        ...
-
-    def add(self, digest: Digest, index: int) -> None:
-        """Record a statement."""
-        ...
-
-
-@dataclass(slots=True)
-class MemoryStatements:
-    """A statement index without a file."""
-
-    indices: dict[Digest, int] = field(default_factory=dict)
-
-    def get(self, digest: Digest) -> int | None:
-        """Leaf index of the statement with this digest."""
-        return self.indices.get(digest)
-
-    def add(self, digest: Digest, index: int) -> None:
-        """Record a statement."""
-        self.indices.setdefault(digest, index)
 
 
 @dataclass(slots=True)

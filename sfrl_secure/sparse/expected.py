@@ -81,7 +81,7 @@ def check_mask(preamble: Preamble, raw: bytes | bytearray | memoryview, expected
     if expected.mask is None:
         return preamble
     if raw[PREAMBLE_BYTES:AGREED_PREAMBLE_BYTES] != expected.mask.digest:
-        raise PayloadError("format", "the mask is not the one of the terms")
+        raise PayloadError("format", "the update is of another mask than its round's: fetch that, and encode it again")
     if preamble.nonzeros != expected.mask.indices.size or preamble.coordinates != expected.mask.coordinates:
         raise PayloadError("shape", "an update has one value for each coordinate of the mask")
     return replace(preamble, mask_digest=parse_digest(expected.mask.digest))

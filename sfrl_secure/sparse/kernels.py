@@ -5,7 +5,7 @@ announces is compared with the leaf's own first. It returns where its field ends
 does not hold, without saying which.
 
 A leaf is read in one pass for each of its fields: unary bits become quotients byte by byte, through a table, and then
-a block's bit planes, quotients and running sums are one vector each, in `lanes`.
+a block's low bits, quotients and running sums are one vector each, in `lanes`.
 
 Format: proto/README.md, "Codec".
 
@@ -25,13 +25,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from sfrl_secure.sparse.lanes import add_plane, add_up_narrow, add_up_wide, load_word, lowest_one, store_word
+from sfrl_secure.sparse.lanes import add_up_narrow, add_up_wide, load_word, lowest_one, store_word
 
 VALUE_MAX = 2**40
 SCALE_EXPONENT_MAX = 34
 NARROW_PARAMETER_MAX = 16
-RUN_MAX = 247
-"""Zeros before a byte of a unary code, so that its first quotient fits a byte; a canonical quotient is at most 133."""
+RUN_MAX = 183
+"""Zeros before eight bytes of a unary code, so that a quotient that ends there fits a byte. A canonical quotient is at
+most 133."""
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
@@ -99,19 +100,31 @@ def _steps(leaf, start, end, largest, out):
 
 
 @_compiled
+def _unary_byte(byte, quotients, put, before):
+    """Write the quotients that end in a byte, `before` zeros before it; return where the next goes, and its zeros."""
+    # All eight; those that are none are overwritten.
+    store_word(quotients, put, _QUOTIENTS[byte] + before)
+    return put + np.uint64(_ONES[byte]), np.uint64(_REST[byte]) + (np.uint64(0) if byte else before)
+
+
+@_compiled
 def _unary(leaf, start, end, count, quotients):
-    """Read `count` numbers from `start` to `end` and say whether there are so many; `quotients` has 8 bytes more."""
+    """Read `count` numbers from `start` to `end` and say whether there are so many; `quotients` has 72 bytes more."""
     put, before = np.uint64(0), np.uint64(0)
     # Unsigned, so that no index has to be asked whether it counts from the end.
-    for place in range(np.uint64(start), np.uint64(end)):
-        byte = leaf[place]
+    place, last = np.uint64(start), np.uint64(end)
+    while place + np.uint64(8) <= last:
+        # Once for eight bytes: they end at most 64 quotients, and add at most 56 zeros to what the last of them gets.
         if put > np.uint64(count) or before > np.uint64(RUN_MAX):
             return False
-        # All eight; those that are none are overwritten.
-        store_word(quotients, put, _QUOTIENTS[byte] + before)
-        ones = np.uint64(_ONES[byte])
-        put += ones
-        before = np.uint64(_REST[byte]) + (np.uint64(0) if ones else before)
+        for i in range(np.uint64(8)):
+            put, before = _unary_byte(leaf[place + np.uint64(i)], quotients, put, before)
+        place += np.uint64(8)
+    if put > np.uint64(count) or before > np.uint64(RUN_MAX):
+        return False
+    while place < last:
+        put, before = _unary_byte(leaf[place], quotients, put, before)
+        place += np.uint64(1)
     return put == np.uint64(count) and leaf[end - 1] != 0
 
 
@@ -149,12 +162,12 @@ def rice(leaf, start, largest, before, step, out):
     end = unary_start + unary_bytes
     if leaf.size < end or unary_bytes < (count + 7) >> 3 or unary_bytes > (count + 1) >> 1:
         return -1
-    quotients = np.empty(64 * blocks + 8, dtype=np.uint8)
+    quotients = np.empty(64 * blocks + 72, dtype=np.uint8)
     if not _unary(leaf, unary_start, end, count, quotients):
         return -1
     quotients[count:] = 0
     starts, rows = _plane_places(parameters, planes_start)
-    low, last_sums = np.empty(128, dtype=np.uint16), np.empty(64, dtype=np.int64)
+    last_sums = np.empty(64, dtype=np.int64)
     total = np.int64(before)
     for block in range(blocks):
         first = np.uint64(64 * block)
@@ -162,22 +175,15 @@ def rice(leaf, start, largest, before, step, out):
         b = parameters[block]
         row = rows[b]
         rows[b] += np.uint64(8)
-        low[:64] = 0
-        for j in range(min(b, NARROW_PARAMETER_MAX)):
-            add_plane(low, load_word(leaf, starts[j] + row), np.uint16(1 << j))
-        if b > NARROW_PARAMETER_MAX:
-            low[64:] = 0
-            for j in range(NARROW_PARAMETER_MAX, b):
-                add_plane(low[64:], load_word(leaf, starts[j] + row), np.uint16(1 << (j - NARROW_PARAMETER_MAX)))
         if numbers < 64:
             for j in range(b):
                 if load_word(leaf, starts[j] + row) >> np.uint64(numbers):
                     return -1
         sums, place = (out, first) if numbers == 64 else (last_sums, np.uint64(0))
         if b > NARROW_PARAMETER_MAX:
-            last = add_up_wide(quotients, first, low, b, step, total, sums, place)
+            last = add_up_wide(leaf, starts, row, quotients, first, b, step, total, sums, place)
         else:
-            last = add_up_narrow(quotients, first, low, b, step, total, sums, place)
+            last = add_up_narrow(leaf, starts, row, quotients, first, b, step, total, sums, place)
         if numbers < 64:
             out[64 * block :] = last_sums[:numbers]
             last = last_sums[numbers - 1]

@@ -21,11 +21,11 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core.cgutils import alloca_once_value, for_range
 from numba.extending import intrinsic
 
 _LANES = 64
 _LANE_NUMBER, _WORD = ir.IntType(32), ir.IntType(64)
-_LOW_BITS = 16
 
 # A word's bytes and a vector's lanes run the same way only here. Elsewhere `fast` finds no kernels, and numpy reads.
 if sys.byteorder != "little":
@@ -60,46 +60,38 @@ def store_word(typing_context: Any, array: Any, place: Any, word: Any) -> Any:
     return types.void(array, types.uint64, types.uint64), generate
 
 
-@intrinsic
-def add_plane(typing_context: Any, low: Any, word: Any, unit: Any) -> Any:
-    """Add `unit` to each of the first 64 numbers of `low`, uint16, whose bit of `word` is one."""
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        numbers = _vector(_LOW_BITS)
-        ones = builder.bitcast(arguments[1], _vector(1))
-        units = builder.select(ones, _all_lanes(builder, arguments[2]), ir.Constant(numbers, None))
-        place = _at(context, builder, signature.args[0], arguments[0], ir.Constant(_WORD, 0))
-        _store(builder, builder.add(_load(builder, place, numbers), units), place)
-        return context.get_dummy_value()
-
-    return types.void(low, types.uint64, types.uint16), generate
-
-
-def _add_up(bits: int) -> Any:
-    """Make `add_up` with lanes of so many bits; 64 bits take in the upper half of `low` too."""
+def _add_up(low_bits: int, bits: int) -> Any:
+    """Make `add_up` with so many bits for a number's low part, and so many for a sum."""
     @intrinsic
-    def add_up(typing_context: Any, quotients: Any, first: Any, low: Any, parameter: Any, step: Any, before: Any,
-               out: Any, place: Any) -> Any:
+    def add_up(typing_context: Any, leaf: Any, starts: Any, row: Any, quotients: Any, first: Any, parameter: Any,
+               step: Any, before: Any, out: Any, place: Any) -> Any:
         """Write one block's running sums into `out` from `place` on, and return the last one.
 
-        A number is its quotient, uint8, from `first` on, shifted by `parameter`, and its low bits. `step` is added for
-        each number, and `before` to all sums.
+        A number is its quotient, uint8, from `first` on, shifted by `parameter`, and its low bits: bit j of all 64 is
+        the word of `leaf` at `starts[j] + row`. `step` is added for each number, and `before` to all sums.
         """
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            quotients, first, low, parameter, step, before, out, place = arguments
-            lanes = _vector(bits)
+            leaf, starts, row, quotients, first, parameter, step, before, out, place = arguments
+            low_lanes, lanes = _vector(low_bits), _vector(bits)
 
-            def read(which: int, array: Any, start: Any, width: int) -> Any:
-                where = _at(context, builder, signature.args[which], array, start)
-                return builder.zext(_load(builder, where, _vector(width)), lanes)
+            def at(which: int, array: Any, where: Any) -> Any:
+                return _at(context, builder, signature.args[which], array, where)
 
-            def same(number: Any) -> Any:
-                return _all_lanes(builder, number if bits == 64 else builder.trunc(number, lanes.element))
+            def same(number: Any, kind: Any) -> Any:
+                narrow = kind.element.width < number.type.width
+                return _all_lanes(builder, builder.trunc(number, kind.element) if narrow else number)
 
-            sums = builder.add(builder.shl(read(0, quotients, first, 8), same(parameter)), same(step))
-            sums = builder.add(sums, read(2, low, ir.Constant(_WORD, 0), _LOW_BITS))
-            if bits > 2 * _LOW_BITS:
-                high = read(2, low, ir.Constant(_WORD, _LANES), _LOW_BITS)
-                sums = builder.add(sums, builder.shl(high, ir.Constant(lanes, [_LOW_BITS] * _LANES)))
+            # LLVM keeps it in registers.
+            kept = alloca_once_value(builder, ir.Constant(low_lanes, None))  # type: ignore[no-untyped-call]  # numba's
+            with for_range(builder, parameter) as loop:
+                start = builder.load(at(1, starts, loop.index))
+                word = _load(builder, at(0, leaf, builder.add(start, row)), _WORD)
+                unit = same(builder.shl(ir.Constant(_WORD, 1), loop.index), low_lanes)
+                units = builder.select(builder.bitcast(word, _vector(1)), unit, ir.Constant(low_lanes, None))
+                builder.store(builder.or_(builder.load(kept), units), kept)
+            sums = builder.zext(_load(builder, at(3, quotients, first), _vector(8)), lanes)
+            sums = builder.add(builder.shl(sums, same(parameter, lanes)), same(step, lanes))
+            sums = builder.add(sums, builder.zext(builder.load(kept), lanes))
             nothing = ir.Constant(lanes, None)
             for distance in (1, 2, 4, 8, 16, 32):
                 # Of both vectors together, lanes 64 to 127 are the sums; the first lanes of the result get a zero.
@@ -108,18 +100,18 @@ def _add_up(bits: int) -> Any:
             if bits < 64:
                 sums = builder.zext(sums, _vector(64))
             sums = builder.add(sums, _all_lanes(builder, before))
-            _store(builder, sums, _at(context, builder, signature.args[6], out, place))
+            _store(builder, sums, at(8, out, place))
             return builder.extract_element(sums, ir.Constant(_LANE_NUMBER, _LANES - 1))
 
-        return types.int64(quotients, types.uint64, low, types.int64, types.int64, types.int64, out,
-                           types.uint64), generate
+        return types.int64(leaf, starts, types.uint64, quotients, types.uint64, types.int64, types.int64, types.int64,
+                           out, types.uint64), generate
 
     return add_up
 
 
-add_up_narrow = _add_up(32)
+add_up_narrow = _add_up(16, 32)
 """For parameters up to 16: 64 numbers below 2**24 are below 2**31 together."""
-add_up_wide = _add_up(64)
+add_up_wide = _add_up(32, 64)
 """For all parameters."""
 
 

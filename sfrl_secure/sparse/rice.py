@@ -22,13 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfrl_secure.errors import PayloadError
-from sfrl_secure.sparse.header import BLOCK_VALUES, block_count
+from sfrl_secure.sparse.header import BLOCK_VALUES, LEAF_VALUES, block_count
 from sfrl_secure.sparse.steps import pack_steps, pack_unary, unary_ends, unpack_steps
 
 _LENGTHS = struct.Struct("<HI")
 _PLANE_BYTES = BLOCK_VALUES // 8
-_SHIFTS = [np.array(shift, dtype=np.uint64) for shift in range(8)]
-"""As arrays, which numpy takes as they are."""
+_BLOCK_NUMBERS = np.arange(LEAF_VALUES // BLOCK_VALUES)
+_PLANE_SHIFTS = np.arange(32, dtype=np.uint64) % 8
+_MEAN_SHIFT = 16
+"""From the sum of 64 numbers, times 985, to their mean: 10 bits for 1,024, and 6 for 64."""
+_MEAN_OF_ONE = np.array(1 << _MEAN_SHIFT, dtype=np.int64)
 
 
 class RiceStrides(NamedTuple):
@@ -92,22 +95,25 @@ def unpack_rice(leaf: NDArray[np.uint8], start: int, count: int, largest: int, h
     # A canonical block's quotients add up to less than 2.08 a number, and each number has one bit more.
     if leaf.size < end or not -(-count // 8) <= unary_bytes <= -(-count // 2):
         raise PayloadError("length", "the leaf ends inside a Rice code, or its unary plane has an impossible length")
-    ends = unary_ends(leaf[unary_start:end], count)
-
     # No overflow, whatever a peer sends: quotients add up to less than 8 U <= 2**18, and are shifted by at most 30.
     slots = blocks * BLOCK_VALUES
     dtype = np.int32 if ((8 * unary_bytes + slots) << highest) + slots + headroom < 2**31 else np.int64
-    flat: NDArray[np.signedinteger] = (np.zeros if slots > count else np.empty)(slots, dtype=dtype)
+    # What is no longer needed goes at once: the memory of one array is then the next one's, and still in the cache.
+    places = unary_ends(leaf[unary_start:end], count).astype(dtype)
+    flat: NDArray[np.signedinteger] = np.empty(slots, dtype)
     # The distance of two ones is a quotient and 1. With p the parameter, a stride is that distance times 2**p, less
     # 2**p - 1, plus the low bits; and 2**p - 1 less the low bits is what they are with each bit turned round.
-    places = ends.astype(dtype)
     flat[0] = places[0] + 1
-    np.subtract(places[1:], places[:-1], out=flat[1:count])
+    np.subtract(places[1:], places[:-1], flat[1:count])
+    del places
+    if slots > count:
+        flat[count:] = 0
     strides = flat.reshape(blocks, BLOCK_VALUES)
     if highest:
-        _scale_by_planes(strides, parameters, leaf[planes_start:unary_start])
+        np.left_shift(strides, parameters.astype(dtype)[:, None], strides)
+        np.subtract(strides, _turned_low_bits(parameters, leaf[planes_start:unary_start]), strides)
     if slots > count:
-        # Nothing was shifted here, and all low bits are zero.
+        # No distance was here, and all low bits are zero.
         if np.count_nonzero(flat[count:] != 1 - (1 << int(parameters[-1]))):
             raise PayloadError("not_canonical", "bits of a plane that belong to no number are zero")
         flat[count:] = 1
@@ -119,17 +125,20 @@ def check_parameters(parameters: NDArray[np.int64], sums: NDArray[np.int64], cou
 
     Args:
         parameters: int64, shape (blocks,), as they stand in the leaf.
-        sums: int64, shape (blocks,), the sum of each block's numbers, below 2**50.
+        sums: int64, shape (blocks,), the sum of each block's numbers, below 2**50; changed.
         count: numbers of all blocks together.
 
     Raises:
         PayloadError: `not_canonical`.
     """
-    means = _means(sums, count)
+    in_last, last_sum = count % BLOCK_VALUES, int(sums[-1])
+    sums *= 985
     # The number of bits is one more than the parameter; a mean of 0 has the parameter of 1.
-    np.maximum(means, 1, out=means)
-    means >>= parameters
-    if np.count_nonzero(means != 1):
+    np.maximum(sums, _MEAN_OF_ONE, out=sums)
+    np.right_shift(sums, parameters + _MEAN_SHIFT, sums)
+    if in_last:
+        sums[-1] = max(last_sum * 985 // (1_024 * in_last), 1) >> int(parameters[-1])
+    if np.count_nonzero(sums != 1):
         raise PayloadError("not_canonical", "a Rice parameter is the function's value for its block")
 
 
@@ -168,45 +177,52 @@ def in_blocks(numbers: NDArray[np.int64], fill: int = 0) -> NDArray[np.int64]:
 
 def _plane_order(parameters: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
     """Order blocks by falling parameter, equal ones as they stand; count for each plane the blocks that it holds."""
-    # As bytes, which numpy sorts by counting.
-    order = np.subtract(255, parameters, dtype=np.uint8, casting="unsafe").argsort(kind="stable")
+    # As bytes, which numpy sorts by counting; turned round, since it sorts them rising.
+    order = np.invert(parameters.astype(np.uint8)).argsort(kind="stable")
     sizes: NDArray[np.int64] = np.bincount(parameters)
     return order, parameters.size - np.add.accumulate(sizes[:-1])
 
 
-def _scale_by_planes(strides: NDArray[np.signedinteger], parameters: NDArray[np.int64],
-                     planes: NDArray[np.uint8]) -> None:
-    """Shift each stride by its block's parameter, and subtract its low bits turned round.
+def _turned_low_bits(parameters: NDArray[np.int64], planes: NDArray[np.uint8]) -> NDArray[np.integer]:
+    """Return each number's low bits, in the order of the blocks and each bit turned round.
 
     Args:
-        strides: shape (blocks, 64).
         parameters: of each block; not all are 0.
         planes: exactly the planes.
+
+    Returns: shape (blocks, 64), as narrow as the largest parameter allows.
     """
     order, held = _plane_order(parameters)
-    rows = held.tolist()
+    sizes = held * _PLANE_BYTES
+    turned = np.empty(planes.size + _PLANE_BYTES, np.uint8)
+    np.invert(planes, turned[: planes.size])
     # One byte a bit, 0 or 1; a word is eight numbers, and eight words are a block. Eight planes become one byte a
     # number: a byte of 0 or 1 shifted by at most 7 stays in its byte.
-    words = np.unpackbits(np.invert(planes), bitorder="little").view(np.uint64)
+    words = np.unpackbits(turned, None, None, "little").view(np.uint64)
+    bits = words[: planes.size]
+    np.left_shift(bits, _PLANE_SHIFTS[: held.size].repeat(sizes), bits)
     octets: list[NDArray[np.uint64]] = []
     start = 0
-    for plane, count in enumerate(rows):
-        bits = words[start : start + _PLANE_BYTES * count]
-        start += bits.size
+    for plane, size in enumerate(sizes.tolist()):
+        end = start + size
         if plane % 8:
-            octet = octets[-1][: bits.size]
-            np.left_shift(bits, _SHIFTS[plane % 8], out=bits)
-            np.bitwise_or(octet, bits, out=octet)
+            octet = octets[-1][:size]
+            np.bitwise_or(octet, words[start:end], octet)
         else:
-            octets.append(bits)
-    # Blocks of a plane stand by falling parameter, and so do these; those whose parameter is 0 stay as they are.
-    chosen = order[: rows[0]]
-    shifted = strides.take(chosen, axis=0, mode="clip")
-    np.left_shift(shifted, parameters[chosen].astype(shifted.dtype)[:, None], out=shifted)
-    flat = shifted.ravel()
-    for number, octet in enumerate(octets):
-        low: NDArray[np.signedinteger] = octet.view(np.uint8).astype(flat.dtype)
-        if number:
-            low <<= 8 * number
-        flat[: low.size] -= low
-    strides[chosen] = shifted
+            octets.append(words[start:end])
+        start = end
+    # One row more, without bits, over what the second plane was or over what was left behind the last.
+    size = octets[0].size
+    words[size : size + _PLANE_BYTES] = 0
+    numbers: NDArray[np.integer] = words[: size + _PLANE_BYTES].view(np.uint8)
+    if len(octets) > 1:
+        numbers = numbers.astype(np.uint16 if len(octets) == 2 else np.int32)
+        for number, octet in enumerate(octets[1:], 1):
+            upper = octet.view(np.uint8).astype(numbers.dtype)
+            upper <<= 8 * number
+            numbers[: upper.size] |= upper
+    # Blocks of a plane stand by falling parameter. Those whose parameter is 0, which no plane holds, stand behind all
+    # rows: mode clip takes the last row for them.
+    ranks = np.empty(parameters.size, np.intp)
+    ranks[order] = _BLOCK_NUMBERS[: parameters.size]
+    return numbers.reshape(-1, BLOCK_VALUES).take(ranks, 0, None, "clip")

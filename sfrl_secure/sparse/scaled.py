@@ -31,7 +31,8 @@ EXCESS_PARAMETER_MAX = 6
 """No canonical parameter of a packed value is larger, since |q| is at most 127."""
 
 _STEPS_LENGTH = struct.Struct("<H")
-_LARGE_EIGHT = np.uint64(0x4040_4040_4040_4040)
+_LARGE_EIGHT = np.array(0x4040_4040_4040_4040, dtype=np.uint64)
+_TOO_LARGE_EIGHT = 0x8080_8080_8080_8080
 
 
 def scale_exponents(values: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -93,9 +94,10 @@ def unpack_int8(leaf: NDArray[np.uint8], start: int, count: int, free: bool) -> 
     numbers = _whole_blocks(leaf[start:end].view(np.int8), exponents.size)
     # One bit more than a magnitude needs: that of -128 reads as 128.
     magnitudes = np.abs(numbers).view(np.uint8)
-    if int(np.maximum.reduce(magnitudes)) > MANTISSA_MAX or (free and int(np.minimum.reduce(magnitudes[:count])) == 0):
+    found = _bits_of_blocks(magnitudes)
+    if int(np.bitwise_or.reduce(found)) & _TOO_LARGE_EIGHT or (free and np.count_nonzero(numbers) != count):
         raise PayloadError("not_canonical", "a value is from -127 to 127, and in free mode not zero")
-    _check_scales(magnitudes, exponents, highest)
+    _check_scales(found, magnitudes, exponents, highest)
     return _scaled(numbers, exponents, highest)[:count], end
 
 
@@ -194,15 +196,27 @@ def _unpack_signs(raw: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
     return bits[:count].view(np.bool_)
 
 
-def _check_scales(magnitudes: NDArray[np.uint8], exponents: NDArray[np.int64], highest: int) -> None:
-    """Check one magnitude a value, each at most 127, in whole blocks. Rules V7, V8."""
-    # Bit 6 of a block's magnitudes, eight at a time: at least 64 is what has it.
+def _bits_of_blocks(magnitudes: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return for each block a word, of whose eight bytes one at least has each bit that a magnitude has."""
     words = magnitudes.view(np.uint64)
     words = words[0::2] | words[1::2]
     words = words[0::2] | words[1::2]
-    words = words[0::2] | words[1::2]
-    words &= _LARGE_EIGHT
-    if np.count_nonzero(exponents[words == 0]):
+    return words[0::2] | words[1::2]
+
+
+def _check_scales(found: NDArray[np.uint64], magnitudes: NDArray[np.uint8], exponents: NDArray[np.int64],
+                  highest: int) -> None:
+    """Check one magnitude a value, each at most 127, in whole blocks. Rules V7, V8.
+
+    Args:
+        found: their bits, from `_bits_of_blocks`.
+        magnitudes: shape (64 * blocks,).
+        exponents: shape (blocks,).
+        highest: the largest of them.
+    """
+    # At least 64 is what has bit 6.
+    large = found & _LARGE_EIGHT
+    if np.count_nonzero(large) != large.size and np.count_nonzero(exponents[large == 0]):
         raise PayloadError("not_canonical", "a scale is the smallest that holds its block's largest value")
     if highest == SCALE_EXPONENT_MAX:
         top = magnitudes.reshape(-1, BLOCK_VALUES)[exponents == SCALE_EXPONENT_MAX]

@@ -57,10 +57,11 @@ def unpack_steps(raw: NDArray[np.uint8], count: int, largest: int) -> tuple[NDAr
     if not -(-count // 8) <= raw.size <= -(-count * (2 * largest + 1) // 8):
         raise PayloadError("length", "a step code has at least one bit and at most 2 X + 1 bits a number")
     ends = unary_ends(raw, count)
-    bits = np.empty(count, dtype=np.int64)
+    bits = np.empty(count, np.int64)
     bits[0] = ends[0] + 1
-    np.subtract(ends[1:], ends[:-1], out=bits[1:])
-    numbers: NDArray[np.int64] = np.add.accumulate(_DIFFERENCES.take(bits, mode="clip"))
+    np.subtract(ends[1:], ends[:-1], bits[1:])
+    numbers: NDArray[np.int64] = _DIFFERENCES.take(bits, None, None, "clip")
+    np.add.accumulate(numbers, 0, None, numbers)
     # As unsigned numbers, of which a negative one is the largest.
     highest = int(np.maximum.reduce(numbers.view(np.uint64)))
     if highest > largest:
@@ -83,7 +84,7 @@ def unary_ends(raw: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
         PayloadError: `declared` for another number of one bits, `length` where whole bytes follow the last one.
     """
     # As bool, which numpy searches many times faster than numbers.
-    ends: NDArray[np.int64] = np.unpackbits(raw, bitorder="little").view(np.bool_).nonzero()[0]
+    ends: NDArray[np.int64] = np.unpackbits(raw, None, None, "little").view(np.bool_).nonzero()[0]
     if ends.size != count:
         raise PayloadError("declared", "a unary code holds one 1 for each number")
     if int(ends[count - 1]) >> 3 != raw.size - 1:

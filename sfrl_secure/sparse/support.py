@@ -70,17 +70,15 @@ def unpack_support(leaf: NDArray[np.uint8], *, count: int, leaf_index: int, base
         if fast is not None and int(fast[0][-1]) < coordinates:
             return fast
     strides, parameters, end = unpack_rice(leaf, _BASE_BYTES, count, SKIP_PARAMETER_MAX, headroom=stored)
-    # In place: an index is the one before and a stride, which is what was skipped and 1.
+    # An index is the one before and a stride, which is what was skipped and 1.
     flat = strides.ravel()
     flat[0] += stored - 1
-    np.add.accumulate(flat, out=flat)
-    indices = flat[:count].astype(np.int64)
-    if int(indices[-1]) >= coordinates:
+    indices = np.add.accumulate(flat, 0, np.int64)
+    if int(indices[count - 1]) >= coordinates:
         raise PayloadError("out_of_range", "an index is outside the model")
     # Behind the last value, nothing is skipped and one is added for each: as in every block, 64 are not skipped.
-    sums = flat[BLOCK_VALUES - 1 :: BLOCK_VALUES].astype(np.int64)
-    sums[1:] -= sums[:-1].copy()
+    sums = indices[BLOCK_VALUES - 1 :: BLOCK_VALUES] - BLOCK_VALUES
+    sums[1:] -= indices[BLOCK_VALUES - 1 : -1 : BLOCK_VALUES]
     sums[0] -= stored - 1
-    sums -= BLOCK_VALUES
     check_parameters(parameters, sums, count)
-    return indices, end
+    return indices[:count], end

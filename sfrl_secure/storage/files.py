@@ -72,6 +72,27 @@ def write_unsynced(path: Path, data: bytes, *, mode: int = PUBLIC_MODE) -> int:
     return _put(path, data, mode, durable=False)
 
 
+def write_temporary(folder: Path, data: bytes | memoryview, *, mode: int = PUBLIC_MODE) -> Path:
+    """Write a file that nothing reads, its bytes durable and its name not: for whoever renames or removes it.
+
+    Raises:
+        ExhaustedError: the disk is full; nothing is left.
+        UncertainStateError: the disk did not confirm.
+    """
+    temporary = folder / f".{secrets.token_hex(16)}{TEMPORARY_SUFFIX}"
+    descriptor = open_new(temporary, mode)
+    try:
+        write_all(descriptor, data)
+        sync_data(descriptor)
+    except BaseException:
+        with suppress(UncertainStateError):
+            unlink(temporary)
+        raise
+    finally:
+        os.close(descriptor)
+    return temporary
+
+
 def _put(path: Path, data: bytes | memoryview, mode: int, *, durable: bool) -> int:
     temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     descriptor = open_new(temporary, mode)

@@ -14,6 +14,7 @@ import stat
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -107,6 +108,10 @@ class ObjectReader(ABC):
             self._hashed.add((self._digest, version))
 
     @abstractmethod
+    def let_pass(self) -> None:
+        """Say that nobody reads it soon again: when it is closed, the system need not keep it in memory."""
+
+    @abstractmethod
     def close(self) -> None:
         """Read no more."""
 
@@ -136,6 +141,7 @@ class FileReader(ObjectReader):
         Raises:
             NotFoundError, MalformedError, MissingEvidenceError: as `read_bounded`.
         """
+        self._passes = False
         self._descriptor = open_to_read(path)
         status = os.fstat(self._descriptor)
         super().__init__(digest, status.st_size, hashed)
@@ -143,9 +149,17 @@ class FileReader(ObjectReader):
             self.close()
             raise MalformedError(f"not a regular file of at most {bytes_max} bytes")
 
+    def let_pass(self) -> None:
+        """Have the file's pages given back when it is closed; those that are not on the disk yet stay."""
+        self._passes = True
+
     def close(self) -> None:
         """Close the file."""
         if self._descriptor >= 0:
+            if self._passes and hasattr(os, "posix_fadvise"):
+                # Advice, and no more: where it is not taken, nothing is lost.
+                with suppress(OSError):
+                    os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(self._descriptor)
             self._descriptor = -1
 
@@ -181,6 +195,9 @@ class BucketReader(ObjectReader):
         super().__init__(digest, size, hashed)
         self._bucket = bucket
         self._name = name
+
+    def let_pass(self) -> None:
+        """Nothing of it is kept here."""
 
     def close(self) -> None:
         """Nothing is open."""

@@ -12,20 +12,24 @@ Trusts: nothing that a file or an object of a bucket holds.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from sfrl_secure.errors import DigestError, MalformedError, MissingEvidenceError, NotFoundError
+from sfrl_secure.errors import DigestError, ExhaustedError, MalformedError, MissingEvidenceError, NotFoundError
 from sfrl_secure.ids import Digest, sha256
 from sfrl_secure.limits import OBJECT_BYTES_MAX
-from sfrl_secure.storage.files import make_folder, read_bounded, write_atomically
+from sfrl_secure.storage.files import make_folder, read_bounded, write_atomically, write_temporary
 from sfrl_secure.storage.object_reader import BucketReader, FileReader, HashedObjects, ObjectReader
-from sfrl_secure.storage.system import rename, sync_folder
+from sfrl_secure.storage.system import rename, sync_folder, unlink
 
 if TYPE_CHECKING:
     from sfrl_secure.storage.bucket import Bucket
 
 BUCKET_SCHEME = "s3://"
+
+_LONG_BYTES = 1024 * 1024
+"""From here on to begin a thread costs less than it saves."""
 
 
 class Objects(Protocol):
@@ -109,7 +113,7 @@ class ObjectStore:
         return self._folder / _name(digest)
 
     def put(self, data: bytes | memoryview) -> Digest:
-        """Keep `data`; it is durable when this returns. What is there already is not written again.
+        """Keep `data`; it is durable when this returns. What is there already stays.
 
         A file of that name whose bytes have another digest is replaced: only these bytes may bear the name.
 
@@ -117,6 +121,8 @@ class ObjectStore:
             ExhaustedError: the disk is full, and nothing was kept.
             UncertainStateError: the disk did not confirm.
         """
+        if len(data) >= _LONG_BYTES:
+            return self._put_long(data)
         digest = sha256(data)
         path = self.path(digest)
         if self._holds(path, data):
@@ -125,6 +131,28 @@ class ObjectStore:
             return digest
         make_folder(path.parent)
         write_atomically(path, data)
+        return digest
+
+    def _put_long(self, data: bytes | memoryview) -> Digest:
+        """Write and hash side by side: neither needs the interpreter, and each takes as long as the other.
+
+        The file has its name only once it is durable and its name is known.
+        """
+        with ThreadPoolExecutor(1) as pool:
+            hashed = pool.submit(sha256, data)
+            temporary = write_temporary(self._folder, data)
+            digest = hashed.result()
+        path = self.path(digest)
+        try:
+            make_folder(path.parent)
+            if self._holds(path, data):
+                unlink(temporary)
+            else:
+                rename(temporary, path)
+        except ExhaustedError:
+            unlink(temporary)
+            raise
+        sync_folder(path.parent)
         return digest
 
     def get(self, digest: Digest, bytes_max: int) -> bytes:

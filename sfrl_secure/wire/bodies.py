@@ -11,6 +11,7 @@ Trusts: nothing.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import IntEnum
 from functools import cache
 from typing import TypeVar
@@ -19,6 +20,7 @@ from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.statements import (
     CloseCause,
     CloseOutcome,
+    Cluster,
     DecisionRecorded,
     DroppedUpdate,
     IdentityIssued,
@@ -34,8 +36,8 @@ from sfrl_secure.governance.statements import (
     TimeAnchored,
     UpdateWithdrawn,
 )
-from sfrl_secure.ids import parse_name, parse_spiffe_id
-from sfrl_secure.limits import COHORT_MAX, TENSORS_MAX
+from sfrl_secure.ids import Digest, parse_name, parse_spiffe_id
+from sfrl_secure.limits import CLUSTERS_MAX, COHORT_MAX, TENSORS_MAX
 from sfrl_secure.translog.anchor import parse_anchor
 from sfrl_secure.wire.canonical import check_ascending, take_digest, take_number, take_reason, take_text
 from sfrl_secure.wire.gen.sfrl.audit.v1 import entry_pb2
@@ -131,12 +133,20 @@ def parse_round_opened(message: entry_pb2.RoundOpened) -> RoundOpened:
         round=take_number(message.round, "round"),
         base_model=take_digest(message.base_model, "base_model"),
         terms_digest=take_digest(message.terms_digest, "terms_digest"),
+        server_state=_take_digest_or_none(message.server_state, "server_state"),
+        mask=_take_digest_or_none(message.mask, "mask"),
     )
 
 
 def round_opened_message(body: RoundOpened) -> entry_pb2.RoundOpened:
     """Fill the message of a round_opened body."""
-    return entry_pb2.RoundOpened(round=body.round, base_model=body.base_model, terms_digest=body.terms_digest)
+    return entry_pb2.RoundOpened(
+        round=body.round,
+        base_model=body.base_model,
+        terms_digest=body.terms_digest,
+        server_state=body.server_state or b"",
+        mask=body.mask or b"",
+    )
 
 
 def parse_facts(message: entry_pb2.MeasuredFacts) -> MeasuredFacts:
@@ -256,8 +266,31 @@ def parse_model_published(message: entry_pb2.ModelPublished) -> ModelPublished:
         model=take_digest(message.model, "model"),
         rule=take_text(message.rule, "rule", RULE_CHARACTERS_MAX),
         arithmetic=take_number(message.arithmetic, "arithmetic"),
-        supersedes=take_digest(message.supersedes, "supersedes") if message.supersedes else None,
+        supersedes=_take_digest_or_none(message.supersedes, "supersedes"),
+        server_state=_take_digest_or_none(message.server_state, "server_state"),
+        next_mask=_take_digest_or_none(message.next_mask, "next_mask"),
+        clusters=_parse_clusters(message.clusters),
     )
+
+
+def _take_digest_or_none(raw: bytes, what: str) -> Digest | None:
+    return take_digest(raw, what) if raw else None
+
+
+def _parse_clusters(messages: Collection[entry_pb2.Cluster]) -> tuple[Cluster, ...]:
+    """Take clusters: each member is in one of them, at most."""
+    if len(messages) > CLUSTERS_MAX:
+        raise MalformedError(f"a round has at most {CLUSTERS_MAX} clusters")
+    clusters: list[Cluster] = []
+    seen: set[int] = set()
+    for message in messages:
+        members = tuple(message.members)
+        if not members or any(member >= COHORT_MAX for member in members) or not seen.isdisjoint(members):
+            raise MalformedError(f"a cluster has 1 or more members below {COHORT_MAX}, each in no other one")
+        check_ascending(members, "members")
+        seen.update(members)
+        clusters.append(Cluster(members, take_digest(message.model, "model")))
+    return tuple(clusters)
 
 
 def model_published_message(body: ModelPublished) -> entry_pb2.ModelPublished:
@@ -271,6 +304,9 @@ def model_published_message(body: ModelPublished) -> entry_pb2.ModelPublished:
         rule=body.rule,
         arithmetic=body.arithmetic,
         supersedes=body.supersedes or b"",
+        server_state=body.server_state or b"",
+        next_mask=body.next_mask or b"",
+        clusters=[entry_pb2.Cluster(members=each.members, model=each.model) for each in body.clusters],
     )
 
 

@@ -21,10 +21,14 @@ from sfrl_secure.wire.canonical import (
     take_bytes,
     take_digest,
 )
+from sfrl_secure.wire.framing import frame_bytes, view_bytes
 from sfrl_secure.wire.gatekeeper_service import SERVICE
 from sfrl_secure.wire.gen.sfrl.gatekeeper.v1 import gatekeeper_service_pb2 as messages
 
 FETCH_MODEL = f"/{SERVICE}/FetchModel"
+
+_CHUNK_TAG = b"\x12"
+"""Field 2 of FetchModelResponse, bytes."""
 
 _REQUEST_BYTES_MAX = 1_024
 
@@ -100,10 +104,11 @@ def encode_model_source(source: ModelSource) -> bytes:
     )
 
 
-def encode_model_chunk(chunk: bytes) -> bytes:
-    """Write a later answer, 1 byte to 1 MiB."""
-    take_bytes(chunk, "a chunk", CHUNK_BYTES_MAX)
-    return encode_canonical(messages.FetchModelResponse(chunk=chunk))
+def encode_model_chunk(chunk: bytes | memoryview) -> bytes:
+    """Write a later answer, 1 byte to 1 MiB, with one copy of it."""
+    if not 0 < len(chunk) <= CHUNK_BYTES_MAX:
+        raise MalformedError(f"a chunk is 1 to {CHUNK_BYTES_MAX} bytes")
+    return frame_bytes(_CHUNK_TAG, chunk)
 
 
 def parse_model_source(raw: bytes) -> ModelSource:
@@ -124,12 +129,15 @@ def parse_model_source(raw: bytes) -> ModelSource:
     return ModelSource(base, lengths)
 
 
-def parse_model_chunk(raw: bytes) -> bytes:
-    """Take a later answer; the caller bounds and hashes the whole.
+def parse_model_chunk(raw: bytes) -> bytes | memoryview:
+    """Take a later answer, mostly a view of `raw`; the caller bounds and hashes the whole.
 
     Raises:
-        MalformedError: not an answer of that form, a second source, or an empty chunk.
+        MalformedError: not an answer of that form, a second source, or a chunk that is empty or over 1 MiB.
     """
+    chunk = view_bytes(_CHUNK_TAG, raw)
+    if chunk is not None and len(chunk) <= CHUNK_BYTES_MAX:
+        return chunk
     message = parse_message(messages.FetchModelResponse, raw, MESSAGE_BYTES_MAX)
     if message.HasField("source"):
         raise MalformedError("what will be sent is said once, in the first answer")

@@ -20,6 +20,7 @@ from sfrl_secure.limits import CHUNK_BYTES_MAX, MESSAGE_BYTES_MAX, NOTE_BYTES_MA
 from sfrl_secure.wire.audit_service import AppendedEntry
 from sfrl_secure.wire.canonical import build_message, encode_canonical, parse_canonical, parse_message, take_bytes
 from sfrl_secure.wire.entries import envelope_message, logged_entry_message, logged_entry_of
+from sfrl_secure.wire.framing import encode_varint, take_varint
 from sfrl_secure.wire.gatekeeper_service import SERVICE
 from sfrl_secure.wire.gen.sfrl.gatekeeper.v1 import gatekeeper_service_pb2 as messages
 from sfrl_secure.wire.statements import parse_update_envelope
@@ -28,9 +29,6 @@ SUBMIT_UPDATE = f"/{SERVICE}/SubmitUpdate"
 
 _ENVELOPE_TAG, _OFFSET_TAG, _CHUNK_TAG = b"\x0a", b"\x10", b"\x1a"
 """Fields 2 and 3 of SubmitUpdateRequest, a varint and bytes."""
-
-_VARINT_BYTES_MAX = 9
-"""Of numbers below 2^63."""
 
 _FRAME_BYTES = 64
 """Tags, lengths and the offset of a request."""
@@ -101,7 +99,7 @@ def _split_start(raw: bytes) -> tuple[bytes, Chunk | None]:
     no other. So protobuf need not see the chunk, which it would copy three times.
     """
     if raw[:1] == _ENVELOPE_TAG:
-        length, at = _take_varint(raw, 1)
+        length, at = take_varint(raw, 1)
         end = at + length
         chunk = _view_chunk(raw, end) if length <= UPDATE_HEADER_BYTES_MAX and end < len(raw) else None
         if chunk is not None:
@@ -125,19 +123,8 @@ def frame_chunk(offset: int, data: bytes | memoryview) -> bytes:
 
 
 def _chunk_head(offset: int, length: int) -> bytes:
-    place = _OFFSET_TAG + _varint(offset) if offset else b""
-    return place + _CHUNK_TAG + _varint(length)
-
-
-def _varint(number: int) -> bytes:
-    if not 0 <= number < 2**63:
-        raise MalformedError("an offset is from 0 to 2^63 - 1")
-    groups = bytearray()
-    while number > 0x7F:
-        groups.append(number & 0x7F | 0x80)
-        number >>= 7
-    groups.append(number)
-    return bytes(groups)
+    place = _OFFSET_TAG + encode_varint(offset) if offset else b""
+    return place + _CHUNK_TAG + encode_varint(length)
 
 
 def parse_chunk(raw: bytes) -> Chunk:
@@ -155,22 +142,12 @@ def _view_chunk(raw: bytes, begin: int) -> Chunk | None:
     It has one form: a head that says where it begins and how long it is, and the data. Where the head is the one that
     we would write, nothing else is there; protobuf would copy 1 MiB three times to find out.
     """
-    offset, at = (0, begin) if raw[begin : begin + 1] != _OFFSET_TAG else _take_varint(raw, begin + 1)
+    offset, at = (0, begin) if raw[begin : begin + 1] != _OFFSET_TAG else take_varint(raw, begin + 1)
     if raw[at : at + 1] == _CHUNK_TAG:
-        length, at = _take_varint(raw, at + 1)
+        length, at = take_varint(raw, at + 1)
         if len(raw) - at == length <= CHUNK_BYTES_MAX and length > 0 and raw[begin:at] == _chunk_head(offset, length):
             return Chunk(offset, memoryview(raw)[at:])
     return None
-
-
-def _take_varint(raw: bytes, at: int) -> tuple[int, int]:
-    """The number at a place, of which nothing is believed, and where it ends."""
-    number = 0
-    for shift, byte in enumerate(raw[at : at + _VARINT_BYTES_MAX]):
-        number |= (byte & 0x7F) << 7 * shift
-        if byte < 0x80:
-            return number, at + shift + 1
-    return 0, at
 
 
 def _parse_other_chunk(raw: bytes) -> Chunk:

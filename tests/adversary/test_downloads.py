@@ -203,7 +203,7 @@ def test_a_mask_of_the_same_size_in_its_place_is_neither_used_nor_kept(arena: Ar
     agreed, other = arena.sim.agree(0, 3, 17), arena.sim.agree(0, 3, 16)
     lie = whole(stored(arena, other.digest))
     with pytest.raises(DigestError):
-        fetcher(arena, Liar(arena.sim, lie)).mask(SEGMENT, agreed, MANIFEST.coordinates)
+        fetcher(arena, Liar(arena.sim, lie)).mask(SEGMENT, agreed.digest, agreed, MANIFEST.coordinates)
     assert kept(arena) == []
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ..unit.replay.builder import SECOND, SEGMENT
-from .two_folds import NAMES, Pair, few_identities, of
+from .two_folds import NAMES, Pair, few_identities, of, open_terms
 from .two_folds_interventions import (
     complain,
     decide,
@@ -36,6 +36,7 @@ from .two_folds_rounds import (
     admit,
     anchor,
     be_stale,
+    change_rule,
     close,
     drop_too_many,
     let_time_pass,
@@ -147,11 +148,33 @@ def test_histories_full_of_orders_mean_the_same_to_both(steps: list[tuple[Act, i
         pair.catch_up()
 
 
+RULED_STEPS = st.lists(
+    st.tuples(
+        st.sampled_from((go_on,) * 16 + (change_rule,) * 3 + (give_order, give_order, order, publish_again)),
+        st.integers(0, 2**16),
+    ),
+    min_size=10, max_size=60,
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=60)
+@given(steps=RULED_STEPS)
+def test_histories_full_of_rules_mean_the_same_to_both(steps: list[tuple[Act, int]]) -> None:
+    """Rules, clips, caps, server steps and masks, and what rounds hand on to the next, also when they come again."""
+    pair = Pair()
+    for act, n in [(change_rule, steps[0][1]), *((go_on, 0) for _ in range(6)), *steps]:
+        act(pair, n)
+        pair.catch_up()
+
+
 def test_a_rollback_to_a_model_that_several_steps_have_means_the_same_to_both() -> None:
     """Updates that cancel each other out leave the model as it was: the lineage has it twice, and the initial one."""
     pair = Pair()
+    # With momentum a model moves on when nobody sends anything.
+    pair.log.publish_terms(open_terms(pair.log) | {"server": None}, void=True)
+    pair.catch_up()
     for values in ({1: 5}, {1: -5}), ({1: 5}, {2: 7}), ({1: 5}, {1: -5}), ({1: 5}, {3: 9}):
-        pair.log.open_round()
+        open_round(pair, 0)
         pair.catch_up()
         for name, update in zip(("r1", "r2"), values, strict=True):
             pair.log.admit(name, update, void=True)

@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simulator import MANIFEST, payload_of
+from simulator import MANIFEST, payload_of, service_id
 
-from sfrl_secure.errors import SfrlError, UnavailableError
+from sfrl_secure.errors import DeniedError, SfrlError, UnavailableError
+from sfrl_secure.governance.aggregation_terms import MaskTerms, NextMaskTerms
 from sfrl_secure.governance.statements import PayloadFormat
-from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, MaskTerms, UpdateLimits
+from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, UpdateLimits
 from sfrl_secure.ids import sha256
 from sfrl_secure.sparse.header import CODEC_VERSION, SupportMode
-from sfrl_secure.sparse.mask import encode_mask
+from sfrl_secure.sparse.mask import Mask, encode_mask
 
 from .arena import LOG, OBJECT, Arena
 
@@ -66,6 +67,69 @@ def test_an_update_under_another_mask_of_the_same_size_is_refused(arena: Arena) 
     swapped = arena.sim.update("rover-2", payload=raw, format=format_)
     arena.refused("payload_format", partial(arena.send, "rover-2", swapped), OBJECT)
     arena.send("rover-1", honest)
+    arena.verify()
+
+
+def under(arena: Arena, mask: Mask, name: str) -> Any:
+    """An update of this participant's under a mask."""
+    payload = payload_of(dict.fromkeys(mask.indices.tolist(), 3), support="agreed", mask=mask)
+    format_ = PayloadFormat(CODEC_VERSION, "agreed", "int8")
+    return arena.sim.update(name, payload=payload, format=format_)
+
+
+def change_masks(arena: Arena) -> None:
+    """Terms whose mask changes, and a round that makes the next one have the coordinates that were voted for."""
+    sim = arena.sim
+    sim.publish_terms(support_modes=["agreed", "free"], mask=sim.agree(*PLACES, next=NextMaskTerms("votes", 3)))
+    sim.open_round()
+    for name in ("rover-1", "rover-2", "rover-3"):
+        sim.admit(name, dict.fromkeys((1, 4, 8), 5))
+    sim.close_round()
+
+
+def test_an_update_under_the_mask_of_the_round_before_is_refused_and_told_what_to_do(arena: Arena) -> None:
+    """It was kept, or shown by whoever would like values to land elsewhere: the values are of other coordinates."""
+    sim = arena.sim
+    change_masks(arena)
+    sim.publish_model()
+    old, new = sim.mask_of(sim.segment.rounds[1]), sim.mask_of(sim.open_round())
+    assert old is not None
+    assert new is not None
+    assert (old.indices.tolist(), new.indices.tolist()) == ([*PLACES], [1, 4, 8])
+    said: list[str] = []
+
+    def attempt() -> object:
+        try:
+            return arena.send("rover-1", under(arena, old, "rover-1"))
+        except DeniedError as denied:
+            said.append(str(denied))
+            raise
+
+    arena.refused("payload_format", attempt, OBJECT)
+    assert "another mask than its round's" in said[0]
+    # The same values, of the round's coordinates, are taken.
+    arena.send("rover-1", under(arena, new, "rover-1"))
+    arena.verify()
+
+
+def test_a_next_mask_that_is_none_decides_no_update_and_an_operators_rollback_helps(arena: Arena) -> None:
+    """An aggregator that lies: what it names is no mask, so that nobody's agreed update can be decided."""
+    sim = arena.sim
+    change_masks(arena)
+    current = sim.segment.rounds[1]
+    lie = sim.model_of(current, current.base_model, next_mask=sim.objects.put(b"no mask, but bytes"))
+    a1 = service_id("aggregator", "a1")
+    arena.found("next_mask", sim.sign(sim.statement(a1, "segment/rocks", lie)))
+    assert sim.open_round().mask == lie.next_mask
+    mask = sim.mask_of(current)
+    assert mask is not None
+    with pytest.raises(UnavailableError, match="mask"):
+        arena.send("rover-1", under(arena, mask, "rover-1"))
+    arena.send("rover-2", sim.update("rover-2"))
+    sim.roll_back(sim.initial_digest)
+    sim.close_round()
+    assert sim.open_round().mask == mask.digest
+    arena.send("rover-1", under(arena, mask, "rover-1"))
     arena.verify()
 
 

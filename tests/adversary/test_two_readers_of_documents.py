@@ -23,6 +23,20 @@ from sfrl_secure.crypto.envelope import sign_envelope
 from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance import documents as ours
+from sfrl_secure.governance.aggregation_terms import (
+    CLUSTERED_MEAN,
+    MEDIAN,
+    MULTI_KRUM,
+    NNM_TRIMMED_MEAN,
+    UNION_MEAN,
+    AdaptiveTerms,
+    CapTerms,
+    ClipTerms,
+    MaskTerms,
+    MomentumTerms,
+    NextMaskTerms,
+    RuleTerms,
+)
 from sfrl_secure.governance.build import (
     DEFAULT_RULES,
     build_genesis,
@@ -52,7 +66,6 @@ from sfrl_secure.governance.services import Signatory
 from sfrl_secure.governance.terms import (
     LeakageBound,
     LeakageTerms,
-    MaskTerms,
     ModelTerms,
     QuotaTerms,
     RoundTerms,
@@ -85,6 +98,17 @@ WORDS = (
     "fetch", "record", "submit", "free", "agreed", "dense", "int8", "packed", "none", "X25519",
     "X25519MLKEM768", "ed25519", "ed25519+ml-dsa-44", "0" * 64,
     "f" * 64, "F" * 64, "halt", "exclude", "accept", "open", "weighted_mean/v1", "rocks", "w", "b",
+)  # fmt: skip
+ADDING_UP = ("rule", "clip", "cap", "server", "mask")
+ADDING_UP_VALUES = (
+    *NUMBERS, 3, 4, 5, 15, 17, 19, 24, 25, 65_535, 65_536, 499_999, 500_000, 10**7, 10**7 + 1, 2**20, 2**20 + 1, None,
+    True, 1.0, [], {}, ["b"], ["w"], ["b", "w"], ["w", "b"], ["b", "b"], "", "b", "weighted_mean/v1", "union_mean/v1",
+    "median/v1", "mean/v1", "nnm_trimmed_mean/v1", "multi_krum/v1", "clustered_mean/v1", "momentum/v1", "adaptive/v1",
+    "contribution", "saliency", "votes", "0" * 64, {"norm": 1}, {"median_ppm": 1}, {"name": "median/v1"},
+)  # fmt: skip
+ADDING_UP_KEYS = (
+    "name", "liars_ppm", "selected_ppm", "alike_ppm", "norm", "median_ppm", "magnitude", "decay", "decay_max", "rate",
+    "floor", "next", "score", "regrow", "protected", "x",
 )  # fmt: skip
 
 
@@ -143,6 +167,27 @@ def _terms(**others: Any) -> bytes:
     )
 
 
+def _ways_to_add_up() -> dict[str, bytes]:
+    """Terms with each rule, each clip and server step, a cap, and a mask that changes."""
+    # Of the 20 places 4 are b's for ever; of w's 24 coordinates there is room for the rest.
+    changing = MaskTerms(sha256(b"mask"), 20, NextMaskTerms("saliency", 16, frozenset({"b"})))
+    return {
+        "segment-terms nnm": _terms(
+            rule=RuleTerms(NNM_TRIMMED_MEAN, liars_ppm=499_999), clip=ClipTerms(norm=2**62), cap=CapTerms(501, 2**40),
+            server=MomentumTerms(65_535, 2**20),
+        ),
+        "segment-terms krum": _terms(
+            rule=RuleTerms(MULTI_KRUM, liars_ppm=1, selected_ppm=10**6), clip=ClipTerms(median_ppm=10**7),
+            server=AdaptiveTerms(65_535, 65_535, 2**22, 2**40),
+        ),
+        "segment-terms clustered": _terms(rule=RuleTerms(CLUSTERED_MEAN, alike_ppm=10**6), cap=CapTerms(1, 1)),
+        "segment-terms union": _terms(rule=RuleTerms(UNION_MEAN), clip=ClipTerms(norm=1), server=MomentumTerms(0, 1)),
+        "segment-terms changing": _terms(
+            rule=RuleTerms(MEDIAN), support_modes=["agreed", "free"], mask=changing, server=AdaptiveTerms(0, 0, 1, 1)
+        ),
+    }  # fmt: skip
+
+
 def _participant() -> bytes:
     return build_participant(
         federation_id=FEDERATION,
@@ -176,6 +221,7 @@ def _documents() -> Iterator[tuple[str, str, bytes]]:
             mask=MaskTerms(sha256(b"mask"), 20),
             relay_groups=["lorries", "orbiters"],
         ),
+        **_ways_to_add_up(),
         "participant": _participant(),
         "join": build_join(
             federation_id=FEDERATION,
@@ -274,6 +320,37 @@ def test_both_readers_agree_on_damaged_documents(name: str) -> None:
     assert tally[False] > DAMAGED // 4
     # Hardly anything of a genesis can be another and still be read.
     assert tally[True] > DAMAGED // 150
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name.startswith("segment-terms")])
+def test_both_readers_agree_on_every_change_of_how_rounds_are_added_up(name: str) -> None:
+    payload_type, raw = DOCUMENTS[name]
+    tally: Counter[bool] = Counter()
+
+    def read(changed: dict[str, Any]) -> None:
+        tally[_is_taken(payload_type, json.dumps(changed).encode())] += 1
+
+    for place in range(len(_adding_up(json.loads(raw)))):
+        for value in ADDING_UP_VALUES:
+            document = json.loads(raw)
+            holder, key = _adding_up(document)[place]
+            holder[key] = value
+            read(document)
+        for other in ADDING_UP_KEYS:
+            document = json.loads(raw)
+            holder, key = _adding_up(document)[place]
+            if holder is not document and isinstance(holder, dict):
+                holder[other] = holder[key]
+                read(document)
+                holder.pop(key)
+                read(document)
+    assert min(tally[True], tally[False]) > len(ADDING_UP)
+
+
+def _adding_up(document: dict[str, Any]) -> list[tuple[Any, Any]]:
+    """Where what says how rounds are added up stands, each member by itself."""
+    whole = [(document, key) for key in ADDING_UP]
+    return whole + [place for key in ADDING_UP for place in _places(document[key])]
 
 
 def test_both_readers_take_a_document_for_its_own_type_only() -> None:

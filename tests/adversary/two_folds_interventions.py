@@ -8,11 +8,12 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+from sfrl_secure.rounds.begins import due_server_state
 from sfrl_secure.rounds.reaggregation import counted_in_step, due_base, left_out_by, reveals_of
 
-from ..unit.replay.builder import DAY, NEVER, SECOND, SEGMENT, STREAM, ZEROS, pb, sha
+from ..unit.replay.builder import DAY, NEVER, SECOND, SEGMENT, STREAM, ZEROS, sha
 from .two_folds import BASE, NAMES, OPERATORS, SPARE_KEYS, TOKENS, Pair, of
-from .two_folds_rounds import UPDATES, document_changes, results
+from .two_folds_rounds import UPDATES, beside, document_changes, model_fields, results
 
 HOUR = 3600 * SECOND
 WHO = (
@@ -180,22 +181,18 @@ def publish_again(pair: Pair, n: int) -> None:
     step = next((each for each in segment.lineage if segment.due and each.round == segment.due[0]), segment.lineage[-1])
     current = segment.rounds[step.round]
     base = due_base(segment) if segment.due else step.base
-    counted = counted_in_step(current)
-    counted = counted if len(counted) >= current.terms.round.cohort_min else ()
-    aggregate, model = results(pair, current, counted, base)
+    state = due_server_state(segment) if segment.due else current.server_state
+    made = results(pair, current, counted_in_step(current), base, state)
     wrong: dict[str, Any] = of(
         [{}, {}, {}, {"rule": "sum/v1"}, {"closed": b"\1" * 32}, {"base": step.base}, {"round": step.round + 1},
-         {"supersedes": b"\1" * 32}, {"supersedes": b""}],
+         {"supersedes": b"\1" * 32}, {"supersedes": b""}, *2 * [beside(current, n // 90, is_again=True)]],
         n,
     )  # fmt: skip
-    named = {
-        "round": step.round, "closed": current.closed_hash, "base": base, "rule": "weighted_mean/v1",
+    named = made | {
+        "round": step.round, "closed": current.closed_hash, "base": base, "rule": current.terms.rule.name,
         "supersedes": step.published,
     } | wrong  # fmt: skip
-    body = pb(
-        (1, named["round"]), (2, named["closed"]), (3, named["base"]), (4, aggregate), (5, model), (6, named["rule"]),
-        (7, 1 + n // 9 % 8 // 7), (8, named["supersedes"]),
-    )  # fmt: skip
+    body = model_fields(named, 1 + n // 11 % 8 // 7, named["supersedes"])
     pair.log.statement(12, body, STREAM, pair.log.aggregator)
 
 

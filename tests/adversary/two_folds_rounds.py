@@ -12,15 +12,17 @@ from sfrl_secure.crypto.envelope import Envelope, sign_envelope
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.ids import Digest
 from sfrl_secure.replay.segments import Verdict
+from sfrl_secure.rounds.begins import round_begins_with
 from sfrl_secure.rounds.closing import counted_of
 from sfrl_secure.rounds.state import Admission, RoundState
+from sfrl_secure.services.aggregator.results import Wanted
 from sfrl_secure.translog.merkle import leaf_hash, root_of
 from sfrl_secure.wire.content import parse_content
 from sfrl_secure.wire.entries import parse_entry
 
 from ..unit.replay.builder import DAY, RULES, SECOND, SEGMENT, STREAM, ZEROS, Writer, pb
 from ..unit.replay.payloads import assemble
-from .two_folds import BASE, MASK, NAMES, SPARE_KEYS, TOKENS, Pair, of, open_terms
+from .two_folds import BASE, MASK, MOMENTUM, NAMES, NEXT, SPARE_KEYS, TOKENS, Pair, of, open_terms
 
 REASONS = (
     "weight_limit", "duplicate", "round_full", "round_not_open", "wrong_peer", "replayed", "policy_denied",
@@ -48,13 +50,29 @@ def let_time_pass(pair: Pair, n: int) -> None:
 
 
 def open_round(pair: Pair, n: int) -> None:
-    wrong: dict[str, Any] = of([{}, {}, {}, {"round": 1}, {"base": b"\1" * 32}, {"terms": b"\1" * 32}], n)
-    pair.log.open_round(body=wrong)
+    segment = pair.fold.state.segments[SEGMENT]
+    begins = round_begins_with(segment)
+    named: dict[str, Any] = {"state": begins.server_state or b"", "mask": begins.mask or b""}
+    masks = [segment.terms.mask.digest] if segment.terms.mask is not None else []
+    wrong: dict[str, Any] = of(
+        [{}, {}, {}, {}, {"round": 1}, {"base": b"\1" * 32}, {"terms": b"\1" * 32}, {"state": b""},
+         {"state": b"\1" * 32}, {"mask": b""}, {"mask": of([b"\1" * 32, *masks, *masks], n // 11)}],
+        n,
+    )  # fmt: skip
+    pair.log.open_round(body=named | wrong)
+
+
+def form(log: Writer, n: int) -> tuple[str, str, dict[int, int]]:
+    """One of the forms; the values of an agreed update stand at the coordinates of the round's mask."""
+    support, values, update = of(FORMS, n)
+    if support == "agreed":
+        update = {c: update.get(i, 0) for c, i in zip(log.mask_indices, MASK, strict=False)}
+    return support, values, update
 
 
 def admit(pair: Pair, n: int) -> None:
     log = pair.log
-    name, (support, values, update) = of(NAMES, n), of(FORMS, n // len(NAMES))
+    name, (support, values, update) = of(NAMES, n), form(log, n // len(NAMES))
     other: dict[str, Any] = of(
         [
             {}, {}, {}, {"weight": 100}, {"weight": 101}, {"weight": 0}, {"weight": 60}, {"keys": [SPARE_KEYS[1]]},
@@ -112,7 +130,7 @@ def refuse(pair: Pair, n: int) -> None:
 
 def formed(log: Writer, n: int) -> dict[str, Any]:
     """An update of any form, as `refuse` is given it."""
-    support, values, update = of(FORMS, n)
+    support, values, update = form(log, n)
     payload = log.payload_of(update, values, support)
     return {"update": update or {1: 5}, "payload": payload, "fields": log.form_of(update, values, support)}
 
@@ -162,10 +180,49 @@ def close(pair: Pair, n: int) -> None:
     pair.log.statement(11, body, STREAM, pair.log.aggregator)
 
 
-def results(pair: Pair, current: RoundState, counted: Sequence[Admission], base: Digest) -> tuple[Digest, Digest]:
-    """Aggregate and model of these updates on that base, as the services work them out."""
-    made = pair.results.of(current, tuple(counted), base)
-    return made.aggregate, made.model
+def results(
+    pair: Pair, current: RoundState, counted: Sequence[Admission], base: Digest, state: Digest | None
+) -> dict[str, Any]:
+    """What a model_published names of these updates on that base and state, as the services work it out."""
+    made = pair.results.of(Wanted(current, tuple(counted), base, state, is_again=current.model is not None))
+    return {
+        "aggregate": made.aggregate, "model": made.model, "state": made.server_state or b"",
+        "next_mask": made.next_mask or b"", "clusters": [cluster(each.members, each.model) for each in made.clusters],
+    }  # fmt: skip
+
+
+def cluster(members: Sequence[int], model: bytes = b"\6" * 32) -> bytes:
+    return pb((1, list(members)), (2, model))
+
+
+NOTHING: dict[str, Any] = {"aggregate": ZEROS, "model": ZEROS, "state": b"", "next_mask": b"", "clusters": []}
+BESIDE: list[dict[str, Any]] = [
+    {}, {}, {}, {}, {"state": b"\7" * 32}, {"next_mask": b"\7" * 32}, {"clusters": [cluster([0, 1])]},
+    {"clusters": [cluster([0])]}, {"clusters": [cluster([1, 2])]}, {"clusters": [cluster([0, 3])]},
+    {"clusters": [cluster([0, 2]), cluster([2])]}, {"clusters": [cluster([1, 0])]}, {"clusters": [cluster([0, 500])]},
+    {"clusters": [cluster([i]) for i in range(9)]},
+]  # fmt: skip
+"""What a model_published may name beside its model where terms have no such thing, or wrong in itself."""
+
+
+def beside(current: RoundState, n: int, *, is_again: bool = False) -> dict[str, Any]:
+    """One of them, if it is wrong under these terms; what only objects can show to be wrong is left out."""
+    chosen: dict[str, Any] = of(BESIDE, n)
+    terms = current.terms
+    is_void = {
+        "state": terms.server is None,
+        "next_mask": terms.mask is None or terms.mask.next is None,
+        "clusters": is_again or terms.rule.name != "clustered_mean/v1" or BESIDE.index(chosen) not in (6, 7, 8),
+    }
+    return chosen if all(is_void[name] for name in chosen) else {}
+
+
+def model_fields(named: dict[str, Any], arithmetic: int, supersedes: bytes = b"") -> bytes:
+    return pb(
+        (1, named["round"]), (2, named["closed"]), (3, named["base"]), (4, named["aggregate"]), (5, named["model"]),
+        (6, named["rule"]), (7, arithmetic), (8, supersedes), (9, named["state"]), (10, named["next_mask"]),
+        (11, named["clusters"]),
+    )  # fmt: skip
 
 
 def publish_model(pair: Pair, n: int) -> None:
@@ -174,10 +231,11 @@ def publish_model(pair: Pair, n: int) -> None:
     current = segment.current
     if current is None:
         return
-    aggregate, model = ZEROS, ZEROS
+    made = NOTHING
     if segment.awaits_model:
         assert current.closed is not None
-        aggregate, model = results(pair, current, counted_of(current, current.closed), current.base_model)
+        counted = counted_of(current, current.closed)
+        made = results(pair, current, counted, current.base_model, current.server_state)
     wrong: list[dict[str, Any]] = [
         {},
         {},
@@ -185,21 +243,20 @@ def publish_model(pair: Pair, n: int) -> None:
         {"closed": b"\1" * 32},
         {"base": b"\1" * 32},
         {"round": 7},
+        beside(current, n // 24),
+        beside(current, n // 24),
     ]
-    named = {
-        "round": current.number, "closed": current.closed_hash, "base": current.base_model, "rule": "weighted_mean/v1"
+    named = made | {
+        "round": current.number, "closed": current.closed_hash, "base": current.base_model,
+        "rule": current.terms.rule.name,
     } | of(wrong, n)  # fmt: skip
-    body = pb(
-        (1, named["round"]), (2, named["closed"]), (3, named["base"]), (4, aggregate), (5, model), (6, named["rule"]),
-        (7, 1 + n // 6 % 4 // 3),
-    )  # fmt: skip
-    pair.log.statement(12, body, STREAM, pair.log.aggregator)
+    pair.log.statement(12, model_fields(named, 1 + n // 8 % 4 // 3), STREAM, pair.log.aggregator)
 
 
 def publish_terms(pair: Pair, n: int) -> None:
     log = pair.log
     terms = open_terms(log)
-    match n % 22:
+    match n % 40:
         case 0:
             terms["round"] = {**terms["round"], "cohort_max": 2}
         case 1:
@@ -229,10 +286,10 @@ def publish_terms(pair: Pair, n: int) -> None:
         case 14:
             terms |= {"support_modes": ["dense", "free"], "mask": None}
         case 15:
-            terms["mask"] = log.put_mask(MASK[1:])
+            terms["mask"] = log.put_mask(MASK[1:], NEXT)
         case 16:
             # What operators name as the mask is none.
-            terms["mask"] = {"digest": log.objects.put(b"SFRU and no mask").hex(), "nonzeros": len(MASK)}
+            terms["mask"] |= {"digest": log.objects.put(b"SFRU and no mask").hex()}
         case 17:
             terms["mask"] = {**terms["mask"], "nonzeros": len(MASK) - 1}
         case 18:
@@ -243,7 +300,39 @@ def publish_terms(pair: Pair, n: int) -> None:
             terms["limits"] = {**terms["limits"], "nonzeros_max": 10}
         case 21:
             terms |= {"support_modes": ["free"]}
-    log.publish_terms(terms, **document_changes(pair, n // 22))
+        case 22 | 23:
+            terms["rule"] = {"name": "nnm_trimmed_mean/v1", "liars_ppm": 400_000}
+        case 24:
+            terms["rule"] = {"name": "multi_krum/v1", "liars_ppm": 0, "selected_ppm": 700_000}
+        case 25:
+            terms |= {"rule": {"name": "median/v1"}, "clip": {"median_ppm": 900_000}}
+        case 26:
+            terms |= {"rule": {"name": "union_mean/v1"}, "cap": {"contributors_below": 2, "magnitude": 3}}
+        case 27 | 28 | 29:
+            terms["rule"] = {"name": "clustered_mean/v1", "alike_ppm": 500_000}
+            terms["round"] = {**terms["round"], "cohort_min": 1 + n % 2}
+        case 30:
+            terms["server"] = None
+        case 31:
+            terms["server"] = MOMENTUM | {"decay": 1}
+        case 32 | 33:
+            terms["server"] = {"name": "adaptive/v1", "decay": 9, "decay_max": 2**15, "rate": 99, "floor": 1}
+        case 34:
+            terms["mask"] = log.put_mask(MASK)
+        case 35:
+            terms["mask"] = log.put_mask(MASK, {"score": "votes", "regrow": 1, "protected": ["b"]})
+        case 36:
+            terms["mask"] = log.put_mask(MASK, {"score": "saliency", "regrow": 1, "protected": []})
+        case 37:
+            terms |= {"clip": {"norm": 3}, "cap": {"contributors_below": 4, "magnitude": 1}}
+        case 38:
+            terms["rule"] = {"name": "median/v1", "alike_ppm": 1}
+    log.publish_terms(terms, **document_changes(pair, n // 40))
+
+
+def change_rule(pair: Pair, n: int) -> None:
+    """Terms that change how rounds are added up, in order."""
+    publish_terms(pair, 22 + n % 16)
 
 
 def publish_rules(pair: Pair, n: int) -> None:

@@ -21,8 +21,9 @@ import structlog
 from sfrl_secure.aggregation.models import ModelSnapshot, encode_step, model_bytes
 from sfrl_secure.crypto.envelope import verify_single
 from sfrl_secure.errors import UnavailableError
+from sfrl_secure.governance.aggregation_terms import MaskTerms
 from sfrl_secure.governance.manifest import ModelManifest, TensorSpec
-from sfrl_secure.governance.terms import MaskTerms, ModelTerms
+from sfrl_secure.governance.terms import ModelTerms
 from sfrl_secure.ids import sha256
 from sfrl_secure.participant.bundles import MAGIC, open_bundle
 from sfrl_secure.participant.models import ModelFetcher
@@ -202,7 +203,7 @@ def check_download(raw: bytes) -> None:
     fetcher = ModelFetcher(_Client(_Answers(records)), folder)  # type: ignore[arg-type]
     with structlog.testing.capture_logs():
         if what == b"\2":
-            mask = fetcher.mask(_SEGMENT, of.mask_terms, of.manifest.coordinates)
+            mask = fetcher.mask(_SEGMENT, of.mask_terms.digest, of.mask_terms, of.manifest.coordinates)
             assert encode_mask(of.manifest.coordinates, mask.indices) == of.mask
             return
         if what == b"\1":

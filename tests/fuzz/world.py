@@ -24,9 +24,11 @@ from sfrl_secure.governance.services import Signatory
 from sfrl_secure.governance.statements import (
     STATEMENT_TYPE,
     Body,
+    Cluster,
     ComplaintRecorded,
     DecisionRecorded,
     IdentityIssued,
+    ModelPublished,
     PeerClass,
     RefusalCount,
     RefusalsCounted,
@@ -233,14 +235,16 @@ def _envelopes(
             quoted.identity_request_of(rover, NOW_US),
             renews=sha256(b"key before"),
         ),
-        RoundOpened(3, sha256(b"base"), sha256(b"terms")),
+        RoundOpened(3, sha256(b"base"), sha256(b"terms"), sha256(b"server state"), sha256(b"mask")),
         UpdateWithdrawn(
             encode_envelope(quotes["withdrawal"]), quotes["withdrawal"], quoted.withdrawal_of(rover, NOW_US)
         ),
         ComplaintRecorded(encode_envelope(quotes["update"]), quotes["update"], quoted.update_of(rover, NOW_US)),
         DecisionRecorded(encode_envelope(quotes["decision"]), quotes["decision"], quoted.decision_of(rover, NOW_US)),
+        RoundOpened(4, sha256(b"base"), sha256(b"terms")),
+        _model_published(),
     ]
-    streams = ["log", "identity", *["segment/rocks"] * 4]
+    streams = ["log", "identity", *["segment/rocks"] * 6]
     found = []
     for number, (stream, body) in enumerate(zip(streams, bodies, strict=True)):
         raw = encode_statement(_statement(plain.public_key.key_id, WRITER, stream, body, number))
@@ -263,6 +267,15 @@ def _envelopes(
         Envelope(ServicesDocument.payload_type, document, tuple(sorted(signatures, key=lambda each: each.key_id)))
     )
     return writers, {envelope.digest: envelope for envelope in found}
+
+
+def _model_published() -> ModelPublished:
+    """With everything that it may have."""
+    clusters = (Cluster((0, 3, 499), sha256(b"cluster 1")), Cluster((1, 128), sha256(b"cluster 2")))
+    return ModelPublished(
+        4, sha256(b"closed"), sha256(b"base"), sha256(b"aggregate"), sha256(b"model"), "clustered_mean/v1", 1,
+        sha256(b"model published"), sha256(b"next state"), sha256(b"next mask"), clusters,
+    )  # fmt: skip
 
 
 def _statement(key_id: Digest, writer: SpiffeId, stream: str, body: Body, number: int) -> Statement:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ SERVICES = ("gatekeeper", "aggregator", "audit_log", "verifier")
 _PROBE = """
 import json, sys
 import sfrl_secure.cli.main
-import sfrl_secure.services.{role}.serve
+import sfrl_secure.services.{role}.serve, sfrl_secure.services.{role}.wiring
 print(json.dumps(sorted(sys.modules)))
 """
 
@@ -37,6 +38,19 @@ def test_no_service_loads_torch_or_another_service(role: str) -> None:
 @pytest.mark.parametrize("role", ["audit_log", "verifier"])
 def test_a_service_that_computes_nothing_loads_no_numpy(role: str) -> None:
     assert "numpy" not in loaded(role)
+
+
+def test_the_aggregator_keeps_the_blas_to_one_thread_before_numpy_reads_how_many() -> None:
+    probe = """
+import os, sys
+from pathlib import Path
+from sfrl_secure.services.aggregator.serve import serve
+assert "numpy" not in sys.modules
+assert serve(Path("missing.toml")) != 0
+assert "numpy" in sys.modules and os.environ["OPENBLAS_NUM_THREADS"] == "1"
+"""
+    environment = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    subprocess.run([sys.executable, "-W", "error", "-c", probe], capture_output=True, check=True, env=environment)
 
 
 def test_the_verifiers_walk_loads_none_of_what_it_checks() -> None:

@@ -12,10 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfrl_secure.aggregation.division import divide_half_even
-from sfrl_secure.aggregation.rules import RULES, begin_rule
 from sfrl_secure.aggregation.weighted_mean import WeightedMean
 from sfrl_secure.errors import MalformedError
-from sfrl_secure.governance.terms import RULES as governance_rules
 from sfrl_secure.limits import COORDINATES_MAX, VALUE_MAX, WEIGHT_SUM_MAX
 from sfrl_secure.sparse.update import UpdatePart
 
@@ -212,16 +210,6 @@ def test_a_refused_part_leaves_the_sum_as_it_was() -> None:
             with pytest.raises(MalformedError):
                 act(part, 2)
     assert mean.result().tolist() == [3, 4] + [0] * (N - 2)
-
-
-def test_a_rule_is_begun_by_the_name_in_the_terms() -> None:
-    assert set(RULES) == governance_rules
-    rule = begin_rule("weighted_mean/v1", N)
-    rule.enter(2)
-    rule.add_part(UpdatePart(slice(0, N), np.full(N, 3)), 2)
-    assert rule.step().values.tolist() == [3] * N
-    with pytest.raises(MalformedError):
-        begin_rule("median/v1", N)
 
 
 def test_division_in_blocks_is_division() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from simulator import GRID, MANIFEST, Simulator
 from structlog.testing import capture_logs
 
 from sfrl_secure.aggregation.models import decode_step, parse_model
-from sfrl_secure.errors import UnavailableError
+from sfrl_secure.errors import UnavailableError, UncertainStateError
 from sfrl_secure.governance.statements import ModelPublished
 from sfrl_secure.governance.terms import RoundTerms
+from sfrl_secure.services.aggregator.payloads import RoundPayloads
+from sfrl_secure.services.aggregator.results import Result, Results, Wanted
 from sfrl_secure.services.view import FederationView
 
 ALL = ("rover-1", "rover-2", "rover-3")
@@ -43,14 +46,99 @@ def test_updates_are_decided_and_added_up_while_the_round_is_open(
     admit_all(sim)
     assert [aggregator.work_ahead() for _ in range(4)] == [True, True, True, False]
     assert sim.segment.open_round is not None
-    with monkeypatch.context() as patched:
-        forbid_reading(sim, patched)
-        assert aggregator.step() == ["CloseRound"]
-    assert aggregator.step() == ["PublishModel"]
+    monkeypatch.setattr(RoundPayloads, "open", lambda payloads, admission: pytest.fail("it was read again"))
+    assert [aggregator.step(), aggregator.step()] == [["CloseRound"], ["PublishModel"]]
     assert model_values(sim)[:4] == [12, 1 + 2, 2 + 2, 3 + 2]
 
 
-def test_a_model_is_made_while_its_closing_waits_for_the_witnesses(
+def test_a_model_is_made_while_the_log_takes_its_closing_in(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it is stored before the log has answered; it is published once the closing is witnessed."""
+    aggregator, made = sim.aggregator(), threading.Event()
+    aggregator.step()
+    admit_all(sim)
+    sim.log.witnessing = False
+    given_of = Results.of
+
+    def of(results: Results, wanted: Wanted) -> Result:
+        assert sim.segment.open_round is not None
+        result = given_of(results, wanted)
+        assert sim.objects.is_stored(result.model)
+        made.set()
+        return result
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Results, "of", of)
+        patched.setattr(sim.log, "before_append", lambda envelope: made.wait(10) or pytest.fail("nothing was made"))
+        assert aggregator.step() == ["CloseRound"]
+    size = len(sim.log.raw)
+    assert (aggregator.work_ahead(), aggregator.step()) == (False, [])
+    assert (len(sim.log.raw), sim.segment.rounds[1].model) == (size, None)
+    with monkeypatch.context() as patched:
+        forbid_reading(sim, patched)
+        sim.log.witness()
+        assert aggregator.step() == ["PublishModel"]
+    assert model_values(sim)[:4] == [12, 1 + 2, 2 + 2, 3 + 2]
+
+
+def test_a_closing_that_the_log_does_not_take_is_tried_again_without_reading_or_making_anything(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aggregator = sim.aggregator()
+    aggregator.step()
+    admit_all(sim)
+
+    def unreachable(envelope: object) -> None:
+        raise UnavailableError("no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sim.log, "before_append", unreachable)
+        assert (aggregator.step(), aggregator.work_ahead()) == ([], False)
+        forbid_reading(sim, patched)
+        patched.setattr(sim.objects, "put", lambda data: pytest.fail("it was made again"))
+        assert (aggregator.step(), aggregator.work_ahead()) == ([], False)
+    forbid_reading(sim, monkeypatch)
+    assert [aggregator.step(), aggregator.step()] == [["CloseRound"], ["PublishModel"]]
+
+
+def test_who_withdraws_while_the_closing_is_written_is_not_in_the_model(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was made ahead is of another cohort: it is left, and the sum begun anew."""
+    aggregator = sim.aggregator()
+    aggregator.step()
+    admit_all(sim)
+
+    def withdraws(envelope: object) -> None:
+        monkeypatch.setattr(sim.log, "before_append", lambda envelope: None)
+        sim.withdraw("rover-2")
+
+    monkeypatch.setattr(sim.log, "before_append", withdraws)
+    while sim.segment.rounds[1].model is None:
+        aggregator.step()
+    assert model_values(sim)[:4] == [12, 1 + 2, 2, 3 + 2]
+    assert sim.log.voids == {}
+
+
+def test_a_store_whose_state_is_uncertain_ends_the_work_whatever_the_log_says(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aggregator = sim.aggregator()
+    aggregator.step()
+    admit_all(sim)
+
+    def refuse(error: Exception) -> Callable[[object], None]:
+        def refusing(_: object) -> None:
+            raise error
+
+        return refusing
+
+    monkeypatch.setattr(sim.log, "before_append", refuse(UnavailableError("no answer")))
+    monkeypatch.setattr(sim.objects, "put", refuse(UncertainStateError("the disk did not confirm")))
+    with pytest.raises(UncertainStateError):
+        aggregator.step()
+
+
+def test_a_restarted_aggregator_makes_the_model_while_the_closing_waits_for_the_witnesses(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     aggregator = sim.aggregator()
@@ -58,6 +146,7 @@ def test_a_model_is_made_while_its_closing_waits_for_the_witnesses(
     admit_all(sim)
     sim.log.witnessing = False
     assert aggregator.step() == ["CloseRound"]
+    aggregator = sim.aggregator()
     size = len(sim.log.raw)
     assert [aggregator.work_ahead(), aggregator.work_ahead()] == [True, False]
     assert aggregator.step() == []

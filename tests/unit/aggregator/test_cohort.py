@@ -15,12 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from simulator import MANIFEST, Simulator
 
-from sfrl_secure.errors import DigestError, MissingEvidenceError, NotFoundError, PayloadError
-from sfrl_secure.governance.terms import MaskTerms, RoundTerms, UpdateLimits
+from sfrl_secure.errors import DigestError, MissingEvidenceError, NotFoundError
+from sfrl_secure.governance.aggregation_terms import UNION_MEAN, CapTerms, MaskTerms, RuleTerms
+from sfrl_secure.governance.terms import RoundTerms, UpdateLimits
 from sfrl_secure.ids import Digest, sha256
 from sfrl_secure.rounds.state import Admission, RoundState
 from sfrl_secure.services.aggregator.cohort import Cohort
-from sfrl_secure.services.aggregator.masks import Masks
+from sfrl_secure.services.masks import Masks
 from sfrl_secure.sparse.mask import encode_mask
 from sfrl_secure.storage.objects import Objects
 
@@ -40,10 +41,10 @@ def admissions_of(current: RoundState, *names: str) -> tuple[Admission, ...]:
 
 
 def step_of(cohort: Cohort, current: RoundState, *names: str) -> list[int]:
-    step = cohort.step(current, admissions_of(current, *names))
-    assert step is not None
+    combined = cohort.combine(current, admissions_of(current, *names))
+    assert combined is not None
     values = np.zeros(current.terms.model.manifest.coordinates, dtype=np.int64)
-    values[step.at] = step.values
+    values[combined.step.at] = combined.step.values
     return values.tolist()
 
 
@@ -181,7 +182,7 @@ def test_a_defective_update_leaves_nothing_in_the_sum(tmp_path: Path, how: str) 
         current.admissions["rover-2"] = replace(lied, facts=replace(lied.facts, norm=lied.facts.norm + 1))
     cohort = cohort_of(sim)
     assert cohort.decide(current, admissions_of(current, "rover-1", "rover-2")) == {"rover-2"}
-    assert cohort.step(current, admissions_of(current, "rover-1", "rover-2")) is None
+    assert cohort.combine(current, admissions_of(current, "rover-1", "rover-2")) is None
     assert step_of(cohort, current, "rover-1") == sound.tolist()
     sim.close()
 
@@ -309,6 +310,7 @@ def test_bytes_that_are_others_for_one_reading_drop_nobody_and_add_nothing(tmp_p
         exact = [round(each / 2) for each in (first + second).tolist()]
         assert step_of(cohort, current, "rover-1", "rover-2") == exact
         # And what is taken out is what was added, whatever lies there by then.
+        cohort = Cohort(objects, Masks(objects))
         cohort.decide(current, both)
         objects.altered = [altered]
         assert step_of(cohort, current, "rover-1") == first.tolist()
@@ -337,7 +339,7 @@ def test_a_missing_mask_decides_nothing_and_a_false_one_neither(mixed: Simulator
 
 
 @pytest.mark.parametrize("how", ["no mask", "another number", "another model"])
-def test_where_the_terms_name_no_mask_agreed_updates_are_defective(mixed: Simulator, how: str) -> None:
+def test_where_what_the_round_names_is_no_mask_agreed_updates_are_defective(mixed: Simulator, how: str) -> None:
     """Nobody could have admitted them, and nothing that may come later makes them sound: the round goes on."""
     current = mixed.segment.rounds[1]
     false = {
@@ -345,19 +347,27 @@ def test_where_the_terms_name_no_mask_agreed_updates_are_defective(mixed: Simula
         "another number": MaskTerms(mixed.agree(*AGREED).digest, len(AGREED) + 1),
         "another model": MaskTerms(mixed.objects.put(encode_mask(5, np.array(AGREED[:2]))), 2),
     }[how]
-    moved = replace(current, opened=sha256(b"moved"), terms=replace(current.terms, mask=false))
+    terms = replace(current.terms, mask=false)
+    moved = replace(current, opened=sha256(b"moved"), mask=false.digest, terms=terms)
     cohort = cohort_of(mixed)
     assert cohort.decide(moved, admissions_of(moved, *NAMES)) == {"rover-3"}
     assert step_of(cohort, moved, "rover-1", "rover-2") == expected_of_mixed("rover-1", "rover-2")
 
 
-def test_a_mask_of_another_model_is_none(mixed: Simulator) -> None:
-    masks, terms = Masks(mixed.objects), mixed.segment.rounds[1].terms
-    assert masks.of(replace(terms, mask=None)) is None
-    assert masks.of(terms) is masks.of(terms)
-    smaller = replace(MANIFEST, tensors=MANIFEST.tensors[:2])
-    with pytest.raises(PayloadError):
-        masks.of(replace(terms, model=replace(terms.model, manifest=smaller)))
+def test_a_round_under_another_rule_begins_with_nothing_of_the_one_before(mixed: Simulator) -> None:
+    """Its sum is a rule's own, whatever room there is from the round before."""
+    current, cohort = mixed.segment.rounds[1], cohort_of(mixed)
+    terms = current.terms
+    union = replace(current, opened=sha256(b"union"), terms=replace(terms, rule=RuleTerms(UNION_MEAN)))
+    capped = replace(current, opened=sha256(b"capped"), terms=replace(terms, cap=CapTerms(2, 1)))
+    alone = admissions_of(current, "rover-1")
+    assert step_of(cohort, current, "rover-1", "rover-3")[5] == round(Fraction(3 * 4, 10))
+    assert step_of(cohort, union, "rover-1", "rover-3")[5] == 4
+    combined = cohort.combine(capped, alone)
+    assert combined is not None
+    assert combined.carriers is not None
+    assert combined.carriers.tolist() == [1 if at in (0, 5) else 0 for at in range(MANIFEST.coordinates)]
+    assert step_of(cohort, current, "rover-1", "rover-3")[5] == round(Fraction(3 * 4, 10))
 
 
 def test_memory_is_bounded_by_the_model_and_not_by_the_participants(tmp_path: Path) -> None:

@@ -435,6 +435,16 @@ def test_objects_are_hashed_whole_and_given_as_far_as_asked(tmp_path: Path) -> N
     assert not objects.holds(sha(b"none"))
 
 
+def test_a_part_of_an_object_is_given_as_it_is(tmp_path: Path) -> None:
+    objects = FolderObjects(tmp_path)
+    assert objects.read_at(sha(b"abcdef"), 0, 1) is None
+    folder = tmp_path / sha(b"abcdef").hex()[:2]
+    folder.mkdir()
+    # Whoever asks has the hash of the part, and not of the whole.
+    (folder / sha(b"abcdef").hex()).write_bytes(b"abcdeX")
+    assert [objects.read_at(sha(b"abcdef"), *at) for at in ((0, 2), (4, 9), (9, 1))] == [b"ab", b"eX", b""]
+
+
 def test_files_that_change_while_they_are_read_are_noticed(copy: Copy) -> None:
     def change(stage: str, done: int, _of: int) -> None:
         if (stage, done) == ("replay", 10):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sfrl_secure.governance.aggregation_terms import NextMaskTerms
 from sfrl_secure.ids import sha256
 from sfrl_secure.operating.signing import parse_request, parse_signature
 from sfrl_secure.sparse.mask import encode_mask
@@ -62,6 +63,57 @@ def test_a_change_goes_from_a_draft_through_two_operators_into_the_log(run, gove
     assert said["signed_by"] == ["ann", "eve"]
     assert parse_tlog_proof(Path("kept.tlog-proof").read_bytes()).leaf_index == said["index"]
     assert governed.sim.segment.terms.sensitivity == 4
+
+
+def test_how_rounds_are_added_up_goes_from_a_draft_to_what_is_shown(run, governed: Governed, publish_to) -> None:
+    server = '[server]\nname = "momentum/v1"\ndecay = 0.9\nrate = 0.1'
+    path = draft(run, governed, ('name = "weighted_mean/v1"', f'name = "union_mean/v1"\n{server}'))
+    assert run("policy", "check", path, "--log", governed.log).out == (
+        f"{path}: ok: segment-terms rocks, version 2\n"
+        f"{path}: warning: who alone sends a coordinate decides it, under union_mean/v1 without [cap]\n"
+    )
+    changed = run("policy", "diff", path, "--log", governed.log).out
+    assert "server: none: the step is what the rule gives -> momentum/v1: decay 0.9, rate 0.1" in changed
+    built = run("policy", "build", path, "--log", governed.log, "--out", "terms.json")
+    assert "who alone sends a coordinate decides it" in built.err
+    signed = run("policy", "sign", "terms.json", *governed.keys("ann"), "--yes")
+    assert "CAUTION      who alone sends a coordinate decides it" in signed.err
+    request = parse_request(Path("terms.json").read_bytes())
+    governed.sim.publish(request.payload_type, request.payload)
+    governed.sim.play_round("rover-1", "rover-2", "rover-3")
+    publish_to(governed.sim, governed.log)
+    (step,) = governed.sim.segment.lineage
+    assert step.server_state is not None
+    shown = run("segment", "show", "rocks", "--log", governed.log).out
+    assert "rule         union_mean/v1: weighted mean of those who sent the coordinate" in shown
+    assert f"server state {step.server_state.hex()}: the next round's step goes on from it" in shown
+    said = json.loads(run("segment", "show", "rocks", "--log", governed.log, "--json").out)
+    assert (said["server_state"], said["mask"]) == (step.server_state.hex(), None)
+    assert [each["server_state"] for each in said["lineage"]] == [step.server_state.hex()]
+
+
+def test_a_mask_that_changed_is_what_the_next_round_begins_with(run, governed: Governed, publish_to) -> None:
+    mask = governed.sim.agree(0, 3, 9, 17, next=NextMaskTerms("votes", 2))
+    governed.sim.publish_terms(support_modes=["agreed", "free"], mask=mask)
+    publish_to(governed.sim, governed.log)
+    first = json.loads(run("segment", "show", "rocks", "--log", governed.log, "--json").out)
+    assert first["mask"] == mask.digest.hex()
+    governed.sim.play_round("rover-1", "rover-2", "rover-3")
+    publish_to(governed.sim, governed.log)
+    (step,) = governed.sim.segment.lineage
+    assert step.next_mask not in (None, mask.digest)
+    said = json.loads(run("segment", "show", "rocks", "--log", governed.log, "--json").out)
+    assert said["mask"] == said["lineage"][0]["next_mask"] == step.next_mask.hex()
+    shown = run("segment", "show", "rocks", "--log", governed.log).out
+    assert f"next mask    {step.next_mask.hex()}: what agreed updates of the next round have" in shown
+    governed.sim.open_round()
+    publish_to(governed.sim, governed.log)
+    shown = run("segment", "show", "rocks", "--log", governed.log).out
+    assert f"mask now     {step.next_mask.hex()}: what agreed updates of the open round 2 have" in shown
+    # Terms that come meanwhile are the next round's: the open one goes on with the mask that it began with.
+    governed.sim.publish_terms(support_modes=["agreed", "free"], mask=governed.sim.agree(1, 2))
+    publish_to(governed.sim, governed.log)
+    assert f"mask now     {step.next_mask.hex()}: " in run("segment", "show", "rocks", "--log", governed.log).out
 
 
 def test_check_names_file_line_and_reason_of_each_bad_thing(run, governed: Governed) -> None:
@@ -136,7 +188,7 @@ def test_a_mask_is_looked_for_among_the_objects(run, governed: Governed) -> None
     kept.write_bytes(mask)
     assert run(*words).code == 0
     document = json.loads(parse_request(Path("rocks.json").read_bytes()).payload)
-    assert document["mask"] == {"digest": name, "nonzeros": 3}
+    assert document["mask"] == {"digest": name, "nonzeros": 3, "next": None}
 
 
 def test_objects_are_for_a_model_of_zeros_or_a_mask(run, governed: Governed) -> None:

@@ -12,7 +12,8 @@ from sfrl_secure.cli.main import app
 from sfrl_secure.clock import SystemClock
 from sfrl_secure.crypto.envelope import parse_envelope_json
 from sfrl_secure.errors import MalformedError, NotFoundError
-from sfrl_secure.governance.terms import MaskTerms, SegmentTerms, parse_terms
+from sfrl_secure.governance.aggregation_terms import MaskTerms, NextMaskTerms
+from sfrl_secure.governance.terms import SegmentTerms, parse_terms
 from sfrl_secure.ids import sha256
 from sfrl_secure.services.federation.create import create_federation
 from sfrl_secure.services.federation.folder import FederationFolder
@@ -70,6 +71,35 @@ def test_init_takes_the_mask_beside_the_plan_into_terms_and_objects(tmp_path: Pa
     assert (terms.support_modes, terms.relay_groups) == ({"agreed", "dense"}, {"lorries", "orbiters"})
     assert terms.value_types == {"int8"}
     assert ObjectStore(folder.objects_dir).get(terms.mask.digest, len(MASK)) == MASK
+
+
+def test_init_names_the_plan_whose_mask_cannot_change_so(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(PLAN.replace("nonzeros_max", 'mask_next = { score = "votes", regrow = 5 }\nnonzeros_max'))
+    (tmp_path / "rocks.mask").write_bytes(MASK)
+    ended = CliRunner().invoke(app, ["init", str(tmp_path / "fed"), "--plan", str(path)])
+    assert isinstance(ended.exception, MalformedError)
+    assert str(ended.exception).startswith(f"{path}: the plan's segment rocks: mask_next.regrow is")
+    assert not (tmp_path / "fed").exists()
+
+
+def test_a_mask_changes_as_the_plan_says_or_is_refused_with_its_key() -> None:
+    written = 'mask_next = { score = "votes", regrow = 2, protected = ["bias"] }\nnonzeros_max'
+    smaller = (("shape = [4] ", "shape = [2] "), ("nonzeros_max = 20", "nonzeros_max = 18"))
+    changing = plan(("nonzeros_max", written), *smaller)
+    mask = encode_mask(18, np.array([0, 3, 4, 17], dtype=np.int64))
+    terms = open_masks(changing, {"rocks": mask})["rocks"].terms
+    assert terms == MaskTerms(sha256(mask), 4, NextMaskTerms("votes", 2, frozenset({"bias"})))
+    for old, new, said in (
+        ("regrow = 2", "regrow = 3", r"mask_next\.protected are tensors that fit into the mask"),
+        ("regrow = 2", "regrow = 5", r"mask_next\.regrow is an integer from 1 to 4"),
+        ('"votes"', '"voices"', r"mask_next\.score is one of contribution, saliency, votes"),
+        ('["bias"]', '["no"]', r"mask_next\.protected are tensors that updates may touch"),
+        ('["bias"]', '["bias", "bias"]', r"mask_next\.protected: nothing stands there twice"),
+    ):
+        other = plan(("nonzeros_max", written.replace(old, new)), *smaller)
+        with pytest.raises(MalformedError, match=rf"the plan's segment rocks: {said}"):
+            open_masks(other, {"rocks": mask})
 
 
 def test_a_mask_that_is_not_there_is_named_with_its_segment(tmp_path: Path) -> None:

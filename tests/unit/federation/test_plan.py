@@ -10,7 +10,18 @@ from typer.testing import CliRunner
 
 from sfrl_secure.cli.main import app
 from sfrl_secure.errors import MalformedError
+from sfrl_secure.governance.aggregation_terms import (
+    NNM_TRIMMED_MEAN,
+    CapTerms,
+    ClipTerms,
+    MomentumTerms,
+    RuleTerms,
+)
+from sfrl_secure.governance.terms import parse_terms
+from sfrl_secure.ids import ZERO_DIGEST
+from sfrl_secure.services.federation.documents import terms_document
 from sfrl_secure.services.federation.plan import PLAN_BYTES_MAX, default_plan, parse_plan
+from sfrl_secure.services.federation.plan_checks import check_plan
 
 PLAN = """
 operators = ["alice", "bob"]
@@ -86,6 +97,15 @@ def test_a_payload_size_is_a_number_or_text_with_a_unit(written: str, size: int)
         ("rounds_max = 10", "rounds_max = 10\nsensitivity = -1", "segments.0.sensitivity"),
         ("rounds_max = 10", "rounds_max = 10\nevidence_days = 0", "segments.0.evidence_days"),
         ("rounds_max = 10", "rounds_max = 10\nretention_days = 36501", "segments.0.retention_days"),
+        ("rounds_max = 10", 'rounds_max = 10\nrule = "median/v1"', "segments.0.rule"),
+        ("rounds_max = 10", "rounds_max = 10\nrule = {}", "segments.0.rule.name"),
+        ("rounds_max = 10", 'rounds_max = 10\nrule = {name = "median/v1", lairs = 0.1}', "segments.0.rule.lairs"),
+        ("rounds_max = 10", 'rounds_max = 10\nrule = {name = "median/v1", liars = "0.1"}', "segments.0.rule.liars"),
+        ("rounds_max = 10", "rounds_max = 10\nclip = {norm = nan}", "segments.0.clip.norm"),
+        ("rounds_max = 10", "rounds_max = 10\nclip = {norm = -1.0}", "segments.0.clip.norm"),
+        ("rounds_max = 10", "rounds_max = 10\ncap = {magnitude = 1}", "segments.0.cap.contributors_below"),
+        ("rounds_max = 10", 'rounds_max = 10\nserver = {name = "momentum/v1", decay = 0.9}', "segments.0.server.rate"),
+        ("rounds_max = 10", "rounds_max = 10\nmask_next = {score = 1, regrow = 1}", "segments.0.mask_next.score"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_its_key_named(before: str, after: str, named: str) -> None:
@@ -104,6 +124,23 @@ def test_what_does_not_fit_is_refused_and_its_key_named(before: str, after: str,
         ("norm_max = 100.0", "norm_max = 1e-9", "norm_max is one grid unit or more, 5.96"),
         ("shape = [4, 4]", "shape = [0]", "a shape has 1 to 8 axes"),
         ("rounds_max = 10", 'rounds_max = 10\noperations = ["look"]', "operations has only fetch, record, submit"),
+        ("rounds_max", 'rule = { name = "krum/v1" }\nrounds_max', "rule.name: it is one of clustered_mean/v1"),
+        ("rounds_max", 'rule = { name = "multi_krum/v1", liars = 0.1 }\nrounds_max', "rule: multi_krum/v1 wants"),
+        (
+            "rounds_max", 'rule = { name = "nnm_trimmed_mean/v1", liars = 0.5 }\nrounds_max',
+            "rule.liars: it is from 0.0 to 0.499999",
+        ),
+        ("rounds_max", "clip = { }\nrounds_max", "clip: it has one of the keys norm and of_median"),
+        ("rounds_max", "clip = { norm = 1e-9 }\nrounds_max", "clip.norm: it is from 0.00000005960464"),
+        ("rounds_max", "cap = { contributors_below = 0, magnitude = 1 }\nrounds_max", "cap.contributors_below: "),
+        (
+            "rounds_max", 'server = { name = "momentum/v1", decay = 1.0, rate = 1.0 }\nrounds_max',
+            "server.decay: it is from 0.0 to 0.99998",
+        ),
+        (
+            "rounds_max", 'mask_next = { score = "votes", regrow = 1 }\nrounds_max',
+            "mask_next is for a segment with a mask",
+        ),
         ("rounds_max", 'leakage = { rows = [{ tensor = "no", min = 1 }] }\nrounds_max', "leakage.rows.tensor"),
     ],
 )
@@ -117,6 +154,42 @@ def test_keys_that_do_not_fit_each_other_name_file_and_segment_and_nothing_is_ma
             app, ["init", str(tmp_path / "fed"), "--plan", str(tmp_path / "plan.toml")], catch_exceptions=False
         )
     assert not (tmp_path / "fed").exists()
+
+
+def test_a_plan_says_how_rounds_are_added_up_in_the_units_of_a_draft() -> None:
+    tables = """
+    [segments.rule]
+    name = "nnm_trimmed_mean/v1"
+    liars = 0.2
+    [segments.clip]
+    of_median = 1.1
+    [segments.cap]
+    contributors_below = 3
+    magnitude = 0.25
+    [segments.server]
+    name = "momentum/v1"
+    decay = 0.9
+    rate = 0.1
+    """
+    plan = parse_plan((PLAN + tables).encode())
+    check_plan(plan)
+    terms = parse_terms(terms_document(ZERO_DIGEST, plan.segments[0], ZERO_DIGEST, 1))
+    assert terms.rule == RuleTerms(NNM_TRIMMED_MEAN, liars_ppm=200_000)
+    assert (terms.clip, terms.cap) == (ClipTerms(median_ppm=1_100_000), CapTerms(3, 2**22))
+    assert terms.server == MomentumTerms(decay=58_982, rate=6_554)
+
+
+def test_a_plan_that_does_not_say_how_is_added_up_by_the_weighted_mean_alone() -> None:
+    terms = parse_terms(terms_document(ZERO_DIGEST, parse_plan(PLAN.encode()).segments[0], ZERO_DIGEST, 1))
+    assert (terms.rule, terms.clip, terms.cap, terms.server) == (RuleTerms(), None, None, None)
+
+
+def test_a_number_that_is_none_is_one_problem_and_not_one_for_each_kind_of_number() -> None:
+    with pytest.raises(MalformedError) as refused:
+        parse_plan(f'{PLAN}clip = {{ norm = "one" }}\n'.encode())
+    assert str(refused.value) == "the plan, line 19: `segments.0.clip.norm` is a number"
+    with pytest.raises(MalformedError, match=r"`segments\.0\.constants\.int` is a list|valid list"):
+        parse_plan(f"{PLAN}constants = {{ int = 3 }}\n".encode())
 
 
 def test_all_that_does_not_fit_is_named_at_once_by_line_and_in_our_words() -> None:

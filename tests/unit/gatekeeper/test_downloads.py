@@ -11,7 +11,9 @@ from simulator import GRID, MANIFEST, SEGMENT, Context, Simulator
 
 from sfrl_secure.aggregation.models import decode_step, parse_model
 from sfrl_secure.errors import DeniedError, DigestError, MalformedError, NotFoundError
-from sfrl_secure.governance.statements import ModelsFetched
+from sfrl_secure.governance.aggregation_terms import CLUSTERED_MEAN, NextMaskTerms, RuleTerms
+from sfrl_secure.governance.statements import ModelPublished, ModelsFetched
+from sfrl_secure.governance.terms import RoundTerms
 from sfrl_secure.ids import Digest, sha256
 from sfrl_secure.services.gatekeeper import downloads as downloads_module
 from sfrl_secure.services.gatekeeper.downloads import Downloads
@@ -274,3 +276,30 @@ def test_what_is_neither_model_nor_mask_is_not_given(sim: Simulator, models: lis
     for digest in (sim.segment.lineage[-1].aggregate, sim.update("rover-1")[1].payload_sha256, sha256(b"nothing")):
         with pytest.raises(NotFoundError, match="segment's"):
             Reader(sim).fetch(digest, models[1])
+
+
+def test_the_masks_and_the_clusters_models_of_published_steps_are_given_for_ever(tmp_path: Path) -> None:
+    sim = Simulator(tmp_path)
+    sim.publish_terms(
+        round_terms=RoundTerms(duration_us=60_000_000, cohort_min=2, cohort_max=3, rounds_max=9),
+        support_modes=["agreed", "free"], mask=sim.agree(0, 3, 9, 17, next=NextMaskTerms("votes", 2)),
+        rule=RuleTerms(CLUSTERED_MEAN, alike_ppm=100_000),
+    )  # fmt: skip
+    for _ in range(2):
+        sim.play_round("rover-1", "rover-2", "rover-3")
+    bodies = [sim.log.statement_at(step.index).body for step in sim.segment.lineage]
+    published = [body for body in bodies if isinstance(body, ModelPublished)]
+    clusters = [cluster.model for body in published for cluster in body.clusters]
+    masks = [body.next_mask for body in published if body.next_mask is not None]
+    assert (len(clusters), len(masks)) == (2, 2)
+    # A step that left the lineage is still one that was published.
+    sim.roll_back(sim.initial_digest)
+    begin = len(sim.log.raw)
+    reader = Reader(sim)
+    for digest in masks + clusters:
+        source, chunks = reader.fetch(digest, sim.initial_digest)
+        assert source.base is None
+        assert sha256(b"".join(chunks)) == digest
+    # Who took a model is on record, a cluster's too; who took a mask is nobody's business.
+    assert set(fetched(sim, begin)) == set(clusters)
+    sim.close()

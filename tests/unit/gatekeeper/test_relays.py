@@ -11,10 +11,7 @@ from simulator import SEGMENT, Context, Simulator, participant_id, submission
 
 from sfrl_secure.errors import DeniedError, NotFoundError, UnavailableError
 from sfrl_secure.governance.statements import Evidence, UpdateRefused
-from sfrl_secure.governance.terms import MaskTerms
-from sfrl_secure.ids import Digest, sha256
-from sfrl_secure.services.gatekeeper import masks as masks_module
-from sfrl_secure.services.gatekeeper.masks import MASKS_MAX, Masks
+from sfrl_secure.ids import Digest
 from sfrl_secure.wire import gatekeeper_service as wire
 from sfrl_secure.wire.audit_service import AppendedEntry
 from sfrl_secure.wire.receipts import ReceiptKind
@@ -128,7 +125,7 @@ def test_under_a_mask_of_another_number_than_the_terms_say_nothing_is_decided(tm
     sim.open_round()
     gatekeeper, size = sim.gatekeeper(), len(sim.log.raw)
     signed = sim.update("rover-1", support="agreed", nonzeros=mask.nonzeros + more)
-    with pytest.raises(UnavailableError, match="not the one that its terms describe"):
+    with pytest.raises(UnavailableError, match="round's mask cannot be read"):
         gatekeeper.admitter.submit(submission("rover-1", signed))
     assert len(sim.log.raw) == size
     assert isinstance(gatekeeper.admitter.submit(submission("rover-2", sim.update("rover-2"))), AppendedEntry)
@@ -161,27 +158,4 @@ def test_what_lies_there_and_is_no_mask_is_not_used(tmp_path: Path) -> None:
     sim.objects.path(mask.digest).write_bytes(b"another file")
     with pytest.raises(UnavailableError, match="mask"):
         sim.gatekeeper().admitter.submit(submission("rover-1", signed))
-    sim.close()
-
-
-def test_a_mask_is_read_once_and_a_few_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sim = agreed(tmp_path)
-    read: list[Digest] = []
-    decode = masks_module.decode_mask
-
-    def counted(raw: bytes, coordinates: int) -> Any:
-        read.append(sha256(raw))
-        return decode(raw, coordinates)
-
-    monkeypatch.setattr(masks_module, "decode_mask", counted)
-    masks, terms = Masks(sim.objects), sim.segment.terms
-    assert terms.mask is not None
-    assert masks.mask_of(terms) is masks.mask_of(terms)
-    assert read == [terms.mask.digest]
-    for n in range(MASKS_MAX):
-        sim.publish_terms(support_modes=["agreed"], mask=sim.agree(n))
-        masks.mask_of(sim.segment.terms)
-    masks.mask_of(terms)
-    assert read.count(terms.mask.digest) == 2
-    assert isinstance(terms.mask, MaskTerms)
     sim.close()

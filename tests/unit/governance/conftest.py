@@ -12,6 +12,15 @@ import pytest
 from sfrl_secure.crypto.envelope import Envelope, sign_envelope
 from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.crypto.possession import prove_possession
+from sfrl_secure.governance.aggregation_terms import (
+    MULTI_KRUM,
+    AdaptiveTerms,
+    CapTerms,
+    ClipTerms,
+    MaskTerms,
+    NextMaskTerms,
+    RuleTerms,
+)
 from sfrl_secure.governance.build import (
     build_genesis,
     build_join,
@@ -31,7 +40,6 @@ from sfrl_secure.governance.root import GenesisDocument, parse_root
 from sfrl_secure.governance.terms import (
     LeakageBound,
     LeakageTerms,
-    MaskTerms,
     ModelTerms,
     QuotaTerms,
     RoundTerms,
@@ -51,6 +59,7 @@ SHORT_TYPES = {
     "rules": "application/vnd.sfrl.rules.v1+json",
     "segment-terms": "application/vnd.sfrl.segment-terms.v1+json",
     "agreed-segment-terms": "application/vnd.sfrl.segment-terms.v1+json",
+    "changing-segment-terms": "application/vnd.sfrl.segment-terms.v1+json",
     "participant": "application/vnd.sfrl.participant.v1+json",
     "join": "application/vnd.sfrl.join.v1+json",
     "key-revocation": "application/vnd.sfrl.key-revocation.v1+json",
@@ -99,6 +108,14 @@ class Federation:
                 support_modes=["free", "agreed"],
                 mask=MaskTerms(sha256(b"mask"), 7),
                 relay_groups=["lorries", "orbiters"],
+            ),
+            "changing-segment-terms": self.terms(
+                support_modes=["agreed"],
+                mask=MaskTerms(sha256(b"mask"), 10, NextMaskTerms("votes", 3, frozenset({"a.bias"}))),
+                rule=RuleTerms(MULTI_KRUM, liars_ppm=200_000, selected_ppm=500_000),
+                clip=ClipTerms(median_ppm=1_500_000),
+                cap=CapTerms(3, 2**20),
+                server=AdaptiveTerms(58_982, 64_880, 2**10, 2**4),
             ),
             "participant": self.participant(),
             "join": self.join(),

@@ -7,9 +7,10 @@ import pytest
 
 from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.errors import MalformedError
+from sfrl_secure.governance.aggregation_terms import MaskTerms
 from sfrl_secure.governance.build import build_genesis, build_root
 from sfrl_secure.governance.documents import RootDocument, Thresholds
-from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, MaskTerms, QuotaTerms, RoundTerms, SegmentTerms
+from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, QuotaTerms, RoundTerms, SegmentTerms
 from sfrl_secure.ids import sha256
 
 
@@ -25,7 +26,7 @@ def test_the_same_arguments_give_the_same_bytes(federation) -> None:
 def test_documents_are_text_that_people_can_read(federation) -> None:
     for kind, raw in federation.raw.items():
         lines = raw.decode("ascii").splitlines()
-        assert lines[1] == f' "type": "{kind.removeprefix("next-").removeprefix("agreed-")}",'
+        assert lines[1] == f' "type": "{kind.removeprefix("next-").removeprefix("agreed-").removeprefix("changing-")}",'
         assert len(lines) > 5
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sfrl_secure.crypto.envelope import envelope_to_json
 from sfrl_secure.errors import MalformedError
+from sfrl_secure.governance.aggregation_terms import MaskTerms
 from sfrl_secure.governance.documents import (
     DOCUMENT_TYPES,
     GenesisDocument,
@@ -22,7 +23,7 @@ from sfrl_secure.governance.documents import (
     ServicesDocument,
     parse_document,
 )
-from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, MaskTerms, QuotaTerms, SegmentTerms
+from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, QuotaTerms, SegmentTerms
 from sfrl_secure.ids import ZERO_DIGEST, parse_spiffe_id, sha256
 
 KINDS = (

@@ -32,6 +32,15 @@ HEADER: dict[str, Range] = {
     "expires_us": ([1, 2**63 - 1], [0, -1, 2**63]),
 }
 
+
+def momentum(**others: object) -> dict[str, object]:
+    return {"name": "momentum/v1", "decay": 1, "rate": 1} | others
+
+
+def adaptive(**others: object) -> dict[str, object]:
+    return {"name": "adaptive/v1", "decay": 1, "decay_max": 1, "rate": 1, "floor": 1} | others
+
+
 # Path of the field, its steps joined by blanks: (taken, refused).
 RANGES: dict[str, dict[str, Range]] = {
     "root": {
@@ -151,7 +160,7 @@ RANGES: dict[str, dict[str, Range]] = {
             [["free"], ["dense"], ["dense", "free"]],
             [[], ["mask"], ["free", "free"], ["free", "dense"], ["agreed"]],
         ),
-        "mask": ([None], [{"digest": "ab" * 32, "nonzeros": 7}]),
+        "mask": ([None], [{"digest": "ab" * 32, "nonzeros": 7, "next": None}]),
         "relay_groups": ([[], ["a"], GROUPS_64], [["b", "a"], ["a", "a"], ["a b"], [""], GROUPS_65]),
         "suites": ([["ed25519"]], [[], ["rsa"], ["ed25519+ml-dsa-44", "ed25519"]]),
         "limits payload_bytes_max": ([1, 2**30], [0, 2**30 + 1]),
@@ -186,17 +195,86 @@ RANGES: dict[str, dict[str, Range]] = {
         # The weight is 1,000 at most, and 1,000 * 4,194 is the last multiple below 2**22.
         "round cohort_max": ([2, 500], [0, 1, 501]),
         "round rounds_max": ([1, 2**31], [0, 2**31 + 1]),
-        "rule": ([], ["median/v1", ""]),
+        "rule": (
+            [
+                *({"name": f"{name}/v1"} for name in ("weighted_mean", "union_mean", "median")),
+                *({"name": "nnm_trimmed_mean/v1", "liars_ppm": liars} for liars in (0, 499_999)),
+                *({"name": "multi_krum/v1", "liars_ppm": liars, "selected_ppm": 0} for liars in (0, 499_999)),
+                {"name": "multi_krum/v1", "liars_ppm": 0, "selected_ppm": 10**6},
+                *({"name": "clustered_mean/v1", "alike_ppm": alike} for alike in (1, 10**6)),
+            ],
+            [
+                "weighted_mean/v1", "", None, [], {}, {"name": ""}, {"name": "mean/v1"}, {"name": None},
+                {"name": ["median/v1"]}, {"name": {}}, {"liars_ppm": 0}, {"name": "median/v1", "liars_ppm": 0},
+                {"name": "weighted_mean/v1", "clip": None}, {"name": "nnm_trimmed_mean/v1"},
+                *({"name": "nnm_trimmed_mean/v1", "liars_ppm": liars} for liars in (-1, 500_000, 0.2, "0", True, None)),
+                {"name": "nnm_trimmed_mean/v1", "liars_ppm": 0, "selected_ppm": 0},
+                {"name": "multi_krum/v1", "liars_ppm": 0},
+                {"name": "multi_krum/v1", "liars_ppm": 500_000, "selected_ppm": 0},
+                *({"name": "multi_krum/v1", "liars_ppm": 0, "selected_ppm": best} for best in (-1, 10**6 + 1)),
+                *({"name": "clustered_mean/v1", "alike_ppm": alike} for alike in (0, 10**6 + 1)),
+                {"name": "clustered_mean/v1"},
+            ],
+        ),
+        "clip": (
+            [None, {"norm": 1}, {"norm": 2**62}, {"median_ppm": 1}, {"median_ppm": 10**7}],
+            [
+                0, {}, [], {"norm": 0}, {"norm": 2**62 + 1}, {"norm": 1.0}, {"norm": None}, {"norm": True},
+                {"median_ppm": 0}, {"median_ppm": 10**7 + 1}, {"norm": 1, "median_ppm": 1},
+                {"norm": None, "median_ppm": 1}, {"norm": 1, "median_ppm": None}, {"median": 1},
+            ],
+        ),
+        "cap": (
+            [None, *({"contributors_below": few, "magnitude": most} for few in (1, 501) for most in (1, 2**40))],
+            [
+                0, {}, {"contributors_below": 1}, {"magnitude": 1}, {"contributors_below": 0, "magnitude": 1},
+                {"contributors_below": 502, "magnitude": 1}, {"contributors_below": 1, "magnitude": 0},
+                {"contributors_below": 1, "magnitude": 2**40 + 1}, {"contributors_below": 1, "magnitude": 1, "norm": 1},
+            ],
+        ),
+        "server": (
+            [
+                None, *(momentum(decay=decay) for decay in (0, 65_535)), *(momentum(rate=rate) for rate in (1, 2**20)),
+                *(adaptive(decay=decay) for decay in (0, 65_535)), *(adaptive(rate=rate) for rate in (1, 2**22)),
+                *(adaptive(decay_max=decay) for decay in (0, 65_535)), *(adaptive(floor=low) for low in (1, 2**40)),
+            ],
+            [
+                {}, "momentum/v1", momentum(name="adam/v1"), momentum(name=None), momentum(name="adaptive/v1"),
+                *(momentum(decay=decay) for decay in (-1, 65_536, 0.9)), momentum(floor=1),
+                *(momentum(rate=rate) for rate in (0, 2**20 + 1)),
+                *(adaptive(decay=decay) for decay in (-1, 65_536)), adaptive(name="momentum/v1"),
+                *(adaptive(rate=rate) for rate in (0, 2**22 + 1)), *(adaptive(floor=low) for low in (0, 2**40 + 1)),
+                *(adaptive(decay_max=decay) for decay in (-1, 65_536)),
+            ],
+        ),
         "privacy": ([], ["secret", ""]),
         "evidence_days": ([1, 36_500], [0, 36_501]),
         "retention_days": ([1, 36_500], [0, 36_501]),
     },
     "agreed-segment-terms": {
         "support_modes": ([["agreed"], ["agreed", "dense", "free"]], [["free"], ["free", "agreed"]]),
-        "mask": ([{"digest": "ab" * 32, "nonzeros": 1}], [None, {}]),
+        "mask": (
+            [{"digest": "ab" * 32, "nonzeros": 1, "next": None}],
+            [None, {}, {"digest": "ab" * 32, "nonzeros": 1}, {"digest": "ab" * 32, "nonzeros": 1, "next": {}}],
+        ),
         "mask digest": (["00" * 32], ["", "ab" * 31, "AB" * 32]),
         # Twenty is limits.nonzeros_max.
         "mask nonzeros": ([1, 20], [0, -1, 21]),
+    },
+    # Updates may touch a.bias with 4 coordinates, which is protected, and b.weight with 8.
+    "changing-segment-terms": {
+        "mask next": ([None], [[], "votes", {"score": "votes", "regrow": 3}]),
+        "mask next score": (["contribution", "saliency", "votes"], ["", "vote", None, 1]),
+        "mask nonzeros": ([7, 12], [6, 13, 20]),
+        "mask next regrow": ([1, 6], [0, 7, 10, 11]),
+        "mask next protected": (
+            [[], ["a.bias"]],
+            [
+                ["a.weight"], ["b.weight"], ["a.bias", "b.weight"], ["b.weight", "a.bias"], ["a.bias", "a.bias"],
+                ["no"], ["a b"], "a.bias",
+            ],
+        ),
+        "tensors": ([["b.weight", "a.bias", "a.weight"]], [["b.weight"], ["a.bias"]]),
     },
 }  # fmt: skip
 

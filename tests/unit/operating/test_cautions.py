@@ -6,9 +6,10 @@ import pytest
 from simulator import NOW_US, SEGMENT, Simulator
 
 from sfrl_secure.crypto.keys import SigningKey
+from sfrl_secure.governance.aggregation_terms import MaskTerms
 from sfrl_secure.governance.documents import Order, SegmentTerms, parse_document
 from sfrl_secure.governance.orders import ExcludeTarget, OrderAction, OrderTarget, OverrideTarget, RollbackTarget
-from sfrl_secure.governance.terms import LeakageTerms, MaskTerms, UpdateLimits
+from sfrl_secure.governance.terms import LeakageTerms, UpdateLimits
 from sfrl_secure.ids import sha256
 from sfrl_secure.operating.acts import draft_invitation, draft_order
 from sfrl_secure.operating.cautions import cautions_of

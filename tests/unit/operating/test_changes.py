@@ -9,8 +9,9 @@ import pytest
 from simulator import Simulator
 
 from sfrl_secure.crypto.keys import SigningKey
+from sfrl_secure.governance.aggregation_terms import MEDIAN, CapTerms, ClipTerms, MaskTerms, MomentumTerms, RuleTerms
 from sfrl_secure.governance.documents import Document, RulesDocument, SegmentTerms, parse_document
-from sfrl_secure.governance.terms import LeakageBound, MaskTerms, ModelTerms
+from sfrl_secure.governance.terms import LeakageBound, ModelTerms
 from sfrl_secure.ids import sha256
 from sfrl_secure.operating.changes import changes_of
 
@@ -50,8 +51,13 @@ def said(sim: Simulator, after: Document) -> str:
         ('groups = ["rovers"]', 'groups = ["drones"]', "lose the segment: rover-1, rover-2, rover-3, rover-4"),
         ('groups = ["rovers"]', 'groups = ["drones"]', "gain the segment: drone-1"),
         ("expires = 20", "expires = 21", "expires later: "),
+        (
+            'name = "weighted_mean/v1"', 'name = "median/v1"',
+            "rule: weighted_mean/v1: weighted mean, missing is zero -> median/v1: median of each coordinate",
+        ),
+        ("[limits]", "[clip]\nof_median = 1.0\n[limits]", "clip: none -> updates are cut to 1.0 of the round's median"),
     ],
-)
+)  # fmt: skip
 def test_a_change_of_terms_is_said_with_its_direction_and_for_whom(
     sim: Simulator, drafted: Drafted, old: str, new: str, expected: str
 ) -> None:
@@ -74,10 +80,10 @@ def test_another_mask_is_said_with_its_object_and_how_many_it_has(sim: Simulator
     sim.publish_terms(support_modes=["agreed", "free"], mask=MaskTerms(old, 7))
     other = ((old.hex(), new.hex()), ("nonzeros = 7", "nonzeros = 1"))
     changes = said(sim, document(drafted("segment-terms", "rocks", *other)))
-    assert f"mask: 7 coordinates of {old.hex()} -> 1 coordinate of {new.hex()}" in changes
+    assert f"mask: 7 coordinates of {old.hex()}; it stays -> 1 coordinate of {new.hex()}; it stays" in changes
     none = (f'[mask]  # of the support mode agreed\ndigest = "{old.hex()}"\nnonzeros = 7\n', "")
     gone = said(sim, document(drafted("segment-terms", "rocks", none, ('["agreed", "free"]', '["free"]'))))
-    assert f"mask: 7 coordinates of {old.hex()} -> none" in gone
+    assert f"mask: 7 coordinates of {old.hex()}; it stays -> none" in gone
     assert "support agreed: no longer (TIGHTER)" in gone
 
 
@@ -86,7 +92,8 @@ def test_no_field_of_the_terms_changes_without_a_word(sim: Simulator) -> None:
     manifest = before.model.manifest
     changes: dict[str, object] = {
         "sensitivity": 4, "groups": frozenset({"x"}), "operations": frozenset(), "tensors": ("a.bias",),
-        "value_types": frozenset({"fp32"}), "support_modes": frozenset(), "suites": frozenset(), "rule": "other",
+        "value_types": frozenset({"fp32"}), "support_modes": frozenset(), "suites": frozenset(),
+        "rule": RuleTerms(MEDIAN), "clip": ClipTerms(norm=1), "cap": CapTerms(1, 1), "server": MomentumTerms(0, 1),
         "privacy": "other", "evidence_days": 1, "retention_days": 1, "model": ModelTerms(manifest, 1, before.digest),
         "expires_us": before.expires_us - 1, "mask": MaskTerms(before.digest, 3), "relay_groups": frozenset({"x"}),
     }  # fmt: skip

@@ -6,6 +6,7 @@ import pytest
 from simulator import Simulator, participant_id
 
 from sfrl_secure.crypto.keys import SigningKey
+from sfrl_secure.governance.aggregation_terms import MaskTerms
 from sfrl_secure.governance.build import build_order
 from sfrl_secure.governance.documents import DOCUMENT_TYPES, Document, parse_document
 from sfrl_secure.governance.orders import (
@@ -18,7 +19,6 @@ from sfrl_secure.governance.orders import (
     ReaggregateTarget,
     RollbackTarget,
 )
-from sfrl_secure.governance.terms import MaskTerms
 from sfrl_secure.ids import sha256
 from sfrl_secure.operating.document_words import words_of
 
@@ -72,7 +72,11 @@ def test_a_mask_and_relays_are_said_where_there_are_any(sim: Simulator) -> None:
     assert not [each for each in words_of(sim.segment.terms) if each.startswith(("mask", "relays"))]
     sim.publish_terms(support_modes=["agreed", "free"], mask=MaskTerms(DIGEST, 7), relay_groups=["orbiters", "lorries"])
     words = list(words_of(sim.segment.terms))
-    assert f"mask         agreed support is 7 coordinates of {DIGEST.hex()}" in words
+    assert f"mask         agreed support is 7 coordinates of {DIGEST.hex()}; it stays" in words
+    # Lines without a key go on with the limits of an update, and stand right below it.
+    assert [each.startswith(" ") for each in words if each[0] == " " or each.startswith(("update", "mask"))] == [
+        False, True, True, False,
+    ]  # fmt: skip
     assert "relays       groups lorries, orbiters may bring others' updates" in words
     assert "update       int8, support agreed or free, signed ed25519" in words
 

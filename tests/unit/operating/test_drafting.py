@@ -11,8 +11,9 @@ import pytest
 from simulator import GRID, NOW_US, Simulator
 
 from sfrl_secure.errors import MalformedError
+from sfrl_secure.governance.aggregation_terms import MaskTerms
 from sfrl_secure.governance.documents import ParticipantRecord, RootDocument, RulesDocument, SegmentTerms
-from sfrl_secure.governance.terms import LeakageBound, LeakageTerms, MaskTerms
+from sfrl_secure.governance.terms import LeakageBound, LeakageTerms
 from sfrl_secure.ids import sha256
 from sfrl_secure.operating.changes import NOTHING, changes_of
 from sfrl_secure.operating.draft_writing import draft_of
@@ -121,7 +122,7 @@ def test_units_become_grid_integers_and_noise_is_rounded_up(drafted: Drafted) ->
         ('groups = ["rovers"]', 'groups = ["rovers", "rovers"]', "groups", "twice"),
         ('groups = ["rovers"]', 'groups = ["Rovers"]', "groups", "a name is"),
         ('operations = ["fetch", ', 'operations = ["destroy", ', "operations", "fetch, record, submit"),
-        ("rule = ", "rulez = ", "rulez", "did you mean `rule`?"),
+        ("[rule]", "[rulez]", "[rulez]", "did you mean `rule`?"),
         ("[round]", "[round]\nlong = 3", "long", "unknown key `round.long`"),
         ("cohort_min = 2", "cohort_min = 9", "cohort_min", "from 1 to 3"),
         ('duration = "1m"', 'duration = "0.5s"', "duration", "from 1s to"),

@@ -9,8 +9,8 @@ import pytest
 from simulator import Simulator
 
 from sfrl_secure.errors import DigestError, MalformedError, NotFoundError
+from sfrl_secure.governance.aggregation_terms import MaskTerms
 from sfrl_secure.governance.documents import SegmentTerms, parse_document
-from sfrl_secure.governance.terms import MaskTerms
 from sfrl_secure.ids import Digest, sha256
 from sfrl_secure.operating.mask_object import check_mask_object
 from sfrl_secure.sparse.mask import encode_mask

@@ -18,6 +18,7 @@ from sfrl_secure.operating.units import (
     parse_duration,
     parse_moment,
     parse_size,
+    shortest_on_grid,
     time_in_words,
     to_grid,
 )
@@ -38,6 +39,23 @@ def test_every_number_on_the_grid_comes_back_as_it_was(units: int, exponent: int
     written = Decimal(from_grid(units, exponent))
     assert to_grid(written, exponent) == units
     assert to_grid(written, exponent, up=True) == units
+
+
+@given(st.integers(0, 2**62), st.integers(0, 40), st.booleans())
+def test_the_shortest_number_comes_back_as_it_was_rounded_as_it_is_read(units: int, exponent: int, up: bool) -> None:
+    written = shortest_on_grid(units, exponent, up=up)
+    assert to_grid(Decimal(written), exponent, up=up) == units
+    assert len(written) <= len(from_grid(units, exponent))
+
+
+@pytest.mark.parametrize("written", ["0.05", "0.001", "0.1", "1.5", "10.0", "0.0"])
+@pytest.mark.parametrize("up", [False, True])
+def test_what_somebody_wrote_is_shown_as_it_was_written(written: str, up: bool) -> None:
+    assert shortest_on_grid(to_grid(Decimal(written), 24, up=up), 24, up=up) == written
+
+
+def test_a_few_units_of_a_grid_are_written_in_full() -> None:
+    assert shortest_on_grid(1, 15) == "0.000030517578125"
 
 
 def test_a_number_between_two_grid_points_is_rounded_to_the_side_that_is_asked_for() -> None:

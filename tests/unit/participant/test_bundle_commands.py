@@ -285,6 +285,28 @@ def test_offline_nobody_is_asked_for_a_model_or_a_mask_that_is_not_kept(
     assert links.channels["rover-1"].calls == calls
 
 
+def test_offline_no_agreed_update_is_packed_where_fetch_keeps_no_mask(
+    relayed: Simulator, links: Links, tmp_path: Path
+) -> None:
+    relayed.publish_terms(support_modes=("agreed", "free"), mask=relayed.agree(1, 4, 18))
+    relayed.open_round()
+    rover = links.participant(Path("rover-1.toml"))
+    opened = rover.open_round(SEGMENT, wait_seconds=0)
+    assert isinstance(opened, OpenRound)
+    rover.model(opened)
+    weights = tmp_path / "weights.npz"
+    np.savez(weights, **{"a.weight": np.full((4, 4), 0.5, np.float32), "a.bias": np.full(4, 0.5, np.float32)})
+    arguments = (
+        "pack", "--profile", "rover-1.toml", "--segment", SEGMENT, "--update", weights, "--weight", "7", "--out",
+        tmp_path / "a.bundle", "--support", "agreed",
+    )  # fmt: skip
+    calls = list(links.channels["rover-1"].calls)
+    with pytest.raises(MalformedError, match="no mask is kept for --offline"):
+        run(*arguments, "--offline")
+    assert links.channels["rover-1"].calls == calls
+    assert run(*arguments, "--wait", "0")["nonzeros"] == 3
+
+
 def test_what_was_never_fetched_and_what_is_over_is_not_packed_offline(
     relayed: Simulator, links: Links, tmp_path: Path
 ) -> None:

@@ -109,6 +109,22 @@ def test_fetch_keeps_the_mask_that_an_update_without_a_link_takes(sim: Simulator
     assert (sim.folder / "receipts" / "rover-1" / "masks" / SEGMENT / agreed.digest.hex()).is_file()
 
 
+def test_submit_sends_the_support_that_is_asked_for(sim: Simulator, run: Any, tmp_path: Path) -> None:
+    sim.publish_terms(support_modes=("agreed", "free"), mask=sim.agree(1, 4, 18))
+    sim.open_round()
+    weights = tmp_path / "weights.npz"
+    np.savez(weights, **{"a.weight": np.full((4, 4), 0.5, np.float32), "a.bias": np.full(4, 0.5, np.float32)})
+    arguments = ("submit", "--weight", "1", "--receipt", "none", "--update")
+    with pytest.raises(MalformedError, match="free, agreed, dense"):
+        run(*arguments, str(weights), "--support", "mask")
+    with pytest.raises(MalformedError, match="for free support: --support agreed is for new weights"):
+        run(*arguments, str(update_file(tmp_path)), "--support", "agreed")
+    with pytest.raises(DeniedError, match="support mode"):
+        run(*arguments, str(weights), "--support", "dense")
+    said = run(*arguments, str(weights), "--support", "agreed")
+    assert (said["support"], said["nonzeros"]) == ("agreed", 3)
+
+
 def test_submit_refuses_a_round_on_another_model_than_the_one_that_was_fetched(
     sim: Simulator, run: Any, tmp_path: Path
 ) -> None:

@@ -11,9 +11,10 @@ import pytest
 from simulator import GRID, MANIFEST, Simulator
 
 from sfrl_secure.aggregation.models import ModelSnapshot, encode_step
-from sfrl_secure.governance.terms import MaskTerms, ModelTerms
+from sfrl_secure.governance.aggregation_terms import MaskTerms
+from sfrl_secure.governance.terms import ModelTerms
 from sfrl_secure.ids import Digest, sha256
-from sfrl_secure.participant.models import MODELS_KEPT, WRITE_SECONDS, ModelFetcher
+from sfrl_secure.participant.models import MASKS_KEPT, MODELS_KEPT, WRITE_SECONDS, ModelFetcher
 from sfrl_secure.rpc.downloads import Fetched
 from sfrl_secure.sparse.mask import encode_mask
 from sfrl_secure.wire.downloads import ModelRequest
@@ -125,13 +126,38 @@ def test_a_mask_of_each_segment_is_kept(served: Served, terms: ModelTerms, tmp_p
         raw = encode_mask(MANIFEST.coordinates, np.array([place, place + 3], np.int64))
         served.objects[sha256(raw)] = raw
         wanted[segment] = MaskTerms(sha256(raw), 2)
-        made.mask(segment, wanted[segment], MANIFEST.coordinates)
+        made.mask(segment, wanted[segment].digest, wanted[segment], MANIFEST.coordinates)
     assert len(served.asked) == 3
     for again in (made, fetcher(served, tmp_path)):
         for segment in SEGMENTS:
-            assert again.mask(segment, wanted[segment], MANIFEST.coordinates).digest == wanted[segment].digest
-            assert again.kept_mask("other", wanted[segment], MANIFEST.coordinates) is None
+            terms_mask, digest = wanted[segment], wanted[segment].digest
+            assert again.mask(segment, digest, terms_mask, MANIFEST.coordinates).digest == digest
+            assert again.kept_mask("other", digest, terms_mask, MANIFEST.coordinates) is None
     assert len(served.asked) == 3
+
+
+def test_the_masks_of_two_rounds_are_kept_and_that_of_the_kept_round_never_goes(
+    served: Served, tmp_path: Path
+) -> None:
+    digests = []
+    for n in range(4):
+        raw = encode_mask(MANIFEST.coordinates, np.array([n, n + 5], np.int64))
+        served.objects[sha256(raw)] = raw
+        digests.append(sha256(raw))
+    # One set of terms names the first; rounds have others of the same size.
+    wanted = MaskTerms(digests[0], 2)
+    spared: Callable[[str], Digest | None] = {"ice": digests[0]}.get
+    made = fetcher(served, tmp_path, spared_mask=spared)
+    for n, digest in enumerate(digests):
+        for segment in ("ice", "rocks"):
+            assert made.mask(segment, digest, wanted, MANIFEST.coordinates).indices.tolist() == [n, n + 5]
+    assert files(tmp_path, "ice", "masks") == {digests[0].hex(), digests[3].hex()}
+    assert files(tmp_path, "rocks", "masks") == {digest.hex() for digest in digests[-MASKS_KEPT:]}
+    served.asked.clear()
+    again = fetcher(served, tmp_path)
+    assert again.kept_mask("ice", digests[0], wanted, MANIFEST.coordinates) is not None
+    assert again.kept_mask("ice", digests[1], wanted, MANIFEST.coordinates) is None
+    assert not served.asked
 
 
 def test_whoever_asks_nobody_is_told_that_it_is_not_here(served: Served, terms: ModelTerms, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import json
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,8 @@ from sfrl_secure.translog.policy import TrustedLog, TrustedWitness, TrustPolicy,
 from sfrl_secure.translog.tiles import bundles_of, encode_bundle, tile_of_tree, tiles_of
 from sfrl_secure.translog.tree import MerkleTree
 
-from .payloads import (
-    SUPPORTS,
-    VALUE_TYPES,
-    encode_aggregate,
-    encode_mask,
-    encode_payload,
-    payload_root,
-    weighted_mean,
-)
+from .payloads import SUPPORTS, VALUE_TYPES, encode_aggregate, encode_mask, encode_payload, payload_root
+from .plain_rules import Outcome, Sent, outcome_of
 
 START = 1_760_000_000_000_000
 SECOND = 1_000_000
@@ -127,6 +121,10 @@ class MemoryObjects(dict[bytes, bytes]):
             raise DigestError("altered")
         return None if raw is None else raw[: bytes_max + 1]
 
+    def read_at(self, digest: Digest, offset: int, length: int) -> bytes | None:
+        raw = self.get(digest)
+        return None if raw is None else raw[offset : offset + length]
+
     def holds(self, digest: Digest) -> bool:
         return self.read(digest, 0) is not None
 
@@ -141,6 +139,12 @@ class Admitted:
     digest: bytes
     update: dict[int, int]
     weight: int
+    norm: int = 0
+    carried: tuple[int, ...] = ()
+
+    def sent(self) -> Sent:
+        values = {c: self.update.get(c, 0) for c in self.carried or self.update}
+        return Sent(self.name, self.weight, self.norm, values)
 
 
 @dataclass
@@ -155,6 +159,9 @@ class StepNow:
     values: list[int]
     published: bytes
     counted: list[Admitted]
+    begun: RoundNow
+    state: bytes = b""
+    next_mask: bytes = b""
 
 
 @dataclass
@@ -163,6 +170,9 @@ class RoundNow:
     opened: bytes
     base: bytes
     admitted: list[Admitted] = field(default_factory=list)
+    terms: dict[str, Any] = field(default_factory=dict)
+    state: bytes = b""
+    mask: bytes = b""
 
 
 class Writer:
@@ -195,6 +205,8 @@ class Writer:
         self.model = [0] * COORDINATES
         self.model_digest = self.put_model(self.model)
         self.mask_indices: list[int] = []
+        self.masks: dict[bytes, list[int]] = {}
+        self.states: dict[bytes, list[int]] = {}
         self.terms_raw = b""
         self.round: RoundNow | None = None
         self.closed_hash = ZEROS
@@ -368,13 +380,16 @@ class Writer:
             "quota": {"window_us": 30 * DAY, "updates_max": 1000, "bytes_max": 2**40},
             "leakage": {"nonzeros_min": 1, "weight_min": 1, "noise_std_min": 0, "rows": [], "labels": []},
             "round": {"duration_us": 600 * SECOND, "cohort_min": 2, "cohort_max": 3, "rounds_max": 100},
-            "rule": "weighted_mean/v1", "privacy": "open", "evidence_days": 1, "retention_days": 30,
+            "rule": {"name": "weighted_mean/v1"}, "clip": None, "cap": None, "server": None,
+            "privacy": "open", "evidence_days": 1, "retention_days": 30,
         } | other  # fmt: skip
 
-    def put_mask(self, indices: Sequence[int]) -> dict[str, Any]:
+    def put_mask(self, indices: Sequence[int], following: dict[str, Any] | None = None) -> dict[str, Any]:
         """Keep a mask; gives what terms say of it."""
         self.mask_indices = list(indices)
-        return {"digest": self.objects.put(encode_mask(indices, COORDINATES)).hex(), "nonzeros": len(indices)}
+        digest = self.objects.put(encode_mask(indices, COORDINATES))
+        self.masks[digest] = list(indices)
+        return {"digest": digest.hex(), "nonzeros": len(indices), "next": following}
 
     def publish_terms(self, terms: dict[str, Any] | None = None, **other: Any) -> bytes:
         terms = terms or self.terms()
@@ -524,13 +539,41 @@ class Writer:
         return self.statement(4, body, "identity", other.pop("writer", self.gatekeeper), **other)
 
     def open_round(self, *, body: dict[str, Any] | None = None, **other: Any) -> bytes:
-        fields = {"round": self.last_round + 1, "base": self.model_digest, "terms": sha(self.terms_raw)} | (body or {})
-        raw = pb((1, fields["round"]), (2, fields["base"]), (3, fields["terms"]))
+        terms = json.loads(self.terms_raw)
+        last = self.steps[-1] if self.steps else None
+        fields = {
+            "round": self.last_round + 1, "base": self.model_digest, "terms": sha(self.terms_raw),
+            "state": self.state_after(last, terms), "mask": self.mask_after(last, terms),
+        } | (body or {})  # fmt: skip
+        raw = pb(*enumerate(fields.values(), 1))
         leaf = self.statement(5, raw, STREAM, other.pop("writer", self.aggregator), control=True, **other)
         if not other.get("void"):
             self.last_round += 1
-            self.round = RoundNow(self.last_round, leaf, self.model_digest)
+            self.round = RoundNow(
+                self.last_round, leaf, self.model_digest, terms=terms, state=fields["state"], mask=fields["mask"]
+            )
+            self.mask_indices = self.masks.get(fields["mask"], self.mask_indices)
         return leaf
+
+    @staticmethod
+    def state_after(last: StepNow | None, terms: dict[str, Any]) -> bytes:
+        """The server state that a round of these terms stands on, empty where there is none."""
+        if last is None or terms["server"] is None:
+            return b""
+        before = last.begun.terms["server"]
+        return last.state if before is not None and before["name"] == terms["server"]["name"] else b""
+
+    @staticmethod
+    def mask_after(last: StepNow | None, terms: dict[str, Any]) -> bytes:
+        """The mask that a round of these terms has, empty where there is none."""
+        mask = terms["mask"]
+        if mask is None:
+            return b""
+        before = last.begun.terms["mask"] if last is not None and last.next_mask else None
+        if last is not None and before is not None and mask["next"] is not None and before["next"] is not None:
+            is_same = (before["digest"], before["nonzeros"]) == (mask["digest"], mask["nonzeros"])
+            return last.next_mask if is_same else bytes.fromhex(mask["digest"])
+        return bytes.fromhex(mask["digest"])
 
     def update_fields(self, name: str, payload: bytes, update: dict[int, int], weight: int) -> dict[str, Any]:
         opened = self.round or RoundNow(1, ZEROS, self.model_digest)
@@ -557,11 +600,9 @@ class Writer:
     @staticmethod
     def facts(update: dict[int, int], **other: Any) -> bytes:
         squares = sum(value * value for value in update.values())
-        norm = int(squares**0.5)
-        assert norm * norm <= squares < (norm + 1) ** 2, "small enough for the test's square root"
         tensors = sorted({0 if index < 12 else 1 for index, value in update.items() if value})
         found = {
-            "nonzeros": len(update), "density_ppm": len(update) * 10**6 // COORDINATES, "norm": norm,
+            "nonzeros": len(update), "density_ppm": len(update) * 10**6 // COORDINATES, "norm": isqrt(squares),
             "largest": max(map(abs, update.values()), default=0), "tensors": tensors,
         } | other  # fmt: skip
         return pb(*enumerate(found.values(), 1))
@@ -589,17 +630,20 @@ class Writer:
             self.objects.put(payload)
         form = self.form_of(update, value_type, support)
         named = self.update_fields(name, payload, update, weight) | form | (fields or {})
-        carried = {"nonzeros": form["nonzeros"], "density_ppm": form["nonzeros"] * 10**6 // COORDINATES}
+        measured = {"nonzeros": form["nonzeros"], "density_ppm": form["nonzeros"] * 10**6 // COORDINATES}
         envelope, digest = self.sign_update(named, keys or [self.participants[name]])
         body = pb(
             (1, envelope),
-            (2, Present(self.facts(update, **carried | (facts or {})))),
+            (2, Present(self.facts(update, **measured | (facts or {})))),
             (3, list(rule_ids)),
             (4, retain_until_us or self.now + 31 * DAY),
         )
         leaf = self.statement(6, body, STREAM, other.pop("writer", self.gatekeeper), void=void, **other)
         if not void and self.round is not None:
-            self.round.admitted.append(Admitted(name, digest if counted else b"", update, named["weight"]))
+            carried = {"free": tuple(update), "agreed": tuple(self.mask_indices), "dense": tuple(range(COORDINATES))}
+            norm = isqrt(sum(value * value for value in update.values()))
+            shown = digest if counted else b""
+            self.round.admitted.append(Admitted(name, shown, update, named["weight"], norm, carried[support]))
             self.last_digest = digest
         return leaf
 
@@ -667,52 +711,68 @@ class Writer:
     def publish_model(
         self, *, body: dict[str, Any] | None = None, model: list[int] | None = None, **other: Any
     ) -> bytes:
-        """Publish the closed round's model."""
+        """Publish the closed round's model; `model`: other integers than those that come of it."""
         assert self.round is not None
-        mean = weighted_mean([(each.update, each.weight) for each in self.round.admitted], COORDINATES)
-        low, high = [-(2**31)] * 12 + [-(2**63)] * 5, [2**31 - 1] * 12 + [2**63 - 1] * 5
-        after = [
-            min(max(b + a, least), most) for b, a, least, most in zip(self.model, mean, low, high, strict=True)
-        ] if model is None else model  # fmt: skip
-        base_values, counted = self.model, self.round.admitted
-        fields = {
-            "round": self.round.number, "closed": self.closed_hash, "base": self.round.base,
-            "aggregate": self.objects.put(encode_aggregate(mean, GRID)), "model": self.put_model(after),
-            "rule": "weighted_mean/v1", "arithmetic": 1,
-        } | (body or {})  # fmt: skip
-        raw = pb(*((number, fields[key]) for number, key in enumerate(fields, 1)))
+        counted = self.round.admitted
+        made = self.outcome(self.round, counted, range(len(counted)), self.model, self.round.state)
+        after = made.model if model is None else model
+        fields = self.published(self.round, self.closed_hash, self.round.base, made, after) | (body or {})
+        raw = pb(*enumerate(fields.values(), 1))
         leaf = self.statement(12, raw, STREAM, other.pop("writer", self.aggregator), control=True, **other)
         if not other.get("void"):
+            self.steps.append(StepNow(
+                self.round.number, self.closed_hash, self.round.base, self.model, fields["model"], after, leaf, counted,
+                self.round, fields["state"], fields["next_mask"],
+            ))  # fmt: skip
             self.model, self.model_digest = after, fields["model"]
-            self.steps.append(StepNow(self.round.number, self.closed_hash, self.round.base, base_values,
-                                      self.model_digest, after, leaf, counted))  # fmt: skip
         return leaf
 
+    def outcome(
+        self, begun: RoundNow, rest: Sequence[Admitted], positions: Iterable[int], base: list[int], state: bytes
+    ) -> Outcome:
+        """What comes of these updates, on that base and state."""
+        mask = self.masks.get(begun.mask, [])
+        sent = [each.sent() for each in rest]
+        return outcome_of(begun.terms, begun.opened, sent, list(positions), base, self.states.get(state), mask)
+
+    def published(
+        self, begun: RoundNow, closed: bytes, base: bytes, made: Outcome, after: list[int], supersedes: bytes = b""
+    ) -> dict[str, Any]:
+        """The fields of a model_published, in order; the objects that they name are put in their place."""
+        clusters = [pb((1, members), (2, self.put_model(values))) for members, values in made.clusters]
+        state = b"" if made.state is None else self.objects.put(encode_aggregate(made.state, GRID))
+        if made.state is not None:
+            self.states[state] = made.state
+        mask = b"" if made.mask is None else self.objects.put(encode_mask(made.mask, COORDINATES))
+        if made.mask is not None:
+            self.masks[mask] = made.mask
+        return {
+            "round": begun.number, "closed": closed, "base": base,
+            "aggregate": self.objects.put(encode_aggregate(made.u, GRID)), "model": self.put_model(after),
+            "rule": begun.terms["rule"]["name"], "arithmetic": 1, "supersedes": supersedes, "state": state,
+            "next_mask": mask, "clusters": clusters,
+        }  # fmt: skip
+
     def publish_again(self, number: int, left_out: Iterable[str] = (), *, base: StepNow | None = None,
-                      body: dict[str, Any] | None = None, cohort_min: int = 2, **other: Any) -> bytes:  # fmt: skip
+                      body: dict[str, Any] | None = None, **other: Any) -> bytes:  # fmt: skip
         """Publish a round's model again, without some participants' updates.
 
-        `base`: the step before; without it, the step's own base.
+        `base`: the step before; without it, the step's own base and state.
         """
         step = next(each for each in self.steps if each.round == number)
-        rest = [each for each in step.counted if each.name not in left_out]
-        mean = [0] * COORDINATES
-        if len(rest) >= cohort_min:
-            mean = weighted_mean([(each.update, each.weight) for each in rest], COORDINATES)
+        rest = [(n, each) for n, each in enumerate(step.counted) if each.name not in set(left_out)]
         before, values = (base.model, base.values) if base else (step.base, step.base_values)
-        after = [b + a for b, a in zip(values, mean, strict=True)]
-        fields = {
-            "round": number, "closed": step.closed, "base": before,
-            "aggregate": self.objects.put(encode_aggregate(mean, GRID)), "model": self.put_model(after),
-            "rule": "weighted_mean/v1", "arithmetic": 1, "supersedes": step.published,
-        } | (body or {})  # fmt: skip
-        raw = pb(*((number, fields[key]) for number, key in enumerate(fields, 1)))
+        state = self.state_after(base, step.begun.terms) if base else step.begun.state
+        made = self.outcome(step.begun, [each for _, each in rest], [n for n, _ in rest], values, state)
+        again = self.published(step.begun, step.closed, before, made, made.model, step.published) | {"clusters": []}
+        fields = again | (body or {})
+        raw = pb(*enumerate(fields.values(), 1))
         leaf = self.statement(12, raw, STREAM, other.pop("writer", self.aggregator), control=True, **other)
         if not other.get("void"):
-            step.base, step.base_values, step.model, step.values = before, values, fields["model"], after
-            step.published = leaf
+            step.base, step.base_values, step.model, step.values = before, values, fields["model"], made.model
+            step.published, step.state, step.next_mask = leaf, fields["state"], fields["next_mask"]
             if step is self.steps[-1]:
-                self.model, self.model_digest = after, step.model
+                self.model, self.model_digest = made.model, step.model
         return leaf
 
     def fetch(self, fetches: Sequence[tuple[str, bytes]], *, span: tuple[int, int] = (1, 2), **other: Any) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sfrl_secure.crypto.keys import SigningKey
 
-from .builder import DAY, NEVER, SECOND, ZEROS, Writer, sha
+from .builder import DAY, NEVER, SECOND, ZEROS, Writer, pb, sha
 from .void_rows import STRANGER, UPDATES, Act, closed, full, late, opened, ready
 
 TOKEN, NEW_KEY, DEE = (SigningKey.generate("ed25519") for _ in range(3))
@@ -386,6 +386,10 @@ ORDERS: list[tuple[str, Callable[[Writer], None], str, Act]] = [
     ("a later model again from its old base", first_derived, "base_model", again(2)),
     ("a model again by another rule", due, "rule", again(rule="krum/v1")),
     ("a model again in another arithmetic", due, "rule", again(arithmetic=2)),
+    ("a model again with a server state where there is no server step", due, "server_state", again(state=ZEROS)),
+    ("a model again with a next mask where none changes", due, "next_mask", again(next_mask=ZEROS)),
+    ("a model again with clusters under another rule", due, "clusters",
+     again(clusters=[pb((1, [0, 1]), (2, ZEROS))])),
     ("an acceptance of what is to come", ready, "order_target",
      lambda w: w.order("accept", {"index": len(w.entries), "code": "overdue"}, void=True)),
     ("an override of nothing", ready, "order_target", order("override", {"decision": ZEROS, "class": 1})),

@@ -1,4 +1,4 @@
-"""Aggregation against Python's own integers and fractions, to the last bit."""
+"""Division, models and squares against Python's own integers and fractions, to the last bit."""
 
 from __future__ import annotations
 
@@ -11,20 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfrl_secure.errors import MalformedError
-from sfrl_secure.replay.arithmetic import (
-    RunningSum,
-    add_to_model,
-    digest_of,
-    divide_half_even,
-    encode_model,
-    model_bytes,
-    parse_model,
-)
-from sfrl_secure.replay.decoder import Part
+from sfrl_secure.replay.arithmetic import divide_half_even
 from sfrl_secure.replay.manifest import Manifest, parse_manifest
 from sfrl_secure.replay.measuring import sum_of_squares
-
-from .payloads import weighted_mean
+from sfrl_secure.replay.models import add_to_model, digest_of, encode_model, model_bytes, name_of_model, parse_model
 
 VALUE = st.integers(-(2**40), 2**40)
 NARROW = st.one_of(st.sampled_from([-(2**31), 2**31 - 1, 0]), st.integers(-(2**31), 2**31 - 1))
@@ -40,18 +30,6 @@ def array(values: list[int]) -> Any:
     return np.array(values, np.int64)
 
 
-def parts_of(update: dict[int, int], sizes: int = 3) -> list[Part]:
-    """An update as leaves of a few coordinates each; ascending runs as ranges."""
-    indices = sorted(update)
-    parts = []
-    for at in range(0, len(indices), sizes):
-        here = indices[at : at + sizes]
-        is_run = here == list(range(here[0], here[0] + len(here)))
-        where = slice(here[0], here[0] + len(here)) if is_run else array(here)
-        parts.append(Part(where, array([update[i] for i in here])))
-    return parts
-
-
 @settings(deadline=None, max_examples=300)
 @given(numerators=st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=8), denominator=st.integers(1, 2**22))
 def test_division_is_exact_to_the_nearest_and_ties_go_to_even(numerators: list[int], denominator: int) -> None:
@@ -65,31 +43,12 @@ def test_small_divisions_all_hold(numerator: int, denominator: int) -> None:
     assert divide_half_even(array([numerator]), denominator).tolist() == [round(Fraction(numerator, denominator))]
 
 
-@settings(deadline=None, max_examples=200)
-@given(
-    updates=st.lists(
-        st.tuples(st.dictionaries(st.integers(0, 9), VALUE, min_size=1, max_size=5), st.integers(1, 2**19)),
-        min_size=1, max_size=8,
-    ),
-    data=st.data(),
-)  # fmt: skip
-def test_a_mean_does_not_depend_on_the_order_and_is_that_of_fractions(updates: list[Any], data: st.DataObject) -> None:
-    total = RunningSum(10)
-    for update, weight in data.draw(st.permutations(updates)):
-        total.add(parts_of(update), weight)
-    assert total.mean().tolist() == weighted_mean(updates, 10)
-    stray = parts_of({0: 2**40, 3: -(2**40), 7: 1, 8: -1})
-    total.add(stray, 1)
-    total.remove(stray, 1)
-    assert total.mean().tolist() == weighted_mean(updates, 10)
-
-
-def test_the_largest_sums_of_all_fit() -> None:
-    total = RunningSum(2)
-    for _ in range(4):
-        total.add([Part(slice(0, 2), array([2**40, -(2**40)]))], 2**20)
-    assert total.numerator.tolist() == [2**62, -(2**62)]
-    assert total.mean().tolist() == [2**40, -(2**40)]
+@pytest.mark.parametrize("denominator", [1, 2, 3, 2**22 - 1, 2**22, 2**40, 2**61])
+def test_the_largest_numbers_are_divided_exactly(denominator: int) -> None:
+    numerators = [sign * (2**62 - rest) for sign in (1, -1) for rest in (0, 1, denominator // 2)]
+    expected = [round(Fraction(numerator, denominator)) for numerator in numerators]
+    assert divide_half_even(array(numerators), denominator).tolist() == expected
+    assert divide_half_even(array(numerators), array([denominator] * len(numerators))).tolist() == expected
 
 
 @settings(deadline=None, max_examples=300)
@@ -107,7 +66,8 @@ def test_a_model_is_base_plus_aggregate_cut_to_its_dtypes(base: tuple[int, ...],
 @given(base=st.tuples(NARROW, NARROW, WIDE))
 def test_a_model_object_reads_back(base: tuple[int, ...]) -> None:
     form = manifest(("a", [2], "int32"), ("b", [1], "int64"))
-    raw = encode_model(form, 7, array(list(base)))
+    raw = b"".join(encode_model(form, 7, array(list(base))))
+    assert name_of_model(form, 7, array(list(base))) == digest_of(raw)
     assert len(raw) == model_bytes(form) == 56 + 8 + 8
     assert parse_model(raw, form, 7).tolist() == list(base)
     for damaged in (raw[:-1], raw + b"\0", b"X" + raw[1:], raw[:8] + b"\x08" + raw[9:], raw[:9] + b"\1" + raw[10:]):
@@ -122,7 +82,7 @@ def test_a_model_has_the_bytes_of_the_specification() -> None:
     described = digest_of(b"sfrl-manifest/v1\na\0int32\x002\nb\0int64\x001\n")
     head = b"\x07" + bytes(7) + described + (3).to_bytes(8, "little")
     values = array([1, -2, 3])
-    assert encode_model(form, 7, values) == (
+    assert b"".join(encode_model(form, 7, values)) == (
         b"SFRLMDL1" + head + b"\1\0\0\0" + b"\xfe\xff\xff\xff" + b"\3" + bytes(7)
     )  # fmt: skip
 

@@ -170,7 +170,7 @@ NO_MASKS: list[tuple[str, bytes, int]] = [
 @pytest.mark.parametrize(("raw", "nonzeros"), [pytest.param(*row[1:], id=row[0]) for row in NO_MASKS])
 def test_under_an_object_that_is_no_mask_of_the_terms_every_agreed_update_is_refused(raw: bytes, nonzeros: int) -> None:
     writer = Writer()
-    named = {"digest": writer.objects.put(raw).hex(), "nonzeros": nonzeros}
+    named = {"digest": writer.objects.put(raw).hex(), "nonzeros": nonzeros, "next": None}
     writer = ready(mask_terms=named)
     writer.objects.put(raw)
     writer.mask_indices = MASK[:nonzeros]
@@ -215,11 +215,11 @@ def test_a_payload_that_does_not_lead_to_the_signed_root_is_refused_for_it() -> 
 
 MALFORMED: list[dict[str, Any]] = [
     {"support_modes": ["agreed", "free"]},
-    {"mask": {"digest": "00" * 32, "nonzeros": 1}},
-    {"support_modes": ["agreed"], "mask": {"digest": "00" * 32, "nonzeros": 0}},
-    {"support_modes": ["agreed"], "mask": {"digest": "00" * 32, "nonzeros": 11}},
-    {"support_modes": ["agreed"], "mask": {"digest": "00" * 31, "nonzeros": 1}},
-    {"support_modes": ["agreed"], "mask": {"digest": "00" * 32, "nonzeros": 1, "more": 1}},
+    {"mask": {"digest": "00" * 32, "nonzeros": 1, "next": None}},
+    {"support_modes": ["agreed"], "mask": {"digest": "00" * 32, "nonzeros": 0, "next": None}},
+    {"support_modes": ["agreed"], "mask": {"digest": "00" * 32, "nonzeros": 11, "next": None}},
+    {"support_modes": ["agreed"], "mask": {"digest": "00" * 31, "nonzeros": 1, "next": None}},
+    {"support_modes": ["agreed"], "mask": {"digest": "00" * 32, "nonzeros": 1, "next": None, "more": 1}},
     {"support_modes": ["agreed"], "mask": []},
     {"support_modes": ["free", "dense"]}, {"support_modes": []}, {"value_types": ["none"]},
     {"relay_groups": ["b", "a"]}, {"relay_groups": ["a", "a"]}, {"relay_groups": ["A"]},
@@ -236,7 +236,7 @@ def test_terms_out_of_form_are_malformed(changes: dict[str, Any]) -> None:
 
 def test_terms_may_reach_every_bound() -> None:
     writer = Writer().begin()
-    mask = {"digest": "00" * 32, "nonzeros": 10}
+    mask = {"digest": "00" * 32, "nonzeros": 10, "next": None}
     groups = [f"g{i:02}" for i in range(64)]
     reached = {"mask": mask, "relay_groups": groups, "limits__payload_bytes_max": 2**30}
     writer.publish_terms(terms_with(writer, value_types=TYPES, support_modes=MODES, **reached))

@@ -39,7 +39,7 @@ HEADER = {
 }  # fmt: skip
 BODIES: dict[int, tuple[int, str, dict[int, Any]]] = {
     4: (16, "identity", {1: PEER, 2: ZEROS, 3: b"\x01", 4: 1, 5: REQUEST, 6: ZEROS}),
-    5: (17, STREAM, {1: 1, 2: ZEROS, 3: ZEROS}),
+    5: (17, STREAM, {1: 1, 2: ZEROS, 3: ZEROS, 4: ZEROS, 5: ZEROS}),
     6: (18, STREAM, {1: ENVELOPE, 2: Present(FACTS), 3: ["a", "a"], 4: 1}),
     7: (19, STREAM, {1: PEER, 2: ENVELOPE, 3: ZEROS, 4: "duplicate", 5: Present(FACTS), 6: ["a", "b"], 7: 1}),
     8: (20, "log", {1: 1, 2: 1, 3: [pb((1, "role"), (2, 1), (3, 1))], 4: ZEROS}),
@@ -47,7 +47,10 @@ BODIES: dict[int, tuple[int, str, dict[int, Any]]] = {
     10: (26, STREAM, {1: ENVELOPE}),
     16: (27, STREAM, {1: enveloped("decision", DECISION)}),
     11: (21, STREAM, {1: 1, 2: 1, 3: 1, 4: 0, 5: ZEROS, 6: [pb((1, "r1"), (2, ZEROS), (3, "defective"))]}),
-    12: (22, STREAM, {1: 1, 2: ZEROS, 3: ZEROS, 4: ZEROS, 5: ZEROS, 6: "weighted_mean/v1", 7: 1, 8: ZEROS}),
+    12: (22, STREAM, {
+        1: 1, 2: ZEROS, 3: ZEROS, 4: ZEROS, 5: ZEROS, 6: "weighted_mean/v1", 7: 1, 8: ZEROS, 9: ZEROS, 10: ZEROS,
+        11: [pb((1, [0, 499]), (2, ZEROS)), pb((1, [1]), (2, ZEROS))],
+    }),
     15: (23, STREAM, {1: 1, 2: 1, 3: [pb((1, "r1"), (2, ZEROS))]}),
 }
 
@@ -70,6 +73,10 @@ def dropped(name: str, reason: str = "defective", digest: bytes = ZEROS) -> byte
     return pb((1, name), (2, digest), (3, reason))
 
 
+def cluster(*members: int, model: bytes = ZEROS) -> bytes:
+    return pb((1, list(members)), (2, model))
+
+
 def refuses(ours: Callable[[bytes], Any], theirs: Callable[[bytes], Any], raw: bytes) -> None:
     for parse in (ours, theirs):
         with pytest.raises(MalformedError):
@@ -87,7 +94,7 @@ def test_every_field_that_is_required_is_required(kind: int) -> None:
     for number in HEADER:
         refuses(parse_statement, wire_statements.parse_statement, statement(kind, header={number: None}))
     # Evidence may be quoted or not, rule ids and lists may be empty, a count may be zero.
-    optional = {4: {6}, 6: {3}, 7: {2, 5, 6}, 8: {3}, 11: {4, 6}, 12: {8}}.get(kind, set())
+    optional = {4: {6}, 6: {3}, 7: {2, 5, 6}, 8: {3}, 11: {4, 6}, 5: {4, 5}, 12: {8, 9, 10, 11}}.get(kind, set())
     for number in BODIES[kind][2]:
         raw = statement(kind, body={number: None})
         if number in optional:
@@ -112,7 +119,7 @@ BAD_BODIES: list[tuple[int, dict[int, Any]]] = [
     (4, {5: REQUEST[:-1]}), (4, {5: ENVELOPE}), (4, {6: bytes(31)}), (12, {8: bytes(31)}),
     (9, {1: ENVELOPE}), (10, {1: REQUEST}), (16, {1: ENVELOPE}),
     (4, {1: "r1"}), (4, {2: bytes(31)}), (4, {3: b"\0\1"}), (4, {3: bytes([1]) * 21}),
-    (5, {2: bytes(31)}), (5, {3: bytes(33)}),
+    (5, {2: bytes(31)}), (5, {3: bytes(33)}), (5, {4: bytes(31)}), (5, {5: bytes(33)}),
     (6, {1: ENVELOPE[:-1]}), (6, {1: pb((1, UPDATE_TYPE), (2, b"x"))}), (6, {2: facts(tensors=[2, 1])}),
     (6, {2: facts(tensors=[1, 1])}), (6, {2: facts(tensors=[4096])}), (6, {3: ["b", "a", "b", "a"]}), (6, {3: ["A"]}),
     (6, {3: [""]}), (6, {3: ["a" * 65]}), (6, {3: [f"a{i:02}" for i in range(65)]}),
@@ -126,7 +133,11 @@ BAD_BODIES: list[tuple[int, dict[int, Any]]] = [
     (11, {6: [dropped("r1", digest=bytes(31))]}), (11, {6: [dropped("r2"), dropped("r1")]}),
     (11, {6: [dropped("r1"), dropped("r1")]}), (11, {6: [dropped(f"r{i:03}") for i in range(501)]}),
     (12, {2: bytes(31)}), (12, {3: bytes(31)}), (12, {4: bytes(31)}), (12, {5: bytes(31)}), (12, {6: "a" * 65}),
-    (12, {6: "a\n"}), (12, {6: "é"}), (12, {7: 2**32}),
+    (12, {6: "a\n"}), (12, {6: "é"}), (12, {7: 2**32}), (12, {9: bytes(31)}), (12, {10: bytes(33)}),
+    (12, {11: [cluster(0), cluster(0, 1)]}), (12, {11: [cluster(1, 0)]}), (12, {11: [cluster(1, 1)]}),
+    (12, {11: [cluster(500)]}), (12, {11: [cluster()]}), (12, {11: [cluster(0, model=b"")]}), (12, {11: [b""]}),
+    (12, {11: [cluster(0, model=bytes(31))]}), (12, {11: [cluster(number) for number in range(9)]}),
+    (12, {11: [pb((1, 3)) + pb((2, ZEROS))]}), (12, {11: [cluster(0) + b"\x18\x01"]}),
     (15, {1: 2, 2: 1}), (15, {3: [pb((1, "r1"), (2, bytes(31)))]}), (15, {3: [pb((1, "-"), (2, ZEROS))]}),
     (15, {3: [pb((1, "r1"), (2, ZEROS))] * 2}), (15, {3: [pb((1, "r2"), (2, ZEROS)), pb((1, "r1"), (2, ZEROS))]}),
     (15, {3: [pb((1, f"r{i:03}"), (2, ZEROS)) for i in range(257)]}),

@@ -6,6 +6,7 @@ enrolment and what participants sign have theirs in `intervention_rows`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,53 @@ def agreeing(writer: Writer) -> None:
     modes = {"support_modes": ["agreed", "dense"], "limits__nonzeros_max": COORDINATES}
     writer.publish_terms(terms_with(writer, mask=writer.put_mask([0, 3, 12, 16]), **modes))
     writer.open_round()
+
+
+MOMENTUM = {"name": "momentum/v1", "decay": 2**15, "rate": 2**15}
+ADAPTIVE = {"name": "adaptive/v1", "decay": 2**15, "decay_max": 2**16 - 1, "rate": 100, "floor": 1}
+NEXT = {"score": "contribution", "regrow": 2, "protected": []}
+
+
+def agreeing_and_free(writer: Writer) -> None:
+    """Terms with a mask that stays."""
+    modes = {"support_modes": ["agreed", "free"], "mask": writer.put_mask([0, 3, 12, 16])}
+    writer.publish_terms(terms_with(writer, **modes))
+
+
+def closed_with_a_mask(writer: Writer) -> None:
+    """A closed round of three under such terms."""
+    agreeing_and_free(writer)
+    closed(writer)
+
+
+def stepping(writer: Writer) -> None:
+    """A segment with server momentum that has had a round."""
+    writer.publish_terms(terms_with(writer, server=MOMENTUM))
+    writer.run_round(UPDATES)
+
+
+def changing(writer: Writer) -> None:
+    """A segment whose mask changes, and has changed once."""
+    modes = {"support_modes": ["agreed", "free"], "mask": writer.put_mask([0, 3, 12, 16], NEXT)}
+    writer.publish_terms(terms_with(writer, **modes))
+    writer.run_round(UPDATES)
+
+
+def of_fewer(writer: Writer) -> None:
+    """The same, and then terms whose masks have fewer coordinates; the first of them is named as before."""
+    changing(writer)
+    mask = json.loads(writer.terms_raw)["mask"] | {"nonzeros": 3}
+    writer.publish_terms(terms_with(writer, support_modes=["agreed", "free"], mask=mask))
+
+
+def clustered(writer: Writer) -> None:
+    """A closed round of three whose rule makes clusters."""
+    writer.publish_terms(terms_with(writer, rule={"name": "clustered_mean/v1", "alike_ppm": 900_000}))
+    closed(writer)
+
+
+def cluster(*members: int) -> list[bytes]:
+    return [pb((1, list(members)), (2, ZEROS))]
 
 
 def used_up(writer: Writer) -> None:
@@ -391,6 +439,20 @@ STATEMENTS: list[tuple[str, Callable[[Writer], None], str, Act]] = [
     ("an anchor without a note", ready, "malformed", lambda w: w.anchor(b"", entry_stream=None)),
     ("an anchor of a note that is no checkpoint", ready, "malformed",
      lambda w: w.anchor(w.anchor_note().replace(b"\n\n", b"\nmore\n\n"), entry_stream=None)),
+    # What a round begins with
+    ("a round on a server state without a server step", ready, "server_state",
+     lambda w: w.open_round(body={"state": ZEROS}, void=True)),
+    ("a round that forgets the server state", stepping, "server_state",
+     lambda w: w.open_round(body={"state": b""}, void=True)),
+    ("a round on another server state", stepping, "server_state",
+     lambda w: w.open_round(body={"state": ZEROS}, void=True)),
+    ("a round with a mask where terms have none", ready, "mask",
+     lambda w: w.open_round(body={"mask": ZEROS}, void=True)),
+    ("a round without its mask", agreeing_and_free, "mask", lambda w: w.open_round(body={"mask": b""}, void=True)),
+    ("a round with the mask of the terms once it has changed", changing, "mask",
+     lambda w: w.open_round(body={"mask": bytes.fromhex(json.loads(w.terms_raw)["mask"]["digest"])}, void=True)),
+    ("a round with a mask of more coordinates than its terms say", of_fewer, "mask",
+     lambda w: w.open_round(body={"mask": w.steps[-1].next_mask}, void=True)),
     # round_closed
     ("a close of another round", full, "round_not_open", lambda w: w.close(body={"round": 2}, void=True)),
     ("a close too early", opened, "close_early", lambda w: w.close(void=True)),
@@ -415,6 +477,18 @@ STATEMENTS: list[tuple[str, Callable[[Writer], None], str, Act]] = [
     ("a model from another base", closed, "base_model", lambda w: w.publish_model(body={"base": ZEROS}, void=True)),
     ("another rule", closed, "rule", lambda w: w.publish_model(body={"rule": "krum/v1"}, void=True)),
     ("another arithmetic", closed, "rule", lambda w: w.publish_model(body={"arithmetic": 2}, void=True)),
+    ("a server state where there is no server step", closed, "server_state",
+     lambda w: w.publish_model(body={"state": ZEROS}, void=True)),
+    ("a next mask where none changes", closed, "next_mask",
+     lambda w: w.publish_model(body={"next_mask": ZEROS}, void=True)),
+    ("a next mask where the mask stays", closed_with_a_mask, "next_mask",
+     lambda w: w.publish_model(body={"next_mask": ZEROS}, void=True)),
+    ("clusters under another rule", closed, "clusters",
+     lambda w: w.publish_model(body={"clusters": cluster(0, 1)}, void=True)),
+    ("a cluster of fewer than a cohort", clustered, "clusters",
+     lambda w: w.publish_model(body={"clusters": cluster(0)}, void=True)),
+    ("a cluster of more than were counted", clustered, "clusters",
+     lambda w: w.publish_model(body={"clusters": cluster(1, 3)}, void=True)),
     # models_fetched
     ("a fetch of somebody without a record", ready, "fetch", lambda w: w.fetch([("zoe", w.model_digest)])),
     ("a fetch of a model that is none", ready, "fetch", lambda w: w.fetch([("r1", ZEROS)])),

@@ -62,8 +62,7 @@ def says(body: Callable[[Simulator], Body], writer: Any = G1, stream: str = STRE
 
 
 def opened(sim: Simulator) -> RoundOpened:
-    segment = sim.segment
-    return RoundOpened(segment.last_round + 1, segment.model, segment.terms.digest)
+    return sim.opening()
 
 
 def identity(name: str = "rover-1", spki: bytes = b"new key", **changes: Any) -> Callable[[Simulator], Body]:
@@ -376,6 +375,10 @@ class Objects:
 
     def read(self, digest: Digest, bytes_max: int) -> bytes | None:
         return self._store.get(digest, 2**30)[: bytes_max + 1] if self._store.is_stored(digest) else None
+
+    def read_at(self, digest: Digest, offset: int, length: int) -> bytes | None:
+        raw = self.read(digest, 2**30)
+        return None if raw is None else raw[offset : offset + length]
 
     def holds(self, digest: Digest) -> bool:
         return self._store.is_stored(digest)

@@ -50,7 +50,7 @@ def sim(tmp_path: Path) -> Simulator:
 def judge_of(sim: Simulator, statement: UpdateStatement, **named: object) -> PayloadJudge:
     record = sim.state.participant(statement.participant)
     assert record is not None
-    given = {"mask": sim.mask, **named}
+    given = {"mask": sim.mask, "mask_digest": sim.segment.rounds[1].mask, **named}
     rules = sim.state.rules(sim.clock.now_us())
     return PayloadJudge(sim.segment.terms, rules, record, statement, **given)  # type: ignore[arg-type]
 
@@ -120,8 +120,9 @@ def judge_once(sim: Simulator, statement: UpdateStatement, payload: bytes) -> ob
     record = sim.state.participant(statement.participant)
     assert record is not None
     return check_payload(
-        sim.segment.terms, sim.state.rules(sim.clock.now_us()), record, statement, payload, sim.mask
-    )
+        sim.segment.terms, sim.state.rules(sim.clock.now_us()), record, statement, payload, sim.mask,
+        mask_digest=sim.segment.rounds[1].mask,
+    )  # fmt: skip
 
 
 def test_neither_half_alone_lets_an_update_pass(sim: Simulator) -> None:
@@ -237,7 +238,7 @@ def other_mask() -> Mask:
 
 
 @pytest.mark.parametrize("mask", [None, other_mask()], ids=["none", "another"])
-def test_an_agreed_update_is_not_decided_without_the_mask_of_the_terms(sim: Simulator, mask: Mask | None) -> None:
+def test_an_agreed_update_is_not_decided_without_the_rounds_mask(sim: Simulator, mask: Mask | None) -> None:
     _, statement, _ = sim.update("rover-1", VALUES, support="agreed")
     with pytest.raises(MissingEvidenceError):
         judge_of(sim, statement, mask=mask)

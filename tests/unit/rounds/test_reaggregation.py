@@ -14,6 +14,7 @@ from simulator import GRID, MANIFEST, Simulator
 
 from sfrl_secure.aggregation.models import model_bytes, parse_model
 from sfrl_secure.errors import ConflictError, DeniedError
+from sfrl_secure.governance.aggregation_terms import CLUSTERED_MEAN, RuleTerms
 from sfrl_secure.governance.statements import CloseCause
 from sfrl_secure.governance.terms import RoundTerms
 from sfrl_secure.ids import Digest, sha256
@@ -101,6 +102,21 @@ def test_reveals_names_exactly_those_whom_the_difference_of_a_step_betrays(tmp_p
             assert reason_of(sim, 1, sorted(wrong)) == "reveals"
             sim.reaggregate(1, sorted(due))
             sim.close()
+
+
+def test_beside_clusters_whoever_was_counted_is_betrayed_by_a_step_that_leaves_anyone_out(tmp_path: Path) -> None:
+    """A cluster's first model, less what is left of a cluster, may be the update of somebody who stays in."""
+    rule = RuleTerms(CLUSTERED_MEAN, alike_ppm=500_000)
+    terms = RoundTerms(duration_us=60_000_000, cohort_min=1, cohort_max=3, rounds_max=30)
+    sim = Simulator(tmp_path, terms={"rule": rule, "round_terms": terms})
+    for _ in range(2):
+        sim.play_round(*THREE)
+    sim.exclude("rover-2", 2)
+    assert reveals_of(sim.segment, left_out_by(sim.state, sim.segment, 1)) == tuple(sorted(THREE))
+    for wrong in ((), ("rover-2",)):
+        assert reason_of(sim, 1, wrong) == "reveals"
+    sim.reaggregate(1, sorted(THREE))
+    sim.close()
 
 
 def test_an_order_that_reveals_others_or_leaves_out_nobody_is_void(sim: Simulator) -> None:

@@ -29,7 +29,8 @@ from sfrl_secure.rounds import snapshot
 from sfrl_secure.rounds.fold import Content, FederationFold
 from sfrl_secure.rounds.shapes import shape_of
 from sfrl_secure.rounds.snapshot import copy_state, decode_fold, encode_fold, freeze_fold
-from sfrl_secure.rounds.state import FederationState, MemoryStatements
+from sfrl_secure.rounds.state import FederationState
+from sfrl_secure.rounds.statement_index import MemoryStatements
 from sfrl_secure.translog.merkle import leaf_hash
 from sfrl_secure.wire.content import parse_content
 from sfrl_secure.wire.entries import parse_entry
@@ -273,7 +274,7 @@ def test_a_snapshot_of_another_log_or_of_other_code_is_refused(
     assert decode_fold(resealed(found), sim.origin, sim.log.fold.log_vkeys, MemoryStatements()).state.size
     refuses(raw, sim, origin="log.mars.example/sfrl/00")
     refuses(raw, sim, log_vkeys=sim.log.fold.log_vkeys[::-1])
-    refuses(resealed({**found, "format": "sfrl-fold/v2"}), sim)
+    refuses(resealed({**found, "format": "sfrl-fold/v1"}), sim)
     refuses(resealed({**found, "more": 1}), sim)
     refuses(resealed([found]), sim)
     inner = FederationFold.resume(copy_state(sim.state), sim.log.fold.log_vkeys)

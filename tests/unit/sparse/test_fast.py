@@ -98,17 +98,31 @@ def test_a_quotient_as_large_as_a_canonical_one_can_be_is_taken() -> None:
     assert np.array_equal(code[0], indices)
 
 
-@pytest.mark.parametrize("zeros", [248, 255, 256, 257, 512, 2_000])
-def test_a_quotient_that_no_byte_holds_is_refused_and_never_read_as_another(zeros: int) -> None:
-    count = 1_024
-    unary = np.packbits(np.repeat([0, 1], [zeros, count]), bitorder="little")
-    parameters = np.packbits(np.ones(count // 64, dtype=np.uint8))
+@pytest.mark.parametrize("zeros", [134, 183, 184, 191, 239, 240, 247, 248, 255, 256, 257, 280, 512, 2_000])
+@pytest.mark.parametrize(("before", "count"), [(0, 1_024), (1_023, 1_024), (975, 1_000)])
+def test_a_quotient_that_no_canonical_code_has_is_refused_and_never_read_as_another(
+        zeros: int, before: int, count: int) -> None:
+    """134 is the first of these; a byte, in which the compiled code keeps a quotient, holds no more than 255. Of 1,000
+    numbers, it ends in the last bytes, fewer than eight."""
+    unary = np.packbits(np.repeat([1, 0, 1], [before, zeros, count - before]), bitorder="little")
+    parameters = np.packbits(np.ones(-(-count // 64), dtype=np.uint8))
     lengths = struct.pack("<HI", parameters.size, unary.size)
     leaf = np.frombuffer(bytes(4) + lengths + parameters.tobytes() + unary.tobytes(), dtype=np.uint8)
     assert fast_rice(compiled, leaf, 4, count, SKIP_PARAMETER_MAX, before=-1, step=1) is None
     with pytest.raises(PayloadError) as refusal:
         unpack_support(leaf, count=count, leaf_index=0, base=0, coordinates=2**31)
     assert refusal.value.reason == "not_canonical"
+
+
+@pytest.mark.parametrize("base", [2**31 - 1, 2**31, 2**32 - 1])
+def test_a_leaf_read_alone_that_begins_behind_every_model_is_refused(base: int) -> None:
+    """Sums are narrow where they may be: the base counts."""
+    update = update_of(5, 10.0, 300, "int8")
+    leaf = leaf_of(pack_update(update, value_type="int8", grid_exponent=30)).copy()
+    leaf[:4] = np.frombuffer(struct.pack("<I", base), dtype=np.uint8)
+    with pytest.raises(PayloadError) as refusal:
+        unpack_support(leaf, count=300, leaf_index=1, base=None, coordinates=2**31)
+    assert refusal.value.reason == "out_of_range"
 
 
 def same(fast_read: Any, plain_read: Any) -> None:

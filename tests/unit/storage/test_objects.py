@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +12,19 @@ import obstore
 import pytest
 from obstore.store import MemoryStore
 
-from sfrl_secure.errors import DigestError, MalformedError, MissingEvidenceError, NotFoundError, UncertainStateError
+from sfrl_secure.errors import (
+    DigestError,
+    ExhaustedError,
+    MalformedError,
+    MissingEvidenceError,
+    NotFoundError,
+    UncertainStateError,
+)
 from sfrl_secure.ids import Digest, sha256
 from sfrl_secure.storage.bucket import Bucket
 from sfrl_secure.storage.objects import BucketObjects, Objects, ObjectStore, open_objects
 from tests.unit.storage.buckets import unanswered
+from tests.unit.storage.watching import failing, recorded
 
 
 def test_what_was_put_is_got_under_its_digest(tmp_path: Path) -> None:
@@ -64,6 +73,55 @@ def test_damaged_bytes_are_not_given_out_and_the_right_ones_replace_them(tmp_pat
         store.get(digest, 100)
     store.put(b"payload")
     assert store.get(digest, 100) == b"payload"
+
+
+LONG = bytes(range(256)) * 8_192
+"""Written and hashed side by side."""
+
+
+def test_a_long_object_gets_its_name_when_its_bytes_are_durable(tmp_path: Path) -> None:
+    store = ObjectStore(tmp_path / "objects")
+    with recorded() as calls:
+        digest = store.put(memoryview(LONG))
+    assert store.get(digest, len(LONG)) == LONG
+    assert digest == sha256(LONG)
+    found = [call for call, _ in calls]
+    assert found.index("sync_data") < found.index("rename") < len(found) - 1
+    assert calls[-1] == ("sync_folder", digest.hex()[:2])
+
+
+def test_a_long_object_that_is_there_stays_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    store = ObjectStore(tmp_path)
+    digest = store.put(LONG)
+    before = store.path(digest).stat().st_ino
+    with recorded() as calls:
+        assert store.put(LONG) == digest
+    assert store.path(digest).stat().st_ino == before
+    assert calls[-1] == ("sync_folder", digest.hex()[:2])
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_damaged_long_object_is_replaced(tmp_path: Path) -> None:
+    store = ObjectStore(tmp_path)
+    digest = store.put(LONG)
+    store.path(digest).write_bytes(LONG[:-1] + b"x")
+    store.put(LONG)
+    assert store.get(digest, len(LONG)) == LONG
+
+
+@pytest.mark.parametrize("call", ["open_new", "write_all", "rename", "mkdir"])
+def test_a_full_disk_keeps_nothing_of_a_long_object(tmp_path: Path, call: str) -> None:
+    store = ObjectStore(tmp_path)
+    with failing(call, errno.ENOSPC), pytest.raises(ExhaustedError):
+        store.put(LONG)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_long_object_that_the_disk_does_not_confirm_is_none(tmp_path: Path) -> None:
+    store = ObjectStore(tmp_path)
+    with failing("sync_data", errno.EIO), pytest.raises(UncertainStateError):
+        store.put(LONG)
+    assert not store.is_stored(sha256(LONG))
 
 
 def test_an_object_over_the_bound_or_missing_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from sfrl_secure.crypto.pae import statement_digest
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.statements import (
     Attribution,
+    Cluster,
     DecisionStatement,
     IdentityRequest,
     ObjectRequest,
@@ -88,6 +89,8 @@ def _plain(value: object) -> object:
         return [value.feature, value.share_ppm]
     if isinstance(value, PayloadFormat):
         return [value.codec, value.support, value.values]
+    if isinstance(value, Cluster):
+        return [list(value.members), value.model.hex()]
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, tuple):

@@ -165,6 +165,16 @@ MODEL_PUBLISHED = {
     "rule": (6, "weighted_mean/v1"),
     "arithmetic": (7, 1),
     "supersedes": (8, digest("model published")),
+    "server_state": (9, None),
+    "next_mask": (10, None),
+    "clusters": (11, []),
+}
+ROUND_OPENED = {
+    "round": (1, 3),
+    "base_model": (2, digest("base")),
+    "terms_digest": (3, digest("terms")),
+    "server_state": (4, digest("server state")),
+    "mask": (5, digest("mask")),
 }
 REASONS = ["withdrawn", "excluded", "participant_inactive", "defective"]
 ROUND_CLOSED = {
@@ -185,6 +195,14 @@ def identity_issued(**changes):
 
 def round_closed(**changes):
     return statement(11, 21, "segment/north-field", message(ROUND_CLOSED, **changes))
+
+
+def round_opened(**changes):
+    return statement(5, 17, "segment/north-field", message(ROUND_OPENED, **changes))
+
+
+def cluster(*members, model=None):
+    return field(1, packed(*members)) + field(2, digest("cluster model") if model is None else model)
 
 
 def model_published(**changes):
@@ -251,6 +269,20 @@ def good():
     yield "round_closed_by_order", "statement", round_closed(), {"cause": 3, "outcome": 2}
     yield "model_published_anew", "statement", model_published(), {"round": 3}
     yield "model_published_first", "statement", model_published(supersedes=None), {"supersedes": None}
+    state, mask = digest("server state"), digest("next mask")
+    moved = model_published(rule="multi_krum/v1", server_state=state, next_mask=mask)
+    says = {"rule": "multi_krum/v1", "server_state": state.hex(), "next_mask": mask.hex()}
+    yield "model_published_with_state_and_mask", "statement", moved, says
+    groups = model_published(rule="clustered_mean/v1", clusters=[cluster(0, 2, 499), cluster(1, 127, 128)])
+    model = digest("cluster model").hex()
+    says = {"clusters": [[[0, 2, 499], model], [[1, 127, 128], model]], "server_state": None, "next_mask": None}
+    yield "model_published_with_clusters", "statement", groups, says
+    eight = model_published(clusters=[cluster(number) for number in range(8)])
+    yield "model_published_with_eight_clusters", "statement", eight, {}
+    says = {"server_state": state.hex(), "mask": digest("mask").hex()}
+    yield "round_opened_with_state_and_mask", "statement", round_opened(), says
+    plain = round_opened(server_state=None, mask=None)
+    yield "round_opened_plain", "statement", plain, {"server_state": None, "mask": None}
 
 
 def bad():
@@ -345,6 +377,28 @@ def bad():
     yield "round_closed_reason", "statement", round_closed(dropped=dropped), "a reason is one of four"
     yield "round_closed_cause", "statement", round_closed(cause=4), "a cause is one of three"
     yield "model_published_supersedes", "statement", model_published(supersedes=bytes(31)), "supersedes is 32 bytes"
+    for name in ("server_state", "next_mask"):
+        yield f"model_published_{name}", "statement", model_published(**{name: bytes(31)}), f"{name} is 32 bytes"
+    for name in ("server_state", "mask"):
+        yield f"round_opened_{name}", "statement", round_opened(**{name: bytes(33)}), f"{name} is 32 bytes"
+        empty = round_opened(**{name: b""})
+        yield f"round_opened_{name}_empty", "statement", empty, "what is absent is not written"
+    yield "round_opened_next_mask", "statement", statement(
+        5, 17, "segment/north-field", message(ROUND_OPENED) + field(6, digest("mask"))
+    ), "no field is unknown"
+    for name, clusters, why in (
+        ("nine", [cluster(number) for number in range(9)], "there are at most 8 clusters"),
+        ("empty", [field(2, digest("cluster model"))], "a cluster has members"),
+        ("model", [cluster(1, model=bytes(31))], "a cluster's model is 32 bytes"),
+        ("no_model", [field(1, packed(1))], "a cluster has its model"),
+        ("twice", [cluster(1, 1)], "members ascend"),
+        ("order", [cluster(2, 1)], "members ascend"),
+        ("shared", [cluster(0, 1), cluster(1, 2)], "nobody is in two clusters"),
+        ("position", [cluster(500)], "a position is below 500"),
+        ("unpacked", [field(1, 0) + field(1, 1) + field(2, digest("cluster model"))], "numbers are packed"),
+        ("left_over", [cluster(0) + field(3, 1)], "no field is unknown"),
+    ):
+        yield f"model_published_clusters_{name}", "statement", model_published(clusters=clusters), why
 
 
 def pae(name, raw):

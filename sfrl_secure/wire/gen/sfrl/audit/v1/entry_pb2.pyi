@@ -579,22 +579,30 @@ class RoundOpened(_message.Message):
     ROUND_FIELD_NUMBER: _builtins.int
     BASE_MODEL_FIELD_NUMBER: _builtins.int
     TERMS_DIGEST_FIELD_NUMBER: _builtins.int
+    SERVER_STATE_FIELD_NUMBER: _builtins.int
+    MASK_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """The round's number: the segment's last one plus 1, from 1."""
     base_model: _builtins.bytes
     """Digest of the model that updates are relative to, 32 bytes."""
     terms_digest: _builtins.bytes
     """Digest of the segment terms document that governs the round, 32 bytes."""
+    server_state: _builtins.bytes
+    """Digest of the server state that the round's step stands on, 32 bytes; empty where there is none."""
+    mask: _builtins.bytes
+    """Digest of the mask that agreed updates of the round have, 32 bytes; empty where the terms have none."""
     def __init__(
         self,
         *,
         round: _builtins.int = ...,
         base_model: _builtins.bytes = ...,
         terms_digest: _builtins.bytes = ...,
+        server_state: _builtins.bytes = ...,
+        mask: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "round", b"round", "terms_digest", b"terms_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "mask", b"mask", "round", b"round", "server_state", b"server_state", "terms_digest", b"terms_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -882,6 +890,9 @@ class ModelPublished(_message.Message):
     RULE_FIELD_NUMBER: _builtins.int
     ARITHMETIC_FIELD_NUMBER: _builtins.int
     SUPERSEDES_FIELD_NUMBER: _builtins.int
+    SERVER_STATE_FIELD_NUMBER: _builtins.int
+    NEXT_MASK_FIELD_NUMBER: _builtins.int
+    CLUSTERS_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """The round."""
     round_closed: _builtins.bytes
@@ -893,11 +904,19 @@ class ModelPublished(_message.Message):
     model: _builtins.bytes
     """Digest of the model after, 32 bytes."""
     rule: _builtins.str
-    """Name and version of the rule, `weighted_mean/v1`."""
+    """Name and version of the rule, such as `weighted_mean/v1`."""
     arithmetic: _builtins.int
     """Version of the arithmetic, 1."""
     supersedes: _builtins.bytes
     """Leaf hash of the model_published entry that this one takes the place of, 32 bytes; empty where there is none."""
+    server_state: _builtins.bytes
+    """Digest of the server state after the step, 32 bytes; empty where there is none."""
+    next_mask: _builtins.bytes
+    """Digest of the mask of the next round, 32 bytes; empty where the terms keep theirs, or have none."""
+    @_builtins.property
+    def clusters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cluster]:
+        """Groups of updates that are alike, at most 8."""
+
     def __init__(
         self,
         *,
@@ -909,14 +928,45 @@ class ModelPublished(_message.Message):
         rule: _builtins.str = ...,
         arithmetic: _builtins.int = ...,
         supersedes: _builtins.bytes = ...,
+        server_state: _builtins.bytes = ...,
+        next_mask: _builtins.bytes = ...,
+        clusters: _abc.Iterable[Global___Cluster] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate", b"aggregate", "arithmetic", b"arithmetic", "base_model", b"base_model", "model", b"model", "round", b"round", "round_closed", b"round_closed", "rule", b"rule", "supersedes", b"supersedes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate", b"aggregate", "arithmetic", b"arithmetic", "base_model", b"base_model", "clusters", b"clusters", "model", b"model", "next_mask", b"next_mask", "round", b"round", "round_closed", b"round_closed", "rule", b"rule", "server_state", b"server_state", "supersedes", b"supersedes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelPublished: _TypeAlias = ModelPublished  # noqa: Y015
+
+@_typing.final
+class Cluster(_message.Message):
+    """Updates of a round that are alike, and a model of theirs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.bytes
+    """Digest of the model that is the base and the members' mean, 32 bytes."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Positions in the round's counted list, from 0, ascending, at most 500."""
+
+    def __init__(
+        self,
+        *,
+        members: _abc.Iterable[_builtins.int] | None = ...,
+        model: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
 
 @_typing.final
 class ModelFetch(_message.Message):
