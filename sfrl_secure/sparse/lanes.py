@@ -33,15 +33,6 @@ if sys.byteorder != "little":
 
 
 @intrinsic
-def lowest_one(typing_context: Any, word: Any) -> Any:
-    """Return the position of the lowest one bit of a 64-bit word; 64 for 0."""
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], context.get_constant(types.boolean, False))
-
-    return types.uint64(types.uint64), generate
-
-
-@intrinsic
 def load_word(typing_context: Any, array: Any, place: Any) -> Any:
     """Read eight bytes of `array`, uint8, from `place` on."""
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -16,22 +16,27 @@ Trusts: nothing.
 from __future__ import annotations
 
 import struct
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfrl_secure.errors import PayloadError
-from sfrl_secure.sparse.header import BLOCK_VALUES, LEAF_VALUES, block_count
+from sfrl_secure.sparse.header import BLOCK_VALUES, block_count
 from sfrl_secure.sparse.steps import pack_steps, pack_unary, unary_ends, unpack_steps
 
 _LENGTHS = struct.Struct("<HI")
 _PLANE_BYTES = BLOCK_VALUES // 8
-_BLOCK_NUMBERS = np.arange(LEAF_VALUES // BLOCK_VALUES)
 _PLANE_SHIFTS = np.arange(32, dtype=np.uint64) % 8
-_MEAN_SHIFT = 16
-"""From the sum of 64 numbers, times 985, to their mean: 10 bits for 1,024, and 6 for 64."""
-_MEAN_OF_ONE = np.array(1 << _MEAN_SHIFT, dtype=np.int64)
+_BLOCK_ITEMS = {size: np.dtype((np.void, size * BLOCK_VALUES)) for size in (4, 8)}
+_LOWEST = [0, *(-(-(2 << exponent << 16) // 985) for exponent in range(31))]
+"""For each parameter, the smallest sum of 64 numbers that has it; above 0, sum * 985 // 2**16 is at least 2**parameter
+there."""
+_SMALLEST_SUMS = np.array(_LOWEST[:-1]) + BLOCK_VALUES
+"""The same, of 64 strides."""
+_SUM_RANGES = np.diff(_LOWEST).astype(np.uint64)
+"""For each parameter, how many sums have it."""
 
 
 class RiceStrides(NamedTuple):
@@ -55,15 +60,15 @@ def pack_rice(numbers: NDArray[np.int64]) -> list[bytes]:
     blocks = in_blocks(numbers)
     parameters = rice_parameters(blocks.sum(axis=1), count)
     shifts = parameters[:, None]
-    order, held = _plane_order(parameters)
+    order, held = _plane_order(parameters), _held(np.bincount(parameters).tolist())
     low = (blocks & ((1 << shifts) - 1)).astype("<u4")[order]
     octets = low.view(np.uint8).reshape(*low.shape, 4)
     planes = []
-    for first in range(0, held.size, 8):
+    for first in range(0, len(held), 8):
         octet = np.ascontiguousarray(octets[..., first // 8])
         # Any number but 0 is a one bit for packbits.
         planes += [np.packbits(octet[:rows] & np.uint8(1 << bit), bitorder="little").tobytes()
-                   for bit, rows in enumerate(held[first : first + 8].tolist())]
+                   for bit, rows in enumerate(held[first : first + 8])]
     steps, unary = pack_steps(parameters), pack_unary((blocks >> shifts).ravel()[:count])
     return [_LENGTHS.pack(len(steps), len(unary)), steps, *planes, unary]
 
@@ -89,34 +94,31 @@ def unpack_rice(leaf: NDArray[np.uint8], start: int, count: int, largest: int, h
     planes_start = steps_start + steps_bytes
     if leaf.size < planes_start:
         raise PayloadError("length", "the leaf ends inside a Rice code")
-    parameters, highest = unpack_steps(leaf[steps_start:planes_start], blocks, largest)
-    unary_start = planes_start + _PLANE_BYTES * int(np.add.reduce(parameters))
+    parameters, sizes = unpack_steps(leaf[steps_start:planes_start], blocks, largest)
+    held = _held(sizes)
+    unary_start = planes_start + _PLANE_BYTES * sum(held)
     end = unary_start + unary_bytes
     # A canonical block's quotients add up to less than 2.08 a number, and each number has one bit more.
-    if leaf.size < end or not -(-count // 8) <= unary_bytes <= -(-count // 2):
+    if leaf.size < end or not count <= 8 * unary_bytes <= 4 * count + 4:
         raise PayloadError("length", "the leaf ends inside a Rice code, or its unary plane has an impossible length")
     # No overflow, whatever a peer sends: quotients add up to less than 8 U <= 2**18, and are shifted by at most 30.
     slots = blocks * BLOCK_VALUES
-    dtype = np.int32 if ((8 * unary_bytes + slots) << highest) + slots + headroom < 2**31 else np.int64
+    dtype = np.int32 if ((8 * unary_bytes + slots) << len(held)) + slots + headroom < 2**31 else np.int64
     # What is no longer needed goes at once: the memory of one array is then the next one's, and still in the cache.
     places = unary_ends(leaf[unary_start:end], count).astype(dtype)
     flat: NDArray[np.signedinteger] = np.empty(slots, dtype)
-    # The distance of two ones is a quotient and 1. With p the parameter, a stride is that distance times 2**p, less
-    # 2**p - 1, plus the low bits; and 2**p - 1 less the low bits is what they are with each bit turned round.
-    flat[0] = places[0] + 1
+    # The distance of two ones is a quotient and 1; where the parameter is 0, that is the stride.
+    flat[0] = places.item(0) + 1
     np.subtract(places[1:], places[:-1], flat[1:count])
     del places
-    if slots > count:
-        flat[count:] = 0
+    flat[count:] = 1
+    ones = flat[count:].tobytes()
     strides = flat.reshape(blocks, BLOCK_VALUES)
-    if highest:
-        np.left_shift(strides, parameters.astype(dtype)[:, None], strides)
-        np.subtract(strides, _turned_low_bits(parameters, leaf[planes_start:unary_start]), strides)
-    if slots > count:
-        # No distance was here, and all low bits are zero.
-        if np.count_nonzero(flat[count:] != 1 - (1 << int(parameters[-1]))):
+    if held:
+        _add_low_bits(strides, parameters, held, leaf[planes_start:unary_start])
+        # A one bit there has made a stride larger.
+        if flat[count:].tobytes() != ones:
             raise PayloadError("not_canonical", "bits of a plane that belong to no number are zero")
-        flat[count:] = 1
     return RiceStrides(strides, parameters, end)
 
 
@@ -125,20 +127,22 @@ def check_parameters(parameters: NDArray[np.int64], sums: NDArray[np.int64], cou
 
     Args:
         parameters: int64, shape (blocks,), as they stand in the leaf.
-        sums: int64, shape (blocks,), the sum of each block's numbers, below 2**50; changed.
+        sums: int64, shape (blocks,), the sum of each block's strides, 64 of them in the last one too, below 2**50;
+            changed.
         count: numbers of all blocks together.
 
     Raises:
         PayloadError: `not_canonical`.
     """
-    in_last, last_sum = count % BLOCK_VALUES, int(sums[-1])
-    sums *= 985
-    # The number of bits is one more than the parameter; a mean of 0 has the parameter of 1.
-    np.maximum(sums, _MEAN_OF_ONE, out=sums)
-    np.right_shift(sums, parameters + _MEAN_SHIFT, sums)
+    in_last = count % BLOCK_VALUES
     if in_last:
-        sums[-1] = max(last_sum * 985 // (1_024 * in_last), 1) >> int(parameters[-1])
-    if np.count_nonzero(sums != 1):
+        last = int(parameters[-1])
+        mean = (int(sums[-1]) - BLOCK_VALUES) * 985 // (1_024 * in_last)
+        # Of so many numbers there is no table: what stands here instead passes or fails below.
+        sums[-1] = _SMALLEST_SUMS[last] if max(mean, 1) >> last == 1 else 0
+    np.subtract(sums, _SMALLEST_SUMS.take(parameters), sums)
+    # As unsigned numbers, of which a negative one is the largest.
+    if np.count_nonzero(sums.view(np.uint64) >= _SUM_RANGES.take(parameters)):
         raise PayloadError("not_canonical", "a Rice parameter is the function's value for its block")
 
 
@@ -175,54 +179,62 @@ def in_blocks(numbers: NDArray[np.int64], fill: int = 0) -> NDArray[np.int64]:
     return padded.reshape(blocks, BLOCK_VALUES)
 
 
-def _plane_order(parameters: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Order blocks by falling parameter, equal ones as they stand; count for each plane the blocks that it holds."""
+def _plane_order(parameters: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Order blocks by falling parameter, equal ones as they stand."""
     # As bytes, which numpy sorts by counting; turned round, since it sorts them rising.
-    order = np.invert(parameters.astype(np.uint8)).argsort(kind="stable")
-    sizes: NDArray[np.int64] = np.bincount(parameters)
-    return order, parameters.size - np.add.accumulate(sizes[:-1])
+    return np.invert(parameters.astype(np.uint8)).argsort(kind="stable")
 
 
-def _turned_low_bits(parameters: NDArray[np.int64], planes: NDArray[np.uint8]) -> NDArray[np.integer]:
-    """Return each number's low bits, in the order of the blocks and each bit turned round.
+def _held(sizes: list[int]) -> list[int]:
+    """Count for each plane the blocks that it holds, from how many blocks have each parameter."""
+    return list(accumulate(sizes[:0:-1]))[::-1]
+
+
+def _add_low_bits(strides: NDArray[np.signedinteger], parameters: NDArray[np.int64], held: list[int],
+                  planes: NDArray[np.uint8]) -> None:
+    """Make strides of distances in all blocks whose parameter is not 0.
 
     Args:
+        strides: shape (blocks, 64); changed.
         parameters: of each block; not all are 0.
+        held: blocks of each plane.
+        planes: exactly the planes.
+    """
+    chosen = _plane_order(parameters)[: held[0]]
+    # With p the parameter, a stride is the distance times 2**p, less 2**p - 1, plus the low bits; and 2**p - 1 less the
+    # low bits is what they are with each bit turned round.
+    part = strides.take(chosen, 0, None, "clip")
+    np.left_shift(part, parameters.take(chosen).astype(strides.dtype)[:, None], part)
+    for number, octet in enumerate(_turned_low_bits(held, planes)):
+        rows = part[: len(octet)]
+        np.subtract(rows, np.left_shift(octet, 8 * number, dtype=part.dtype) if number else octet, rows)
+    # A block as one item: numpy copies those many times faster than rows.
+    item = _BLOCK_ITEMS[part.dtype.itemsize]
+    strides.reshape(-1).view(item)[chosen] = part.reshape(-1).view(item)
+
+
+def _turned_low_bits(held: list[int], planes: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Return each number's low bits, in the order of the planes and each bit turned round.
+
+    Args:
+        held: blocks of each plane.
         planes: exactly the planes.
 
-    Returns: shape (blocks, 64), as narrow as the largest parameter allows.
+    Returns: for each eight planes, shape (blocks of the first of them, 64).
     """
-    order, held = _plane_order(parameters)
-    sizes = held * _PLANE_BYTES
-    turned = np.empty(planes.size + _PLANE_BYTES, np.uint8)
-    np.invert(planes, turned[: planes.size])
+    sizes = [_PLANE_BYTES * blocks for blocks in held]
     # One byte a bit, 0 or 1; a word is eight numbers, and eight words are a block. Eight planes become one byte a
     # number: a byte of 0 or 1 shifted by at most 7 stays in its byte.
-    words = np.unpackbits(turned, None, None, "little").view(np.uint64)
-    bits = words[: planes.size]
-    np.left_shift(bits, _PLANE_SHIFTS[: held.size].repeat(sizes), bits)
-    octets: list[NDArray[np.uint64]] = []
-    start = 0
-    for plane, size in enumerate(sizes.tolist()):
-        end = start + size
-        if plane % 8:
-            octet = octets[-1][:size]
-            np.bitwise_or(octet, words[start:end], octet)
-        else:
-            octets.append(words[start:end])
-        start = end
-    # One row more, without bits, over what the second plane was or over what was left behind the last.
-    size = octets[0].size
-    words[size : size + _PLANE_BYTES] = 0
-    numbers: NDArray[np.integer] = words[: size + _PLANE_BYTES].view(np.uint8)
-    if len(octets) > 1:
-        numbers = numbers.astype(np.uint16 if len(octets) == 2 else np.int32)
-        for number, octet in enumerate(octets[1:], 1):
-            upper = octet.view(np.uint8).astype(numbers.dtype)
-            upper <<= 8 * number
-            numbers[: upper.size] |= upper
-    # Blocks of a plane stand by falling parameter. Those whose parameter is 0, which no plane holds, stand behind all
-    # rows: mode clip takes the last row for them.
-    ranks = np.empty(parameters.size, np.intp)
-    ranks[order] = _BLOCK_NUMBERS[: parameters.size]
-    return numbers.reshape(-1, BLOCK_VALUES).take(ranks, 0, None, "clip")
+    words = np.unpackbits(np.invert(planes), None, None, "little").view(np.uint64)
+    np.left_shift(words, _PLANE_SHIFTS[: len(sizes)].repeat(sizes), words)
+    octets = []
+    end = 0
+    for first in range(0, len(sizes), 8):
+        start, end = end, end + sizes[first]
+        octet = words[start:end]
+        for size in sizes[first + 1 : first + 8]:
+            start, end = end, end + size
+            lower = octet[:size]
+            np.bitwise_or(lower, words[start:end], lower)
+        octets.append(octet.view(np.uint8).reshape(-1, BLOCK_VALUES))
+    return octets

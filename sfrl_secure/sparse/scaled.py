@@ -91,14 +91,17 @@ def unpack_int8(leaf: NDArray[np.uint8], start: int, count: int, free: bool) -> 
     end = start + count
     if leaf.size < end:
         raise PayloadError("length", "the leaf ends inside its values")
-    numbers = _whole_blocks(leaf[start:end].view(np.int8), exponents.size)
+    numbers = leaf[start:end].view(np.int8)
     # One bit more than a magnitude needs: that of -128 reads as 128.
-    magnitudes = np.abs(numbers).view(np.uint8)
+    whole_blocks = np.empty(exponents.size * BLOCK_VALUES, np.int8)
+    np.abs(numbers, whole_blocks[:count])
+    whole_blocks[count:] = 0
+    magnitudes = whole_blocks.view(np.uint8)
     found = _bits_of_blocks(magnitudes)
     if int(np.bitwise_or.reduce(found)) & _TOO_LARGE_EIGHT or (free and np.count_nonzero(numbers) != count):
         raise PayloadError("not_canonical", "a value is from -127 to 127, and in free mode not zero")
     _check_scales(found, magnitudes, exponents, highest)
-    return _scaled(numbers, exponents, highest)[:count], end
+    return _scaled(numbers, exponents, highest), end
 
 
 def unpack_sign(leaf: NDArray[np.uint8], start: int, count: int, free: bool) -> tuple[NDArray[np.int64], int]:
@@ -117,7 +120,7 @@ def unpack_sign(leaf: NDArray[np.uint8], start: int, count: int, free: bool) -> 
     _check_magnitudes(numbers.astype(np.int64), exponents)
     signed = 1 - 2 * negative.view(np.int8)
     signed *= np.repeat(numbers.view(np.int8), BLOCK_VALUES)[:count]
-    return _scaled(_whole_blocks(signed, exponents.size), exponents, highest)[:count], end
+    return _scaled(signed, exponents, highest), end
 
 
 def unpack_packed(leaf: NDArray[np.uint8], start: int, count: int, free: bool) -> tuple[NDArray[np.int64], int]:
@@ -139,7 +142,7 @@ def unpack_packed(leaf: NDArray[np.uint8], start: int, count: int, free: bool) -
     code = unpack_rice(leaf, code_start, count, EXCESS_PARAMETER_MAX)
     excess = code.strides - 1
     # At most 2**18 quotients, shifted by at most 6: the sums below stay far below 2**31.
-    sums = excess.sum(axis=1, dtype=np.int64)
+    sums = code.strides.sum(axis=1, dtype=np.int64)
     if count % BLOCK_VALUES:
         # Behind the last number stands whatever makes it no minimum and no maximum.
         excess[-1, count % BLOCK_VALUES :] = excess[-1, 0]
@@ -155,7 +158,7 @@ def unpack_packed(leaf: NDArray[np.uint8], start: int, count: int, free: bool) -
     _check_magnitudes(largest.astype(np.int64), exponents)
     signed = 1 - 2 * negative.view(np.int8)
     signed *= magnitudes
-    return _scaled(_whole_blocks(signed, exponents.size), exponents, highest)[:count], code.end
+    return _scaled(signed, exponents, highest), code.end
 
 
 def _numbers(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -181,7 +184,8 @@ def _unpack_scales(leaf: NDArray[np.uint8], start: int, count: int) -> tuple[NDA
     end = steps_start + int(_STEPS_LENGTH.unpack_from(leaf.data, start)[0])
     if leaf.size < end:
         raise PayloadError("length", "the leaf ends inside its scales")
-    return *unpack_steps(leaf[steps_start:end], block_count(count), SCALE_EXPONENT_MAX), end
+    exponents, sizes = unpack_steps(leaf[steps_start:end], block_count(count), SCALE_EXPONENT_MAX)
+    return exponents, len(sizes) - 1, end
 
 
 def _pack_signs(values: NDArray[np.int64]) -> bytes:
@@ -231,20 +235,10 @@ def _check_magnitudes(largest: NDArray[np.int64], exponents: NDArray[np.int64]) 
         raise PayloadError("magnitude", f"a value is at most {VALUE_MAX} grid units")
 
 
-def _whole_blocks(numbers: NDArray[np.int8], blocks: int) -> NDArray[np.int8]:
-    """Return `numbers` with zeros up to the end of the last block."""
-    if numbers.size == blocks * BLOCK_VALUES:
-        return numbers
-    padded = np.zeros(blocks * BLOCK_VALUES, dtype=np.int8)
-    padded[: numbers.size] = numbers
-    return padded
-
-
 def _scaled(numbers: NDArray[np.int8], exponents: NDArray[np.int64], highest: int) -> NDArray[np.int64]:
-    """Multiply each number by its block's power of two, at most 2**highest, as int64; the numbers are whole blocks."""
+    """Multiply each number by its block's power of two, at most 2**highest, as int64."""
     # 127 * 2**24 is below 2**31: half the bytes while it lasts.
     dtype = np.int32 if highest <= 24 else np.int64
     values = numbers.astype(dtype)
-    blocks = values.reshape(-1, BLOCK_VALUES)
-    np.left_shift(blocks, exponents.astype(dtype)[:, None], out=blocks)
+    np.left_shift(values, exponents.astype(dtype).repeat(BLOCK_VALUES)[: numbers.size], values)
     return values.astype(np.int64, copy=False)

@@ -18,17 +18,18 @@ from sfrl_secure.errors import PayloadError
 
 _NUMBER_MAX = 34
 """The largest number of any step code: a scale's exponent."""
+_TOO_FAR = 100
+"""A difference that leads from any number allowed to one that is not, and that 1,024 times are still few."""
 
 
 def _differences() -> NDArray[np.int64]:
     """Give for each number of bits, from 0, the difference that so many bits stand for.
 
-    The last one stands for all longer codes: a difference that leads out of any range, and that no sequence of others
-    within one leaf leads back.
+    The last one stands for all longer codes.
     """
     zeros = np.arange(2 * _NUMBER_MAX + 1)
     folded = (zeros >> 1) ^ -(zeros & 1)
-    return np.concatenate([[0], folded, [2**20]]).astype(np.int64)
+    return np.concatenate([[0], folded, [_TOO_FAR]]).astype(np.int64)
 
 
 _DIFFERENCES = _differences()
@@ -41,7 +42,7 @@ def pack_steps(numbers: NDArray[np.int64]) -> bytes:
     return pack_unary(zeros)
 
 
-def unpack_steps(raw: NDArray[np.uint8], count: int, largest: int) -> tuple[NDArray[np.int64], int]:
+def unpack_steps(raw: NDArray[np.uint8], count: int, largest: int) -> tuple[NDArray[np.int64], list[int]]:
     """Read `count` numbers from exactly the bytes `raw`, strictly. Rules S1 (its bounds) to S4.
 
     Args:
@@ -49,24 +50,27 @@ def unpack_steps(raw: NDArray[np.uint8], count: int, largest: int) -> tuple[NDAr
         count: numbers, at least 1.
         largest: the largest number allowed.
 
-    Returns: int64, shape (count,), each from 0 to `largest`; and the largest of them.
+    Returns: int64, shape (count,), each from 0 to `largest`; and how many there are of each, up to the largest of them.
 
     Raises:
         PayloadError: `length`, `declared` or `not_canonical`.
     """
-    if not -(-count // 8) <= raw.size <= -(-count * (2 * largest + 1) // 8):
+    if not count <= 8 * raw.size <= count * (2 * largest + 1) + 7:
         raise PayloadError("length", "a step code has at least one bit and at most 2 X + 1 bits a number")
     ends = unary_ends(raw, count)
     bits = np.empty(count, np.int64)
-    bits[0] = ends[0] + 1
+    bits[0] = ends.item(0) + 1
     np.subtract(ends[1:], ends[:-1], bits[1:])
     numbers: NDArray[np.int64] = _DIFFERENCES.take(bits, None, None, "clip")
     np.add.accumulate(numbers, 0, None, numbers)
-    # As unsigned numbers, of which a negative one is the largest.
-    highest = int(np.maximum.reduce(numbers.view(np.uint64)))
-    if highest > largest:
+    # Numbers are counted from 0, and a negative one is refused. The first that is not allowed is seen whatever follows.
+    try:
+        sizes: list[int] = np.bincount(numbers).tolist()
+    except ValueError:
+        sizes = []
+    if not 1 <= len(sizes) <= largest + 1:
         raise PayloadError("not_canonical", f"a number of this step code is from 0 to {largest}")
-    return numbers, highest
+    return numbers, sizes
 
 
 def pack_unary(numbers: NDArray[np.int64]) -> bytes:
@@ -87,6 +91,6 @@ def unary_ends(raw: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
     ends: NDArray[np.int64] = np.unpackbits(raw, None, None, "little").view(np.bool_).nonzero()[0]
     if ends.size != count:
         raise PayloadError("declared", "a unary code holds one 1 for each number")
-    if int(ends[count - 1]) >> 3 != raw.size - 1:
+    if not raw[-1]:
         raise PayloadError("length", "nothing follows the byte of the last 1")
     return ends

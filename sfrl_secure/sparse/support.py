@@ -71,14 +71,31 @@ def unpack_support(leaf: NDArray[np.uint8], *, count: int, leaf_index: int, base
             return fast
     strides, parameters, end = unpack_rice(leaf, _BASE_BYTES, count, SKIP_PARAMETER_MAX, headroom=stored)
     # An index is the one before and a stride, which is what was skipped and 1.
-    flat = strides.ravel()
-    flat[0] += stored - 1
-    indices = np.add.accumulate(flat, 0, np.int64)
-    if int(indices[count - 1]) >= coordinates:
+    indices = _running_sums(strides.ravel(), stored - 1)
+    if indices.item(count) >= coordinates:
         raise PayloadError("out_of_range", "an index is outside the model")
-    # Behind the last value, nothing is skipped and one is added for each: as in every block, 64 are not skipped.
-    sums = indices[BLOCK_VALUES - 1 :: BLOCK_VALUES] - BLOCK_VALUES
-    sums[1:] -= indices[BLOCK_VALUES - 1 : -1 : BLOCK_VALUES]
-    sums[0] -= stored - 1
-    check_parameters(parameters, sums, count)
-    return indices[:count], end
+    check_parameters(parameters, indices[BLOCK_VALUES::BLOCK_VALUES] - indices[:-1:BLOCK_VALUES], count)
+    return indices[1 : count + 1], end
+
+
+def _running_sums(strides: NDArray[np.signedinteger], before: int) -> NDArray[np.int64]:
+    """Return `before` and what it is after each stride.
+
+    Args:
+        strides: an even number of them, none negative; changed. In int32 the sum of all is below 2**31 with `before`.
+    """
+    sums = np.empty(strides.size + 1, np.int64)
+    sums[0] = before
+    strides[0] += before
+    if strides.dtype == np.int64:
+        np.add.accumulate(strides, 0, None, sums[1:])
+        return sums
+    # Two at a time, as the halves of one number, which takes half as long; no half reaches the other. Then each half is
+    # the sum of every second stride, and with the one before it the sum of all.
+    halves = strides.view(np.int64)
+    np.add.accumulate(halves, 0, None, halves)
+    wholes = np.empty_like(strides)
+    wholes[0] = strides[0]
+    np.add(strides[1:], strides[:-1], wholes[1:])
+    sums[1:] = wholes
+    return sums
