@@ -1,8 +1,8 @@
 """The masks of rounds whose updates have agreed coordinates: read and checked once each, whoever asks.
 
-A mask is an object that the terms, or a published step, name. Operators or the aggregator put it there; where it is
-missing, is no mask, or has another number of coordinates than the terms say, updates of the agreed mode are not
-decided, which is not their fault. What that means is each caller's to say.
+A mask is an object that the terms, or a published step, name. Operators or the aggregator put it there. Where it is
+missing or altered, it may come yet. Where an object of this very name is no mask, or has another number of coordinates
+than the terms say, no wait helps: nobody's is another. One that is longer than any mask is hashed and not kept.
 
 Format: proto/README.md, "Codec", masks; "What a round begins with".
 
@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from threading import Lock
 
-from sfrl_secure.errors import PayloadError
+from sfrl_secure.errors import MalformedError, PayloadError
 from sfrl_secure.governance.terms import SegmentTerms
 from sfrl_secure.ids import Digest
-from sfrl_secure.limits import OBJECT_HEADER_BYTES_MAX
+from sfrl_secure.limits import OBJECT_BYTES_MAX, OBJECT_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX
 from sfrl_secure.sparse.mask import Mask, decode_mask
 from sfrl_secure.storage.objects import Objects
 
@@ -31,7 +31,7 @@ class Masks:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        self._masks: OrderedDict[tuple[Digest, int], Mask | None] = OrderedDict()
+        self._masks: OrderedDict[tuple[Digest, int, int], Mask | None] = OrderedDict()
         self._lock = Lock()
 
     def of(self, digest: Digest, terms: SegmentTerms) -> Mask:
@@ -42,25 +42,38 @@ class Masks:
             terms: the round's, which say how many coordinates its mask has.
 
         Raises:
-            NotFoundError, MissingEvidenceError, DigestError: it is not here, or is not what its name says.
-            MalformedError: what has this name is no mask of so many coordinates of the model: none ever will be.
+            NotFoundError, MissingEvidenceError, DigestError, MalformedError: it is not here, is not what its name says,
+                or is longer than any object.
+            PayloadError: what has this name is no mask of so many coordinates of the model: none ever will be.
         """
         assert terms.mask is not None, "a round has a mask where its terms have one"
         nonzeros, coordinates = terms.mask.nonzeros, terms.model.manifest.coordinates
         # Under the lock: whoever comes second waits for the first instead of decoding again.
+        key = digest, coordinates, nonzeros
         with self._lock:
-            if (digest, coordinates) not in self._masks:
-                raw = self._objects.get(digest, 8 * nonzeros + OBJECT_HEADER_BYTES_MAX)
-                self._masks[digest, coordinates] = _decoded(raw, coordinates)
+            if key not in self._masks:
+                self._masks[key] = self._read(*key)
                 if len(self._masks) > MASKS_MAX:
                     self._masks.popitem(last=False)
-            self._masks.move_to_end((digest, coordinates))
-            found = self._masks[digest, coordinates]
+            self._masks.move_to_end(key)
+            found = self._masks[key]
         if found is None:
             raise PayloadError("format", "what the round names as its mask is none")
         if found.indices.size != nonzeros:
             raise PayloadError("declared", "the mask has another number of coordinates than the terms say")
         return found
+
+    def _read(self, digest: Digest, coordinates: int, nonzeros: int) -> Mask | None:
+        """Read what has this name; None where that is no mask."""
+        # No mask of so many coordinates is longer, and no payload: "Codec", rules S1 and R1.
+        bytes_max = min(8 * nonzeros + OBJECT_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX)
+        try:
+            return _decoded(self._objects.get(digest, bytes_max), coordinates)
+        except MalformedError:
+            # Too long: but only an object with this very digest may speak for it, whoever writes into the store.
+            with self._objects.open(digest, OBJECT_BYTES_MAX) as reader:
+                reader.check_digest()
+            return None
 
 
 def _decoded(raw: bytes, coordinates: int) -> Mask | None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from sfrl_secure.audit.witnessed_time import Contradiction
 from sfrl_secure.replay.docket import Superseded
-from sfrl_secure.replay.findings import CODES, Finding, Missing
+from sfrl_secure.replay.findings import CODES, Finding, Missing, Untold
 
 FALSE, MISSING, VERIFIED = "false", "missing", "verified"
 _EXIT_CODES = {VERIFIED: 0, FALSE: 1, MISSING: 2}
@@ -75,6 +75,7 @@ class Report:
         gap_us: longest time from an entry to the quorum time that covers it; None where no witness's clock was asked.
         contradictions: of each equivocation the two notes.
         results_sound: every published model was computed again and is right.
+        untold: what of published models nobody can compute again, because of what is false or missing.
         conduct_clean: nobody wrote anything that does not hold, but for what operators accept.
         findings: those that make the log false; `accepted`, those that operators accept by an order in it;
             `unmatched`, what such orders name and nobody found.
@@ -106,6 +107,7 @@ class Report:
     accepted: tuple[Accepted, ...] = ()
     unmatched: tuple[Unmatched, ...] = ()
     missing: tuple[Missing, ...] = ()
+    untold: tuple[Untold, ...] = ()
     contradictions: tuple[Contradiction, ...] = ()
 
     @property
@@ -153,6 +155,7 @@ class Report:
             "accepted": [asdict(each.finding) | {"order_index": each.order_index} for each in self.accepted],
             "unmatched": [asdict(each) for each in self.unmatched],
             "missing": [_missing_json(each) for each in self.missing],
+            "untold": [asdict(each) for each in self.untold],
             "contradictions": [_contradiction_json(each) for each in self.contradictions],
         }
 
@@ -161,6 +164,7 @@ class Report:
         lines = [self._headline()]
         lines += _first(self.findings, _finding_line, "findings")
         lines += _first(self.missing, _missing_line, "missing")
+        lines += _first(self.untold, _untold_line, "models")
         lines += _first(self.accepted, _accepted_line, "accepted findings")
         if self.root:
             lines += ["", f"log         {self.origin}", f"size, root  {self.size}, {self.root}"]
@@ -271,6 +275,11 @@ def _missing_line(missing: Missing) -> str:
     if missing.digest is None:
         return f"  {missing.path}: {missing.why}"
     return f"  object {missing.digest.hex()}: {missing.why}, for entry {missing.index}"
+
+
+def _untold_line(untold: Untold) -> str:
+    what = ", ".join(each.replace("_", " ") for each in untold.what)
+    return f"  entry {untold.index}: round {untold.round} cannot be worked out again from what is here: {what}"
 
 
 def _missing_json(missing: Missing) -> dict[str, Any]:

@@ -182,6 +182,7 @@ def _replay(
         ),
         # That a time is not shown does not make a model wrong.
         missing=(*missing, *time.missing),
+        untold=replay.untold,
         contradictions=(*report.contradictions, *time.contradictions),
     )
 

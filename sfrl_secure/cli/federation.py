@@ -28,9 +28,10 @@ def init(
     from sfrl_secure.services.federation.create import create_federation
     from sfrl_secure.services.federation.masks import open_masks, read_masks
     from sfrl_secure.services.federation.plan import PLAN_BYTES_MAX, default_plan, parse_plan
+    from sfrl_secure.services.federation.plan_cautions import plan_cautions
     from sfrl_secure.services.federation.plan_checks import check_plan
 
-    chosen, masks = default_plan(), {}
+    chosen, masks, opened = default_plan(), {}, {}
     if plan is not None:
         raw = read_input(plan, PLAN_BYTES_MAX, "the plan")
         with naming(plan):
@@ -38,11 +39,13 @@ def init(
             check_plan(chosen)
         masks = read_masks(chosen, plan.parent)
         with naming(plan):
-            open_masks(chosen, masks)  # here for the file's name alone: they are opened again as the federation is made
+            opened = open_masks(chosen, masks)  # they are opened again as the federation is made
     made = create_federation(folder, chosen, SystemClock(), masks=masks)
     typer.echo(f"federation {made.federation_id.hex()}")
     typer.echo(f"log        {made.origin}, {made.log_size} entries to begin with")
     typer.echo(f"trust      {made.folder.trust_policy}  (give this file to whoever verifies)")
+    for segment, words in plan_cautions(chosen, opened):
+        typer.echo(f"CAUTION    segment {segment}: {words}")
     typer.echo(f"next       sfrl up {folder}")
 
 

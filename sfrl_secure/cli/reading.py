@@ -15,6 +15,7 @@ from pathlib import Path
 from sfrl_secure.audit.published import read_unverified_checkpoint, read_unverified_entries
 from sfrl_secure.errors import MalformedError, NotFoundError
 from sfrl_secure.governance.documents import GenesisDocument
+from sfrl_secure.governance.statements import ModelPublished, Statement
 from sfrl_secure.rounds.fold import FederationFold
 from sfrl_secure.rounds.state import FederationState, SegmentState
 from sfrl_secure.translog.merkle import leaf_hash
@@ -26,10 +27,12 @@ class LogReading:
 
     Attributes:
         voids: why an entry has no effect, by its index.
+        published: model_published entries that have one, by theirs.
     """
 
     state: FederationState
     voids: dict[int, str] = field(default_factory=dict)
+    published: dict[int, ModelPublished] = field(default_factory=dict)
 
     def segments(self, name: str | None) -> list[SegmentState]:
         """The segment of this name, or all by name.
@@ -68,6 +71,8 @@ def read_folded(log_dir: Path) -> LogReading:
             reading.voids[each.index] = void
             if each.index == 0:
                 raise MalformedError(f"the genesis has no effect ({void}): see `sfrl audit verify`")
+        elif isinstance(each.content, Statement) and isinstance(each.content.body, ModelPublished):
+            reading.published[each.index] = each.content.body
     if reading is None:
         raise MalformedError("the log is empty")
     return reading

@@ -1,6 +1,6 @@
 """What rules of aggregation do not stand, where operators may expect it of them: said before they sign.
 
-A caution is arithmetic over the terms alone: who must be how many, what never acts, what undoes what.
+A caution is arithmetic over the terms alone: who must be how many, what never acts, what undoes what, what costs much.
 
 Format: proto/README.md, "Aggregation", "Masks".
 
@@ -11,6 +11,7 @@ Trusts: nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from sfrl_secure.governance.aggregation_terms import (
     CLUSTERED_MEAN,
@@ -32,6 +33,15 @@ from sfrl_secure.operating.aggregation_tables import DECAY_PARTS
 from sfrl_secure.operating.units import from_parts, in_parameter_units
 
 _MEANS = frozenset({WEIGHTED_MEAN, UNION_MEAN, CLUSTERED_MEAN})
+_PAIRING = frozenset({NNM_TRIMMED_MEAN, MULTI_KRUM, CLUSTERED_MEAN})
+"""Rules that hold every two updates against each other."""
+
+_PRODUCTS_A_SECOND: Final = 880_000_000
+"""What one processor makes of pairs of updates, to within a few times: 500 of 112,000 values in 31.8 s."""
+_LONG_SECONDS: Final = 30
+_STATE_BYTES_EACH: Final = 6
+"""Of one number of a server state in its object, the longest; in memory it has eight."""
+_LARGE_STATE_BYTES: Final = 2**30
 
 
 def aggregation_cautions(terms: SegmentTerms) -> Iterator[str]:
@@ -41,6 +51,7 @@ def aggregation_cautions(terms: SegmentTerms) -> Iterator[str]:
     yield from _few_voices(terms)
     yield from _clip_and_cap(terms)
     yield from _server(terms)
+    yield from _cost(terms)
     if terms.mask is not None and terms.mask.next is not None and terms.support_modes == {"agreed"}:
         yield _of_agreed_alone(terms.mask, terms.mask.next, terms.model.manifest)
 
@@ -122,6 +133,34 @@ def _server(terms: SegmentTerms) -> Iterator[str]:
     if isinstance(server, AdaptiveTerms) and cap is not None and server.rate > max(cap.magnitude, server.floor):
         moved = in_parameter_units(server.rate, exponent)
         yield f"server: an adaptive step scales up what [cap] cut: a coordinate moves by up to {moved} all the same"
+
+
+def _cost(terms: SegmentTerms) -> Iterator[str]:
+    """Rounds that take long, and states that take much room, where a segment is as full as it may be."""
+    updates, values, coordinates = terms.round.cohort_max, _values_max(terms), terms.model.manifest.coordinates
+    seconds = updates * updates * values // _PRODUCTS_A_SECOND
+    if terms.rule.name in _PAIRING and seconds >= _LONG_SECONDS:
+        yield (
+            f"{terms.rule.name} holds every two updates against each other: {updates} updates of {values} values take "
+            f"one processor about {seconds} s, and an auditor longer; twice the updates take four times that"
+        )
+    numbers = 0 if terms.server is None else (2 if isinstance(terms.server, AdaptiveTerms) else 1) * coordinates
+    if numbers * _STATE_BYTES_EACH >= _LARGE_STATE_BYTES:
+        yield (
+            f"server: each round leaves a state of up to {_in_gib(numbers * _STATE_BYTES_EACH)} among the objects, and "
+            f"its aggregator and auditors hold {_in_gib(numbers * 8)} of it in memory"
+        )
+
+
+def _values_max(terms: SegmentTerms) -> int:
+    """How many values an update carries at most."""
+    if terms.mask is not None and terms.support_modes == {"agreed"}:
+        return terms.mask.nonzeros
+    return terms.limits.nonzeros_max
+
+
+def _in_gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
 
 
 def _is_one_support(terms: SegmentTerms) -> bool:

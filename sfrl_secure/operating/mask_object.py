@@ -32,11 +32,11 @@ def check_mask_object(terms: SegmentTerms, objects: Objects) -> None:
         return
     digest, nonzeros = terms.mask.digest, terms.mask.nonzeros
     try:
+        # No mask of so many coordinates is longer.
         raw = objects.get(digest, 8 * nonzeros + OBJECT_HEADER_BYTES_MAX)
+        mask = decode_mask(raw, terms.model.manifest.coordinates)
     except NotFoundError:
         raise NotFoundError(f"mask.digest: no object {digest.hex()} lies there") from None
-    try:
-        mask = decode_mask(raw, terms.model.manifest.coordinates)
     except MalformedError as error:
         raise MalformedError(f"mask.digest: that object is no mask of this model: {error}") from None
     if len(mask.indices) != nonzeros:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from sfrl_secure.errors import DigestError
 from sfrl_secure.ids import Digest
-from sfrl_secure.replay.findings import Finding, Missing
+from sfrl_secure.replay.findings import Finding, Missing, Untold
 from sfrl_secure.replay.objects import Objects
 
 STORE = "objects"
@@ -76,6 +76,7 @@ class Docket:
         self.superseded: list[Superseded] = []
         self.named: set[Digest] = set()
         self._objects = objects
+        self.untold: list[Untold] = []
         self._missing: dict[Digest, Missing] = {}
         self._altered: set[Digest] = set()
         self._perishable: list[_Perishable] = []

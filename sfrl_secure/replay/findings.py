@@ -190,6 +190,22 @@ class Missing:
     path: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """What of a published model nobody can work out again, because evidence is not there, or not what it should be.
+
+    That lack is a finding, or missing, already; but it may be an earlier round's, and name another entry.
+
+    Attributes:
+        index: leaf index of the model_published.
+        what: of `aggregate`, `model`, `server_state`, `next_mask` and `clusters`.
+    """
+
+    index: int
+    round: int
+    what: tuple[str, ...]
+
+
 def hex_of(digest: Digest | None) -> str:
     """A digest for people, or that there is none."""
     return "none" if digest is None else digest.hex()

@@ -21,7 +21,7 @@ from sfrl_secure.replay.docket import Docket, Position
 from sfrl_secure.replay.documents import Document, parse_document
 from sfrl_secure.replay.effects import apply_statement
 from sfrl_secure.replay.enrolment import invitation
-from sfrl_secure.replay.findings import LOG, NEWCOMER, OPERATORS, Finding, Missing, Void
+from sfrl_secure.replay.findings import LOG, NEWCOMER, OPERATORS, Finding, Missing, Untold, Void
 from sfrl_secure.replay.interventions import Order
 from sfrl_secure.replay.objects import Objects
 from sfrl_secure.replay.reader import parse_entry, parse_statement
@@ -101,6 +101,11 @@ class Replay:
     def missing(self) -> tuple[Missing, ...]:
         """Objects that are not there; complete after `finish`."""
         return self.docket.missing
+
+    @property
+    def untold(self) -> tuple[Untold, ...]:
+        """What nobody can work out again of published models."""
+        return tuple(self.docket.untold)
 
     def step(self, raw: bytes) -> list[Finding]:
         """Take the next entry in, and give what does not hold in it.

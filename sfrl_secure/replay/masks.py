@@ -18,11 +18,11 @@ from sfrl_secure.ids import Digest
 from sfrl_secure.limits import PAYLOAD_BYTES_MAX
 from sfrl_secure.replay.decoder import decode_mask_indices
 from sfrl_secure.replay.docket import Docket, Position
-from sfrl_secure.replay.payload_header import LEAF, PREAMBLE_BYTES, ROW_BYTES, Mask
+from sfrl_secure.replay.payload_header import Mask
 from sfrl_secure.replay.terms import Terms
 
-_LEAF_BYTES_MAX: Final = 4_096
-_VALUE_BYTES_MAX: Final = 24
+_VALUE_BYTES_MAX: Final = 8
+_OTHER_BYTES_MAX: Final = 4_096
 
 
 def read_mask(docket: Docket, terms: Terms, digest: Digest | None, at: Position, why: str) -> Mask | None:
@@ -42,7 +42,5 @@ def read_mask(docket: Docket, terms: Terms, digest: Digest | None, at: Position,
 
 
 def _bytes_max(nonzeros: int) -> int:
-    """No payload of so many values is longer: rule T2."""
-    leaves = -(-nonzeros // LEAF)
-    longest = PREAMBLE_BYTES + (ROW_BYTES + _LEAF_BYTES_MAX) * leaves + _VALUE_BYTES_MAX * nonzeros
-    return min(longest, PAYLOAD_BYTES_MAX)
+    """No mask of so many coordinates is longer, and no payload. A longer object, cut here, has no encoding's length."""
+    return min(_VALUE_BYTES_MAX * nonzeros + _OTHER_BYTES_MAX, PAYLOAD_BYTES_MAX)

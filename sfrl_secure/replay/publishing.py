@@ -4,6 +4,9 @@ Whatever an entry says of a model is worked out here from the counted updates an
 and voids nothing: who holds no payloads cannot see it, and goes on from the model that was published. So the walk goes
 on from it too, and what honest services write afterwards is not stale.
 
+No lie hides behind an earlier one. What claims to come of a base that is no model is false, whatever it is; what cannot
+be worked out, because something is not there, is named with its entry.
+
 Format: proto/README.md, "Statements", model_published; "Re-aggregation"; "Aggregation".
 
 Runs in: verifier.
@@ -12,7 +15,7 @@ Trusts: the replay's state. No writer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from sfrl_secure.errors import MalformedError
@@ -20,11 +23,11 @@ from sfrl_secure.ids import Digest
 from sfrl_secure.replay.aggregation_terms import CLUSTERED_MEAN
 from sfrl_secure.replay.beginnings import server_state_after
 from sfrl_secure.replay.docket import Docket, Position, Superseded
-from sfrl_secure.replay.findings import Void, hex_of
+from sfrl_secure.replay.findings import Untold, Void, hex_of
 from sfrl_secure.replay.models import model_bytes, parse_model
 from sfrl_secure.replay.orders import read_model
 from sfrl_secure.replay.payload_codes import Integers
-from sfrl_secure.replay.recomputation import Task, recompute
+from sfrl_secure.replay.recomputation import Result, Task, recompute
 from sfrl_secure.replay.segments import Segment, Step
 from sfrl_secure.replay.statements import Cluster, ModelPublished
 from sfrl_secure.replay.terms import Terms
@@ -69,7 +72,7 @@ def _apply_first(docket: Docket, segment: Segment, body: ModelPublished, at: Pos
         counted=closed.counted,
     )
     _check_form(step, body)
-    values = _compare(docket, _task(step, segment.values, closed.server_state), body, at)
+    values = _compare(docket, segment, _task(segment, step, segment.values, closed.server_state), body, at)
     closed.has_model = True
     segment.lineage.append(step)
     segment.model, segment.values = body.model, values
@@ -89,8 +92,9 @@ def _apply_again(
         raise Void("base_model", base.hex(), body.base_model.hex())
     _check_form(step, body)
     base_values = read_model(docket, base, step.terms, at)
-    task = _task(step, base_values, server_state_after(before, step.terms))
-    values = _compare(docket, replace(task, base=base, left_out=step.leaving_out, is_again=True), body, at)
+    again = replace(step, base=base)
+    task = _task(segment, again, base_values, server_state_after(before, step.terms))
+    values = _compare(docket, segment, replace(task, left_out=step.leaving_out, is_again=True), body, at)
     docket.superseded.append(Superseded(name, step.round, step.index, at.index, len(step.leaving_out)))
     step.model, step.base, step.published, step.index = body.model, base, at.leaf, at.index
     step.server_state, step.next_mask = body.server_state, body.next_mask
@@ -100,7 +104,7 @@ def _apply_again(
         segment.model, segment.values = body.model, values
 
 
-def _task(step: Step, base_values: Integers | None, server_state: Digest | None) -> Task:
+def _task(segment: Segment, step: Step, base_values: Integers | None, server_state: Digest | None) -> Task:
     return Task(
         round=step.round,
         terms=step.terms,
@@ -109,6 +113,7 @@ def _task(step: Step, base_values: Integers | None, server_state: Digest | None)
         left_out=frozenset(),
         base=step.base,
         base_values=base_values,
+        base_is_none=step.base in segment.no_models,
         server_state=server_state,
         mask=step.mask,
     )
@@ -134,9 +139,14 @@ def _check_form(step: Step, body: ModelPublished) -> None:
             raise Void("clusters", expected, _words_of([cluster]))
 
 
-def _compare(docket: Docket, task: Task, body: ModelPublished, at: Position) -> Integers | None:
+def _compare(
+    docket: Docket, segment: Segment, task: Task, body: ModelPublished, at: Position
+) -> Integers | None:
     """Compare what was published with what it is; give the model's integers to go on from."""
+    before = len(docket.findings)
     result = recompute(docket, task, at)
+    # Of a state that is none it was said that nothing can stand on it: that is told.
+    is_refuted = any(finding.code == "server_state" for finding in docket.findings[before:])
     found = {
         "aggregate": body.aggregate,
         "model": body.model,
@@ -145,18 +155,40 @@ def _compare(docket: Docket, task: Task, body: ModelPublished, at: Position) -> 
     }
     for code, digest in found.items():
         if code in result.names and result.names[code] != digest:
-            docket.find(code, at, f"in round {task.round} {hex_of(result.names[code])}", hex_of(digest))
+            docket.find(code, at, f"in round {task.round} {_due_of(task, result.names[code])}", hex_of(digest))
     if result.clusters is not None and result.clusters != body.clusters:
         docket.find("clusters", at, f"in round {task.round} {_words_of(result.clusters)}", _words_of(body.clusters))
+    untold = tuple(_untold(task, result))
+    if untold and not is_refuted:
+        docket.untold.append(Untold(at.index, task.round, untold))
     for code, digest in found.items():
         if digest is not None and code != "model":
             docket.look_for(digest, at, f"the {code.replace('_', ' ')} of round {task.round}")
     for cluster in body.clusters:
         docket.look_for(cluster.model, at, f"the model of a cluster of round {task.round}")
-    if result.values is None or result.names["model"] != body.model:
-        return _read_published(docket, task.terms, body, at)
+    if result.names.get("model") != body.model:
+        return _read_published(docket, segment, task.terms, body, at)
     docket.look_for(body.model, at, f"the model of round {task.round}")
     return result.values
+
+
+def _untold(task: Task, result: Result) -> Iterator[str]:
+    """What the round publishes, and nobody can tell from what is there."""
+    terms = task.terms
+    published = {
+        "aggregate": True,
+        "model": True,
+        "server_state": terms.server is not None,
+        "next_mask": terms.mask is not None and terms.mask.next is not None,
+    }
+    yield from (code for code in published if published[code] and code not in result.names)
+    if terms.rule.name == CLUSTERED_MEAN and not task.is_again and result.clusters is None:
+        yield "clusters"
+
+
+def _due_of(task: Task, digest: Digest | None) -> str:
+    """What should have been published, for people."""
+    return "none, on a base that is no model" if digest is None and task.base_is_none else hex_of(digest)
 
 
 def _words_of(clusters: Sequence[Cluster]) -> str:
@@ -165,7 +197,9 @@ def _words_of(clusters: Sequence[Cluster]) -> str:
     return "; ".join(words) or "none"
 
 
-def _read_published(docket: Docket, terms: Terms, body: ModelPublished, at: Position) -> Integers | None:
+def _read_published(
+    docket: Docket, segment: Segment, terms: Terms, body: ModelPublished, at: Position
+) -> Integers | None:
     """Go on from the model that was published, on the aggregator's word, so that later rounds can be checked."""
     raw = docket.read(body.model, at, model_bytes(terms.manifest), f"the model of round {body.round}")
     if raw is None:
@@ -173,5 +207,6 @@ def _read_published(docket: Docket, terms: Terms, body: ModelPublished, at: Posi
     try:
         return parse_model(raw, terms.manifest, terms.grid_exponent)
     except MalformedError:
-        docket.find("model", at, "a model of the terms' manifest and grid", "another object")
+        docket.find("model", at, f"in round {body.round} a model of the terms' manifest and grid", "another object")
+        segment.no_models.add(body.model)
         return None

@@ -48,6 +48,7 @@ class Task:
         base: the model that it stands on; `base_values` its integers, None where they are not known.
         server_state: what its step stands on; `mask`, what the round began with.
         is_again: its model was published before; there are no clusters.
+        base_is_none: the object that the base names is no model: nothing can come of it.
     """
 
     round: int
@@ -60,6 +61,7 @@ class Task:
     server_state: Digest | None
     mask: Digest | None
     is_again: bool = False
+    base_is_none: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -137,7 +139,7 @@ def _cohort_of(docket: Docket, task: Task, rest: list[tuple[int, Admission]], ma
 
 def _clusters(task: Task, cohort: Cohort) -> tuple[Cluster, ...] | None:
     terms, base = task.terms, task.base_values
-    if terms.rule.name != CLUSTERED_MEAN or task.is_again:
+    if terms.rule.name != CLUSTERED_MEAN or task.is_again or task.base_is_none:
         return ()
     if base is None:
         return None
@@ -166,11 +168,13 @@ def _name_mask(task: Task, combined: Combined, mask: Mask | None, result: Result
             scores = np.abs(combined.a)
         case _:
             scores = None if task.base_values is None else saliency(combined.a, task.base_values)
-    if mask is None or scores is None:
+    if mask is None:
         return
-    if mask.indices is None:
-        # The round began with something that is no mask: nothing can follow from it.
+    if mask.indices is None or (scores is None and task.base_is_none):
+        # The round began with something that is no mask, or no model to score by: nothing can follow from it.
         result.names["next_mask"] = None
+        return
+    if scores is None:
         return
     indices = choose_mask(terms, task.opened, mask.indices, scores)
     result.names["next_mask"] = digest_of(encode_mask(indices, terms.manifest.coordinates))
@@ -189,6 +193,8 @@ def _name_step(docket: Docket, task: Task, a: Integers, at: Position, result: Re
         result.names["server_state"] = digest_of(encode_aggregate(after, terms.grid_exponent))
     result.names["aggregate"] = digest_of(encode_aggregate(u, terms.grid_exponent))
     if task.base_values is None:
+        if task.base_is_none:
+            result.names["model"] = None
         return
     result.values = add_to_model(terms.manifest, task.base_values, u)
     result.names["model"] = name_of_model(terms.manifest, terms.grid_exponent, result.values)

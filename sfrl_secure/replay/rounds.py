@@ -28,13 +28,14 @@ _DAY_US = 86_400_000_000
 def begin_segment(docket: Docket, terms: Terms, at: Position) -> Segment:
     """A segment begins with its first terms, and with the model that they name."""
     raw = docket.read(terms.initial, at, model_bytes(terms.manifest), "the initial model")
-    values = None
+    segment = Segment(initial=terms.initial, model=terms.initial, values=None, models={terms.initial})
     if raw is not None:
         try:
-            values = parse_model(raw, terms.manifest, terms.grid_exponent)
+            segment.values = parse_model(raw, terms.manifest, terms.grid_exponent)
         except MalformedError:
             docket.find("initial_model", at, "a model of these terms")
-    return Segment(initial=terms.initial, model=terms.initial, values=values, models={terms.initial})
+            segment.no_models.add(terms.initial)
+    return segment
 
 
 def apply_opened(state: State, docket: Docket, segment: Segment, name: str, body: RoundOpened, at: Position) -> None:

@@ -154,6 +154,7 @@ class Segment:
         initial: digest of the model before round 1.
         model: digest of the newest model; `values` its integers, None where they are not known.
         models: every model that may be fetched, those of clusters among them.
+        no_models: names under which no model of the terms lies, though terms or a publication said so.
         control_head: entry hash of the last round_opened, round_closed or model_published.
         lineage: the steps that led to the newest model; `due`, those of them that are to be derived again, in order.
         excluded: statement digests of updates that orders exclude.
@@ -165,6 +166,7 @@ class Segment:
     model: Digest
     values: Integers | None
     models: set[Digest]
+    no_models: set[Digest] = field(default_factory=set)
     control_head: Digest = ZERO_DIGEST
     round: Round | None = None
     is_halted: bool = False

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from simulator import SEGMENT, Simulator, service_id
 
-from sfrl_secure.errors import PayloadError
+from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.aggregation_terms import (
     NNM_TRIMMED_MEAN,
     CapTerms,
@@ -75,6 +75,7 @@ BESIDE: dict[str, tuple[dict[str, Any], str]] = {
     "momentum": ({"server": MOMENTUM}, "server_state"),
     "an adaptive step": ({"server": ADAPTIVE}, "server_state"),
     "a mask": ({"next": NextMaskTerms("votes", 2)}, "next_mask"),
+    "what is longer than any mask": ({"next": NextMaskTerms("votes", 2)}, "next_mask"),
     "nothing of that name": ({"server": MOMENTUM}, "server_state"),
 }
 
@@ -82,10 +83,10 @@ BESIDE: dict[str, tuple[dict[str, Any], str]] = {
 def mask_or_none(
     mask_of: Callable[[Simulator, RoundState], Mask | None], sim: Simulator, current: RoundState
 ) -> Mask | None:
-    """What the simulation finds; None where it is no mask."""
+    """What the simulation finds; None where it is no mask, or longer than any."""
     try:
         return mask_of(sim, current)
-    except PayloadError:
+    except MalformedError:
         return None
 
 
@@ -101,7 +102,8 @@ def test_nobody_stands_on_an_object_that_is_none_and_the_segment_gets_well(
     assert aggregator.step() == ["OpenRound"]
     for each in NAMES:
         send(sim, each, draw)
-    named = sha256(b"not stored") if name == "nothing of that name" else sim.objects.put(NO_STATE)
+    raw = bytes(2**20) if name.startswith("what is longer") else NO_STATE
+    named = sha256(b"not stored") if name == "nothing of that name" else sim.objects.put(raw)
     made = Results.of
     monkeypatch.setattr(Results, "of", lambda self, wanted: replace(made(self, wanted), **{beside: named}))
     assert [aggregator.step(), aggregator.step()] == [["CloseRound"], ["PublishModel"]]
@@ -123,6 +125,9 @@ def test_nobody_stands_on_an_object_that_is_none_and_the_segment_gets_well(
         # No mask can follow from what is none: the next round begins with that of the terms again.
         assert honest.step() == ["PublishModel"]
         assert sim.segment.lineage[1].next_mask is None
+        # Who verifies reads the same object the same way: one lie, and nothing that comes of it.
+        found = verify(sim, tmp_path / "files").findings
+        assert [(each.code, each.index) for each in found] == [("next_mask", sim.segment.lineage[0].index)]
 
     sim.exclude("rover-4", 1)
     sim.reaggregate(1)

@@ -309,6 +309,36 @@ def test_every_lie_is_found_and_its_round_named(
     sim.close()
 
 
+def test_no_lie_hides_behind_an_object_that_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The honest one makes nothing of it. A liar that goes on as if nothing were is found, with each of its rounds."""
+    sim = ruled(tmp_path / "sim", {})
+    draw = np.random.default_rng(11)
+    run_round(sim, draw)
+    model, base, named = results.Results.of, results.Bases.model, sim.objects.put(b"no model")
+    last = sim.segment.model
+    monkeypatch.setattr(results.Results, "of", lambda self, wanted: replace(model(self, wanted), model=named))
+    run_round(sim, draw)
+    monkeypatch.undo()
+    aggregator = sim.aggregator()
+    assert aggregator.step() == ["OpenRound"]
+    for name in NAMES:
+        send(sim, name, draw)
+    assert [aggregator.step(), aggregator.step()] == [["CloseRound"], []]
+    monkeypatch.setattr(results.Bases, "model", lambda self, terms, _digest: base(self, terms, last))
+    assert sim.aggregator().step() == ["PublishModel"]
+    monkeypatch.undo()
+    run_round(sim, draw)
+
+    report = verify(sim, tmp_path / "files")
+    rounds = {sim.segment.rounds[number].model_index: number for number in range(1, 5)}
+    assert [(rounds[each.index or 0], each.code) for each in report.findings] == [
+        (2, "model"), (2, "model"), (3, "model")
+    ]  # fmt: skip
+    assert report.findings[-1].expected == "in round 3 none, on a base that is no model"
+    assert (report.verdict, report.results_sound, report.missing) == ("false", False, ())
+    sim.close()
+
+
 # Too early
 
 

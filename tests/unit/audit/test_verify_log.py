@@ -186,6 +186,19 @@ def test_every_changed_object_is_false_and_every_missing_one_is_missing(copy: Co
     assert copy.verify().verdict == "verified"
 
 
+def test_a_model_that_nobody_can_compute_again_is_named_with_its_entry_and_round(copy: Copy) -> None:
+    step = copy.writer.steps[0]
+    index = next(n for n, raw in enumerate(copy.writer.entries) if leaf_hash(raw) == step.published)
+    copy.object(sha(copy.writer.payload_of(UPDATES["r3"]))).unlink()
+    report = copy.verify()
+    assert (report.verdict, len(report.missing)) == ("missing", 1)
+    said = f"  entry {index}: round 1 cannot be worked out again from what is here: aggregate, model"
+    assert said in report.to_text().splitlines()
+    assert json.loads(json.dumps(report.to_json()))["untold"] == [
+        {"index": index, "round": 1, "what": ["aggregate", "model"]}
+    ]
+
+
 def test_an_object_that_no_entry_names_is_compared_with_its_name(copy: Copy) -> None:
     stray = copy.object(sha(b"stray"))
     stray.parent.mkdir(exist_ok=True)

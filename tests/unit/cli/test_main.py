@@ -126,6 +126,8 @@ def test_init_says_what_comes_next(run, tmp_path: Path) -> None:
     assert ended.code == 0
     assert "trust-policy.txt" in ended.out
     assert f"sfrl up {tmp_path / 'new'}" in ended.out
+    # What its plan's rule does not stand is said too.
+    assert "CAUTION    segment example: under a mean without [clip] one liar moves the model as far as" in ended.out
 
 
 def test_up_of_no_federation_is_wrong_use_and_leaves_nothing_behind(run, tmp_path: Path) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-from simulator import SEGMENT, Simulator, service_id
+from simulator import MANIFEST, SEGMENT, Simulator, service_id
 
 from sfrl_secure.crypto.keys import SigningKey
+from sfrl_secure.governance.aggregation_terms import NextMaskTerms
 from sfrl_secure.ids import sha256
+from sfrl_secure.sparse.mask import decode_mask
+
+from ..aggregator.ruled import NAMES, ruled, send
 
 
 def test_policy_show_names_operators_services_participants_and_terms(run, made) -> None:
@@ -57,6 +63,54 @@ def test_round_show_has_each_update_and_its_fate(run, made) -> None:
     assert ended.out.count(" counted, weight 10") == 3
     assert "full: closed, 3 counted" in ended.out
     assert "rules cleared-submit, cleared-admit" in ended.out or "rules cleared-admit, cleared-submit" in ended.out
+
+
+def test_round_show_as_json_has_the_same_facts(run, made) -> None:
+    ended = run("round", "show", "1", "--log", made.log, "--segment", "rocks", "--json")
+    assert ended.code == 0
+    (line,) = ended.out.splitlines()
+    facts = json.loads(line)
+    assert (facts["segment"], facts["round"], facts["state"]) == ("rocks", 1, "published")
+    assert [each["participant"] for each in facts["updates"]] == ["rover-1", "rover-2", "rover-3"]
+    assert {each["fate"] for each in facts["updates"]} == {"counted"}
+    assert (facts["closed"]["counted"], facts["clip"], facts["clipped"], facts["clusters"]) == (3, None, None, None)
+    words = run("round", "show", "1", "--log", made.log, "--segment", "rocks").out
+    assert f"model     entry {facts['published']['index']}: {facts['published']['model']}\n" in words
+    assert facts["published"]["next_mask"] is None
+
+
+def test_round_show_counts_what_is_new_in_the_next_mask_where_it_has_the_objects(
+    run, tmp_path: Path, publish_to
+) -> None:
+    sim = ruled(tmp_path / "sim", {"next": NextMaskTerms("votes", 2)})
+    draw = np.random.default_rng(5)
+    sim.open_round()
+    for name in NAMES:
+        send(sim, name, draw)
+    sim.close_round()
+    sim.publish_model()
+    publish_to(sim, tmp_path / "log")
+    show = ("round", "show", "1", "--log", tmp_path / "log", "--segment", SEGMENT)
+    (step,) = sim.segment.lineage
+    assert step.next_mask is not None
+    masks = [
+        set(decode_mask(sim.objects.get(digest, 4_096), MANIFEST.coordinates).indices.tolist())
+        for digest in (sim.segment.rounds[1].mask, step.next_mask)
+    ]
+    changed = len(masks[1] - masks[0])
+    assert changed > 0
+    assert f"next mask {step.next_mask.hex()}, unless other terms come\n" in run(*show).out
+    known = run(*show, "--objects", tmp_path / "sim" / "objects").out
+    assert f"next mask {step.next_mask.hex()}, unless other terms come; {changed} of its coordinates are new\n" in known
+    facts = json.loads(run(*show, "--objects", tmp_path / "sim" / "objects", "--json").out)
+    assert facts["published"]["next_mask_changes"] == changed
+    # What is not there, or is no mask, is not known, and nothing else is lost.
+    sim.objects.path(step.next_mask).write_bytes(b"no mask")
+    facts = json.loads(run(*show, "--objects", tmp_path / "sim" / "objects", "--json").out)
+    assert facts["published"]["next_mask_changes"] is None
+    assert run(*show, "--objects", tmp_path / "nowhere").code == 2
+    assert not (tmp_path / "nowhere").exists()
+    sim.close()
 
 
 def test_an_open_round_has_no_closing_and_no_model(run, made) -> None:

@@ -23,6 +23,7 @@ from sfrl_secure.governance.aggregation_terms import (
     RuleTerms,
 )
 from sfrl_secure.governance.documents import SegmentTerms, parse_document
+from sfrl_secure.governance.manifest import ModelManifest
 from sfrl_secure.governance.terms import RoundTerms
 from sfrl_secure.ids import sha256
 from sfrl_secure.operating.aggregation_cautions import aggregation_cautions
@@ -193,3 +194,65 @@ def test_cautions_of_a_rule_are_said_when_it_comes_and_not_with_every_later_vers
     assert drafted(sim, rule=RuleTerms(MEDIAN), sensitivity=4) == ()
     assert drafted(sim, rule=RuleTerms(MEDIAN), clip=ClipTerms(norm=2**62)) == (NEVER_CUT,)
     assert drafted(sim) == (MEAN,)
+
+
+FULL = RoundTerms(60_000_000, 200, 500, 3)
+
+
+def costly(values: int, seconds: int, rule: RuleTerms = NNM, updates: int = 500) -> str:
+    return (
+        f"{rule.name} holds every two updates against each other: {updates} updates of {values} values take one "
+        f"processor about {seconds} s, and an auditor longer; twice the updates take four times that"
+    )
+
+
+def of_a_model(sim: Simulator, coordinates: int, mask: MaskTerms | None = None, **changes: object) -> list[str]:
+    """Cautions of terms whose updates have up to so many values."""
+    terms = parse_document(SegmentTerms.payload_type, sim.terms_raw(**QUIET))
+    assert isinstance(terms, SegmentTerms)
+    manifest = ModelManifest((replace(terms.model.manifest.tensors[0], shape=(coordinates,)),))
+    model, limits = replace(terms.model, manifest=manifest), replace(terms.limits, nonzeros_max=coordinates)
+    return list(aggregation_cautions(replace(terms, model=model, limits=limits, mask=mask, **changes)))
+
+
+@pytest.mark.parametrize("rule", [NNM, krum(200_000, 500_000), RuleTerms(CLUSTERED_MEAN, alike_ppm=1)])
+def test_rules_that_compare_all_updates_say_from_half_a_minute_on_what_a_round_costs(
+    sim: Simulator, rule: RuleTerms
+) -> None:
+    assert of_a_model(sim, 112_000, rule=rule, round=FULL) == [costly(112_000, 31, rule)]
+    assert of_a_model(sim, 105_600, rule=rule, round=FULL) == [costly(105_600, 30, rule)]
+    assert of_a_model(sim, 105_599, rule=rule, round=FULL) == []
+    # It is the square of the updates: of a hundred there may be 25 times as many values.
+    hundred = RoundTerms(60_000_000, 40, 100, 3)
+    assert of_a_model(sim, 112_000, rule=rule, round=hundred) == []
+    assert of_a_model(sim, 2_800_000, rule=rule, round=hundred) == [costly(2_800_000, 31, rule, 100)]
+
+
+def test_a_rule_that_takes_updates_one_by_one_or_by_coordinates_says_nothing_of_costs(sim: Simulator) -> None:
+    for name in (WEIGHTED_MEAN, UNION_MEAN, MEDIAN):
+        said = of_a_model(sim, 2**24, rule=RuleTerms(name), round=FULL)
+        assert not [each for each in said if "every two updates" in each]
+
+
+def test_agreed_updates_cost_what_their_mask_has(sim: Simulator) -> None:
+    mask = MaskTerms(sha256(b"mask"), 112_000, None)
+    agreed = {"round": FULL, "support_modes": frozenset({"agreed"})}
+    assert of_a_model(sim, 2**24, mask, **agreed) == [costly(112_000, 31)]
+    assert of_a_model(sim, 2**24, replace(mask, nonzeros=9), **agreed) == []
+
+
+def test_a_server_step_of_a_huge_model_says_how_large_its_state_is(sim: Simulator) -> None:
+    def said(stored: str, held: str) -> list[str]:
+        return [
+            f"server: each round leaves a state of up to {stored} GiB among the objects, and its aggregator and "
+            f"auditors hold {held} GiB of it in memory"
+        ]
+
+    momentum = MomentumTerms(decay=0, rate=2**16)
+    assert of_a_model(sim, 2**30, server=adaptive(2**GRID, 1), rule=RuleTerms(WEIGHTED_MEAN)) == said("12.0", "16.0")
+    assert of_a_model(sim, 2**30, server=momentum, rule=RuleTerms(WEIGHTED_MEAN)) == said("6.0", "8.0")
+    assert of_a_model(sim, 2**30, rule=RuleTerms(WEIGHTED_MEAN)) == []
+    # From a gibibyte on.
+    assert of_a_model(sim, 89_478_486, server=adaptive(2**GRID, 1), rule=RuleTerms(WEIGHTED_MEAN)) == said("1.0", "1.3")
+    assert of_a_model(sim, 89_478_485, server=adaptive(2**GRID, 1), rule=RuleTerms(WEIGHTED_MEAN)) == []
+    assert of_a_model(sim, 178_956_970, server=momentum, rule=RuleTerms(WEIGHTED_MEAN)) == []

@@ -48,7 +48,7 @@ def test_a_mask_that_is_not_there_is_named(sim: Simulator, objects: ObjectStore)
 
 def test_what_is_no_mask_of_the_model_or_has_another_number_is_refused(sim: Simulator, objects: ObjectStore) -> None:
     coordinates = sim.segment.terms.model.manifest.coordinates
-    for raw in (b"no mask", mask(coordinates + 1)):
+    for raw in (b"no mask", mask(coordinates + 1), bytes(8 * 3 + 4_097)):
         with pytest.raises(MalformedError, match="no mask of this model"):
             check_mask_object(terms(sim, objects.put(raw), 3), objects)
     for nonzeros in (2, 4):

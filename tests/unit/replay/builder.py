@@ -855,3 +855,8 @@ class Writer:
 
 def codes(findings: Iterable[Finding]) -> list[str]:
     return [finding.code for finding in findings]
+
+
+def untold(replay: Replay) -> list[tuple[int, int, str]]:
+    """What nobody can work out again: the entry, the round, and what of it."""
+    return [(each.index, each.round, " ".join(each.what)) for each in replay.untold]

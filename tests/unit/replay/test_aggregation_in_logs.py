@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .builder import COORDINATES, GRID, SECOND, SEGMENT, StepNow, Writer, codes, pb, sha
+from .builder import COORDINATES, GRID, SECOND, SEGMENT, StepNow, Writer, codes, pb, sha, untold
 from .cases import RULES
 from .payloads import encode_aggregate, encode_mask, encode_payload
 from .void_rows import ADAPTIVE, MOMENTUM, NEXT, UPDATES, terms_with
@@ -379,6 +379,8 @@ def test_what_a_round_begins_with_is_missing_where_it_is_gone_and_the_walk_goes_
     replay = writer.replay()
     assert replay.docket.findings == []
     assert [each.digest for each in replay.missing] == [digest]
+    lacking = "aggregate model server_state" + ("" if what == "state" else " next_mask")
+    assert [each[1:] for each in untold(replay)] == [(2, lacking)]
     assert replay.state.segments[SEGMENT].model == writer.model_digest
 
 
@@ -427,5 +429,5 @@ def test_what_claims_to_stand_on_an_object_that_is_no_state_is_found_too(raw: by
     assert codes(replay.docket.findings) == ["server_state", "server_state"]
     assert "round 2" in replay.docket.findings[0].expected
     assert "round 3" in replay.docket.findings[1].expected
-    assert replay.missing == ()
+    assert (replay.missing, replay.untold) == ((), ())
     assert replay.state.segments[SEGMENT].model == writer.model_digest

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .builder import COORDINATES, SECOND, SEGMENT, Writer, codes, sha
+from .builder import COORDINATES, SECOND, SEGMENT, Writer, codes, sha, untold
 from .payloads import encode_mask
 from .void_rows import terms_with
 
@@ -138,6 +138,7 @@ def test_a_mask_that_is_not_there_is_missing_and_judges_nobody() -> None:
     replay = writer.replay()
     assert replay.docket.findings == []
     assert [each.why for each in replay.missing] == ["the mask of round 1"]
+    assert untold(replay) == [(len(writer.entries) - 1, 1, "aggregate model")]
     # Not summed, and so read as it was published.
     assert replay.state.segments[SEGMENT].model == writer.model_digest
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .builder import COORDINATES, DAY, RULES, SECOND, SEGMENT, STREAM, Writer, sha
+from .builder import COORDINATES, DAY, RULES, SECOND, SEGMENT, STREAM, Writer, sha, untold
 from .payloads import encode_payload
 
 UPDATES = {"r1": {0: 5, 13: -7}, "r2": {0: 6, 3: 100}, "r3": {16: 1}}
@@ -200,11 +200,13 @@ def test_a_round_that_stays_open_while_its_segment_goes_on_is_overdue(late: int)
 def test_a_missing_payload_is_missing_and_the_walk_goes_on_from_the_published_model() -> None:
     writer = Writer().begin()
     writer.run_round(UPDATES)
+    published = len(writer.entries) - 1
     writer.run_round(UPDATES | {"r3": {2: 9}})
     del writer.objects[sha(encode_payload(UPDATES["r3"], COORDINATES))]
     replay = writer.replay()
     assert replay.docket.findings == []
     assert [each.why for each in replay.missing] == ["the payload of an admitted update"]
+    assert untold(replay) == [(published, 1, "aggregate model")]
     assert replay.state.segments[SEGMENT].model == writer.model_digest
 
 

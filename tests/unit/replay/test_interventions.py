@@ -9,7 +9,7 @@ import pytest
 from sfrl_secure.crypto.keys import SigningKey
 from sfrl_secure.replay.fold import Replay
 
-from .builder import COORDINATES, DAY, NEVER, SECOND, SEGMENT, Writer, codes, sha
+from .builder import COORDINATES, DAY, NEVER, SECOND, SEGMENT, Writer, codes, sha, untold
 from .intervention_rows import DEE, HOUR, NEW_KEY, R1, R5, TOKEN, digest_of, keys_of, with_dee
 from .payloads import encode_payload, weighted_mean
 from .void_rows import UPDATES, full, terms_with
@@ -333,6 +333,10 @@ def test_a_payload_that_is_gone_when_models_are_derived_again_is_missing() -> No
     replay = writer.replay()
     assert replay.docket.findings == []
     assert [each.why for each in replay.missing] == ["the payload of an admitted update"]
+    # When each was published first, and when it was derived again.
+    assert [(number, what) for _, number, what in untold(replay)] == [
+        (number, "aggregate model") for number in (1, 2, 1, 2)
+    ]
 
 
 def test_an_earlier_model_that_is_gone_is_missing_and_the_walk_goes_on() -> None:
@@ -347,6 +351,8 @@ def test_an_earlier_model_that_is_gone_is_missing_and_the_walk_goes_on() -> None
     replay = writer.replay()
     assert replay.docket.findings == []
     assert [each.digest for each in replay.missing] == [first.model]
+    # Its aggregate was compared.
+    assert untold(replay) == [(len(writer.entries) - 1, 3, "model")]
     assert replay.state.segments[SEGMENT].model == writer.model_digest
 
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from simulator import MANIFEST, Simulator
 
-from sfrl_secure.errors import DigestError, MalformedError, NotFoundError, PayloadError
+from sfrl_secure.errors import DigestError, NotFoundError, PayloadError
 from sfrl_secure.governance.terms import SegmentTerms
 from sfrl_secure.ids import Digest, sha256
 from sfrl_secure.limits import OBJECT_HEADER_BYTES_MAX
@@ -105,11 +105,52 @@ def test_what_is_missing_altered_or_no_mask_is_told_apart(sim: Simulator, terms:
         masks.of(digest, terms)
     with pytest.raises(PayloadError):
         masks.of(sim.objects.put(b"no mask at all, of some length"), terms)
-    # What is longer than any mask of three coordinates is not read.
-    with pytest.raises(MalformedError):
-        masks.of(sim.objects.put(bytes(8 * 3 + OBJECT_HEADER_BYTES_MAX + 1)), terms)
     path.write_bytes(raw)
     assert masks.of(digest, terms).digest == digest
+
+
+def test_what_is_longer_than_any_mask_is_none_and_no_wait_helps(
+    sim: Simulator, terms: SegmentTerms, decoded: list[Digest]
+) -> None:
+    masks, longer = Masks(sim.objects), bytes(8 * 3 + OBJECT_HEADER_BYTES_MAX + 1)
+    digest = sim.objects.put(longer)
+    for _ in range(2):
+        with pytest.raises(PayloadError) as refusal:
+            masks.of(digest, terms)
+        assert refusal.value.reason == "format"
+    assert decoded == []
+    # A file of its name that is as long may be anybody's: it speaks for nobody.
+    other = Masks(sim.objects)
+    sim.objects.path(digest).write_bytes(b"1" + longer[1:])
+    with pytest.raises(DigestError):
+        other.of(digest, terms)
+
+
+def test_a_mask_that_is_too_long_for_some_terms_is_given_for_others(sim: Simulator, terms: SegmentTerms) -> None:
+    """Operators may have named it before they had the number right."""
+    assert terms.mask is not None
+    many = np.arange(0, 2**31, 2**18, dtype=np.int64)
+    digest = sim.objects.put(encode_mask(2**31, many))
+    big = replace(MANIFEST, tensors=(replace(MANIFEST.tensors[0], shape=(2**31,)),))
+    model = replace(terms.model, manifest=big)
+    few, right = (
+        replace(terms, model=model, mask=replace(terms.mask, nonzeros=number)) for number in (1, len(many))
+    )
+    masks = Masks(sim.objects)
+    with pytest.raises(PayloadError):
+        masks.of(digest, few)
+    assert masks.of(digest, right).indices.tolist() == many.tolist()
+
+
+@pytest.mark.parametrize("count", [1, 2, 64, 65, 65_536, 65_537, 130_000])
+def test_no_mask_is_longer_than_what_is_read(count: int) -> None:
+    """The longest are those whose every block skips as far as it can: the bound leaves room for all of them."""
+    stride = 2**31 // count
+    indices = np.arange(count, dtype=np.int64) * stride + stride - 1
+    # Far and near blocks in turn make the parameters' own code as long as it gets.
+    uneven = np.where(np.arange(count) // 64 % 2, indices, indices - stride // 2)
+    for each in (indices, uneven):
+        assert len(encode_mask(2**31, each)) <= 8 * count + OBJECT_HEADER_BYTES_MAX
 
 
 def test_what_is_no_mask_is_read_once_too(sim: Simulator, terms: SegmentTerms, decoded: list[Digest]) -> None:
