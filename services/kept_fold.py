@@ -26,6 +26,7 @@ import structlog
 
 from sfrl_secure.errors import ExhaustedError, MalformedError, NotFoundError, UncertainStateError, VerificationError
 from sfrl_secure.ids import sha256
+from sfrl_secure.periodic import PeriodicThread
 from sfrl_secure.rounds.fold import FederationFold
 from sfrl_secure.rounds.shapes import read_back, shape_of, written
 from sfrl_secure.rounds.snapshot import SNAPSHOT_BYTES_MAX, decode_fold
@@ -86,8 +87,7 @@ class KeptFold:
         self._frozen: _Frozen | None = None
         self._covered_size = self._frozen_size = 0
         self._free_at = 0.0
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = PeriodicThread("kept-fold", lambda: self._try(self._write), every_seconds=FLUSH_SECONDS)
         with ExitStack() as opening:
             self._lock = opening.enter_context(FolderLock(folder))
             self._index = SqliteStatements(folder / INDEX_NAME, log_id=sha256(origin.encode()))
@@ -117,7 +117,6 @@ class KeptFold:
 
     def start(self) -> None:
         """Begin to write."""
-        self._thread = threading.Thread(target=self._run, name="kept-fold", daemon=True)
         self._thread.start()
 
     def offer(
@@ -139,9 +138,7 @@ class KeptFold:
 
     def stop(self, last: Callable[[], tuple[FollowerStart, Callable[[], bytes]]] | None) -> None:
         """Write a last snapshot where there is something new and `last` gives it; let the folder go."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.stop()
         if last is not None and self._covered_size > self._frozen_size:
             self._frozen = _Frozen(*last())
         try:
@@ -149,10 +146,6 @@ class KeptFold:
             self._try(self._index.close)
         finally:
             self._lock.release()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(FLUSH_SECONDS):
-            self._try(self._write)
 
     @staticmethod
     def _try(write: Callable[[], None]) -> None:

@@ -6,13 +6,13 @@ Trusts: the counter.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 import structlog
 
 from sfrl_secure.errors import SfrlError
 from sfrl_secure.governance.statements import RefusalsCounted
+from sfrl_secure.periodic import PeriodicThread
 from sfrl_secure.rounds.refusals import RefusalCounter
 
 _log = structlog.get_logger()
@@ -38,8 +38,9 @@ class RefusalWriter:
         self._counter = counter
         self._write = write
         self._interval_seconds = interval_seconds
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="refusals", daemon=True)
+        self._look_seconds = min(_LOOK_SECONDS, interval_seconds)
+        self._waited_seconds = 0.0
+        self._thread = PeriodicThread("refusals", self._look, every_seconds=self._look_seconds)
 
     def start(self) -> None:
         """Begin to write."""
@@ -47,8 +48,7 @@ class RefusalWriter:
 
     def stop(self) -> None:
         """Write the rest, once, and end."""
-        self._stopping.set()
-        self._thread.join()
+        self._thread.stop()
         self.flush()
 
     def flush(self) -> bool:
@@ -62,11 +62,8 @@ class RefusalWriter:
             self._counter.confirm(body)
         return True
 
-    def _run(self) -> None:
-        waited = 0.0
-        step = min(_LOOK_SECONDS, self._interval_seconds)
-        while not self._stopping.wait(step):
-            waited += step
-            if waited >= self._interval_seconds or self._counter.counted >= COUNT_MAX:
-                waited = 0.0
-                self.flush()
+    def _look(self) -> None:
+        self._waited_seconds += self._look_seconds
+        if self._waited_seconds >= self._interval_seconds or self._counter.counted >= COUNT_MAX:
+            self._waited_seconds = 0.0
+            self.flush()

@@ -27,6 +27,7 @@ from sfrl_secure.services.aggregator.stored import Stored
 from sfrl_secure.services.aggregator.streamed import Streamed
 from sfrl_secure.services.masks import Masks
 from sfrl_secure.storage.objects import Objects
+from sfrl_secure.storage.passing import PassingObjects
 
 
 class Gathered(Protocol):
@@ -152,7 +153,6 @@ class Cohort:
         return known.gathered
 
     def _gather(self, current: RoundState) -> Gathered:
-        payloads = RoundPayloads(self._objects, self._masks, current)
         terms = current.terms
         spare, self._spare = self._spare, None
         if spare is not None and spare[0] == combining_of(terms):
@@ -161,8 +161,10 @@ class Cohort:
             del spare
             rule = begin_rule(terms)
         if rule is None:
-            return Stored(payloads, self._threads)
-        return Streamed(payloads, rule, lambda: _begun_again(terms))
+            return Stored(RoundPayloads(self._objects, self._masks, current), self._threads)
+        # Each payload is read once, as a rule.
+        passing = RoundPayloads(PassingObjects(self._objects), self._masks, current)
+        return Streamed(passing, rule, lambda: _begun_again(terms), threads=self._threads)
 
 
 def _begun_again(terms: SegmentTerms) -> RunningRule:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sfrl_secure.aggregation.buffers import ModelRooms
+from sfrl_secure.aggregation.buffers import Rooms
 from sfrl_secure.aggregation.models import ModelSnapshot, encode_step, model_bytes
 from sfrl_secure.aggregation.round_result import RoundResult, result_of
 from sfrl_secure.errors import DeniedError, PayloadError
@@ -79,7 +79,7 @@ class Results:
         self._objects, self._passing = objects, PassingObjects(objects)
         self._threads = threads
         self._masks = Masks(objects)
-        self._rooms = ModelRooms()
+        self._rooms = Rooms()
         self._bases = Bases(objects)
         self._cohorts: dict[str, Cohort] = {}
         self._made: dict[str, tuple[_Key, Result]] = {}

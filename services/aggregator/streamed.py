@@ -43,16 +43,20 @@ class _Tried:
 class Streamed:
     """The sum of a round's sound updates so far. See `Gathered`."""
 
-    def __init__(self, payloads: RoundPayloads, rule: RunningRule, begin: Callable[[], RunningRule]) -> None:
+    def __init__(
+        self, payloads: RoundPayloads, rule: RunningRule, begin: Callable[[], RunningRule], *, threads: int = 1
+    ) -> None:
         """Begin with no updates.
 
         Args:
             rule: an empty one.
             begin: gives another empty one.
+            threads: that make a step of the sum.
         """
         self.inside: dict[str, Admission] = {}
         self.rule = rule
         self._begin = begin
+        self._threads = threads
         self._payloads = payloads
         self._adding = Lock()
 
@@ -95,7 +99,7 @@ class Streamed:
         """What the rule makes of all that is inside, which are exactly the counted ones. It is used up."""
         assert self.inside.keys() == {each.update.participant for each in counted}, "the others were dropped"
         self.inside = {}
-        return self.rule.finish()
+        return self.rule.finish(threads=self._threads)
 
     def _take_out(self, admission: Admission, parts: int | None) -> bool:
         """Subtract the first so many parts of an update, or all, by reading it again; or else begin the sum anew.

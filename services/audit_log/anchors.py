@@ -13,7 +13,6 @@ Trusts: the trust policy; the sequencer.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import structlog
 
 from sfrl_secure.errors import DeniedError, MalformedError, SfrlError, SignatureError
 from sfrl_secure.governance.statements import STATEMENT_TYPE, TimeAnchored
+from sfrl_secure.periodic import PeriodicThread
 from sfrl_secure.rounds.state import FederationState
 from sfrl_secure.sequencer.sequencer import LogHead, Sequencer
 from sfrl_secure.translog.anchor import format_anchor, open_anchor
@@ -81,8 +81,7 @@ class AnchorWriter:
         self._size = 0
         self._grown_at = 0.0
         self._retry_at = 0.0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="anchors", daemon=True)
+        self._thread = PeriodicThread("anchors", self._look_now, every_seconds=_LOOK_SECONDS)
 
     def start(self) -> None:
         """Take over what was published before, and begin to look."""
@@ -91,8 +90,7 @@ class AnchorWriter:
 
     def stop(self) -> None:
         """End. What is due by now is due at the next start."""
-        self._stopping.set()
-        self._thread.join()
+        self._thread.stop()
 
     def begin(self, now: float) -> None:
         """Choose the checkpoint that was published before the start, where it covers more than the last anchor."""
@@ -168,12 +166,11 @@ class AnchorWriter:
                 return
             self._chosen.popleft()
 
-    def _run(self) -> None:
-        while not self._stopping.wait(_LOOK_SECONDS):
-            try:
-                self.look(time.monotonic())
-            except SfrlError as error:
-                _log.error("anchors_failed", error=type(error).__name__)
+    def _look_now(self) -> None:
+        try:
+            self.look(time.monotonic())
+        except SfrlError as error:
+            _log.error("anchors_failed", error=type(error).__name__)
 
 
 def is_anchor(raw: bytes) -> bool:

@@ -12,7 +12,6 @@ Trusts: the view, and the log's entries as `ProofBuilder` proves them.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import structlog
 from sfrl_secure.errors import SfrlError
 from sfrl_secure.governance.statements import ComplaintRecorded, Evidence, Statement, UpdateRefused
 from sfrl_secure.ids import Digest, SpiffeId, parse_spiffe_id, sha256
+from sfrl_secure.periodic import PeriodicThread
 from sfrl_secure.rounds.admission import NOT_RECEIVED
 from sfrl_secure.rounds.state import Complaint, FederationState
 from sfrl_secure.services.gatekeeper.refuse import gets_entry
@@ -75,8 +75,7 @@ class ComplaintAnswerer:
         self._monotonic = monotonic
         self._first_seen: dict[int, float] = {}
         self._answered: set[int] = set()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="complaints", daemon=True)
+        self._thread = PeriodicThread("complaints", self.look, every_seconds=LOOK_SECONDS)
 
     def start(self) -> None:
         """Begin to watch."""
@@ -84,8 +83,7 @@ class ComplaintAnswerer:
 
     def stop(self) -> None:
         """End."""
-        self._stopping.set()
-        self._thread.join()
+        self._thread.stop()
 
     def look(self) -> int:
         """Answer the complaints that have waited long enough; how many were."""
@@ -142,10 +140,6 @@ class ComplaintAnswerer:
         body = content.body if isinstance(content, Statement) else None
         assert isinstance(body, ComplaintRecorded), "the fold took a complaint at this index, and the entry is proven"
         return body
-
-    def _run(self) -> None:
-        while not self._stopping.wait(LOOK_SECONDS):
-            self.look()
 
 
 def _unanswered(state: FederationState) -> Iterator[_Open]:

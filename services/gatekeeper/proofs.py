@@ -1,61 +1,31 @@
 """Proofs for participants: rounds and receipts.
 
-Everything here leads to a checkpoint that the caller verifies for itself; nothing of it asks to be believed. The log is
-asked for the entries and their paths, since we keep neither, and what it gives is held against the root that we have
-followed it to.
+Everything here leads to a checkpoint that the caller verifies for itself; nothing of it asks to be believed.
 
 Format: proto/README.md, "Receipts".
 
 Runs in: gatekeeper.
-Trusts: the view and the follower, which verified the log. Nothing that the log answers.
+Trusts: the view and the follower, which verified the log.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from threading import Lock
+from collections.abc import Mapping
 from typing import Protocol
 
-import structlog
-
-from sfrl_secure.errors import NotFoundError, RoundStateError, SfrlError, UnavailableError
+from sfrl_secure.errors import NotFoundError, RoundStateError, UnavailableError
 from sfrl_secure.ids import Digest
-from sfrl_secure.limits import PROVE_ENTRIES_MAX, ROOTS_MAX
+from sfrl_secure.limits import ROOTS_MAX
 from sfrl_secure.rounds.closing import counted_leaf, counted_of
 from sfrl_secure.rounds.state import Admission, FederationState, RoundState
+from sfrl_secure.services.gatekeeper.proved_entries import CoveredLog, EntrySource, ProvedEntries
 from sfrl_secure.services.view import FederationView
 from sfrl_secure.translog.entries import LoggedEntry
 from sfrl_secure.translog.merkle import leaf_hash
-from sfrl_secure.translog.proofs import InclusionProof, verify_inclusion
 from sfrl_secure.translog.tree import MerkleTree
 from sfrl_secure.wire.audit_service import AppendedEntry
 from sfrl_secure.wire.gatekeeper_service import RoundAnswer
 from sfrl_secure.wire.receipts import CountedProof, Receipt, ReceiptKind
-
-PROVED_MAX = 128
-"""Entries that are kept with their paths: 8 MiB at most."""
-
-_log = structlog.get_logger()
-
-class CoveredLog(Protocol):
-    """A checkpoint that the follower has verified."""
-
-    @property
-    def tree_size(self) -> int:
-        """Leaves under the checkpoint; 0 before the first."""
-        ...
-
-    @property
-    def root(self) -> Digest:
-        """Their root."""
-        ...
-
-    @property
-    def note(self) -> bytes:
-        """The signed note."""
-        ...
 
 
 class FollowedLog(Protocol):
@@ -72,24 +42,13 @@ class FollowedLog(Protocol):
         ...
 
 
-class EntrySource(Protocol):
-    """Who gives entries with their paths: the audit log."""
-
-    def prove(self, indices: Sequence[int], tree_size: int) -> tuple[LoggedEntry, ...]:
-        """Give 1 to 64 entries, ascending, with their paths to the root at `tree_size`."""
-        ...
-
-
 class ProofBuilder:
     """Builds rounds' and receipts' proofs."""
 
     def __init__(self, view: FederationView, followed: FollowedLog, entries: EntrySource) -> None:
         self._view = view
         self._followed = followed
-        self._entries = entries
-        # By tree size and index; whoever asks for the same round shares them.
-        self._proved: OrderedDict[tuple[int, int], LoggedEntry] = OrderedDict()
-        self._lock = Lock()
+        self._entries = ProvedEntries(entries)
 
     def acknowledged(self, index: int) -> AppendedEntry:
         """Receipt A of an entry that the view has read.
@@ -100,7 +59,7 @@ class ProofBuilder:
         signed = self._followed.signed
         if signed.tree_size <= index:
             raise UnavailableError("the entry's checkpoint has not arrived yet")
-        return AppendedEntry(self._prove({index}, signed)[index], signed.note)
+        return AppendedEntry(self._entries.prove({index}, signed)[index], signed.note)
 
     def open_round(self, segment_name: str, after_round: int, wait_seconds: float) -> RoundAnswer:
         """The segment's open round, once it is witnessed, with what proves it.
@@ -133,7 +92,7 @@ class ProofBuilder:
             services |= {each.model_services_index for each in published}
             roots = _roots_under(state, witnessed)
         opened_index = current.opened_index
-        proved = self._prove(
+        proved = self._entries.prove(
             {0, current.terms_index, *roots}
             | services
             | (set() if finished else {opened_index})
@@ -177,7 +136,7 @@ class ProofBuilder:
         is_counted = admission in counted
         if not 0 <= last < witnessed.tree_size or (kind is ReceiptKind.COUNTED and not is_counted):
             raise NotFoundError("there is no receipt of this kind for the update yet")
-        proved = self._prove(wanted | services | set(roots), witnessed)
+        proved = self._entries.prove(wanted | services | set(roots), witnessed)
         return Receipt(
             kind=kind,
             checkpoint=witnessed.note,
@@ -207,42 +166,6 @@ class ProofBuilder:
         if admission is None or admission.update.segment != segment_name:
             raise NotFoundError("no update of this segment has this statement digest")
         return state.segment(segment_name).rounds[admission.update.round], admission
-
-    def _prove(self, indices: AbstractSet[int], covered: CoveredLog) -> dict[int, LoggedEntry]:
-        """Get entries with their paths to `covered`, which we have followed the log to.
-
-        Raises:
-            UnavailableError: the log gives no entries, or others than it has signed for.
-        """
-        size = covered.tree_size
-        with self._lock:
-            proved = {each: known for each in indices if (known := self._proved.get((size, each))) is not None}
-        wanted = sorted(indices - proved.keys())
-        if wanted:
-            try:
-                proved |= self._ask(wanted, covered)
-            except SfrlError as error:
-                # Whatever the log says, it is not the caller's doing, and it is no decision.
-                _log.warning("proof_not_given", error=f"{type(error).__name__}: {error}", tree_size=size)
-                raise UnavailableError("the log does not give what it has signed for: try again") from error
-        with self._lock:
-            for index, logged in proved.items():
-                self._proved[size, index] = logged
-                self._proved.move_to_end((size, index))
-            while len(self._proved) > PROVED_MAX:
-                self._proved.popitem(last=False)
-        return proved
-
-    def _ask(self, wanted: list[int], covered: CoveredLog) -> dict[int, LoggedEntry]:
-        """Ask the log, in as few calls as it takes, and verify each answer under the root that it has signed."""
-        found: list[LoggedEntry] = []
-        for start in range(0, len(wanted), PROVE_ENTRIES_MAX):
-            found += self._entries.prove(wanted[start : start + PROVE_ENTRIES_MAX], covered.tree_size)
-        if [logged.index for logged in found] != wanted:
-            raise UnavailableError("the log gives other entries than those asked for")
-        for logged in found:
-            verify_inclusion(logged.raw, InclusionProof(logged.index, covered.tree_size, logged.path), covered.root)
-        return dict(zip(wanted, found, strict=True))
 
 
 def _roots_under(state: FederationState, covered: CoveredLog) -> tuple[int, ...]:

@@ -6,12 +6,11 @@ Trusts: nothing.
 
 from __future__ import annotations
 
-import threading
-
 import structlog
 
 from sfrl_secure.clock import Clock
 from sfrl_secure.errors import SfrlError
+from sfrl_secure.periodic import PeriodicThread
 from sfrl_secure.storage.uploads import Uploads
 
 KEPT_US = 86_400_000_000
@@ -27,8 +26,7 @@ class UploadSweeper:
 
     def __init__(self, uploads: Uploads, clock: Clock) -> None:
         self._uploads, self._clock = uploads, clock
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+        self._thread = PeriodicThread("sweeper", self.sweep, every_seconds=EVERY_SECONDS, at_once=True)
 
     def start(self) -> None:
         """Begin to sweep."""
@@ -36,9 +34,7 @@ class UploadSweeper:
 
     def stop(self) -> None:
         """End."""
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.stop()
 
     def sweep(self) -> None:
         """Remove what is too old; what cannot be removed now is tried again."""
@@ -49,8 +45,3 @@ class UploadSweeper:
             return
         if removed:
             _log.info("uploads_swept", count=removed)
-
-    def _run(self) -> None:
-        self.sweep()
-        while not self._stopping.wait(EVERY_SECONDS):
-            self.sweep()

@@ -1,8 +1,9 @@
-"""Room for models, used again once nobody looks at what was in it.
+"""Room for what is as large as a model, used again once nobody looks at what was in it.
 
 To have 45 MB of fresh memory from the system takes longer than to add a step to a model that is there: the system
-clears each page first. So whoever makes one model out of another, round after round, keeps the room of the one before
-the last. Where the system has large pages it is asked for those: in small ones the first time takes four times as long.
+clears each page first, and a virtual machine's host may have to find it. So whoever makes one model out of another,
+round after round, and weights and a payload from it, keeps the room of what is gone. Where the system has large pages
+it is asked for those: in small ones the first time takes four times as long.
 
 Runs in: aggregator, participant.
 Trusts: the interpreter, which counts who looks at a bytearray or a map of memory, and resizes none that somebody looks
@@ -12,43 +13,52 @@ at.
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
+from threading import Lock
+from typing import Final
 
-ROOMS_KEPT = 3
-"""For a model, for what comes of it, and for the one before, which somebody may still hold."""
+ROOMS_KEPT: Final = 4
+"""For a model, for what comes of it, for the one before, which somebody may still hold, and for weights or a payload.
+"""
+LARGE_PAGE: Final = 2 * 1024 * 1024
+"""Rooms have a whole number of these bytes, so that what is a little longer than a model fits where a model was."""
 
-Room = bytearray | mmap.mmap
+Room = memoryview
+"""Memory to be written into. It is given again when no view of it is left: whoever wants to keep what is in it keeps a
+view, or an array over it."""
 
 
-class ModelRooms:
-    """Some rooms. For one thread."""
+class Rooms:
+    """Some rooms. Safe for several threads: weights are asked for wherever somebody trains."""
 
     def __init__(self) -> None:
-        self._rooms: list[Room] = []
+        self._rooms: list[bytearray | mmap.mmap] = []
+        self._lock = Lock()
 
     def take(self, length: int) -> Room:
-        """Give room for `length` bytes, at least 1, whatever they are, that nobody looks at.
-
-        It is given again when no view of it is left: whoever wants to keep what is in it keeps a view.
-        """
-        for room in self._rooms:
-            if len(room) == length and _is_free(room):
-                return room
-        fresh = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            fresh.madvise(mmap.MADV_HUGEPAGE)
-        self._keep(fresh)
-        return fresh
+        """Give room for exactly `length` bytes, at least 1, whatever they are, that nobody looks at."""
+        with self._lock:
+            for room in self._rooms:
+                if length <= len(room) < length + LARGE_PAGE and _is_free(room):
+                    return memoryview(room)[:length]
+            fresh = mmap.mmap(-1, -(-length // LARGE_PAGE) * LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            # A kernel that was built without large pages refuses the question.
+            with suppress(AttributeError, OSError):
+                fresh.madvise(mmap.MADV_HUGEPAGE)
+            self._keep(fresh)
+            return memoryview(fresh)[:length]
 
     def give(self, view: memoryview) -> None:
         """Let the bytearray under a view be a room, once nobody looks at it: nobody else writes into it any more."""
         if isinstance(view.obj, bytearray):
-            self._keep(view.obj)
+            with self._lock:
+                self._keep(view.obj)
 
-    def _keep(self, room: Room) -> None:
+    def _keep(self, room: bytearray | mmap.mmap) -> None:
         self._rooms = [*self._rooms, room][-ROOMS_KEPT:]
 
 
-def _is_free(room: Room) -> bool:
+def _is_free(room: bytearray | mmap.mmap) -> bool:
     try:
         if isinstance(room, bytearray):
             room.append(0)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -29,6 +30,8 @@ Grid = NDArray[np.signedinteger]
 TYPES: Final[dict[str, np.dtype[np.signedinteger]]] = {"int32": np.dtype("<i4"), "int64": np.dtype("<i8")}
 BLOCK: Final = 65_536
 """Values that are moved at a time, in the processor's cache."""
+MANIFESTS_KEPT: Final = 8
+"""Manifests whose runs are remembered: a model of many tensors is asked for them at each step of its way."""
 
 
 class Run(NamedTuple):
@@ -44,7 +47,8 @@ Views = list[tuple[Run, Grid]]
 """Each run with its values where they stand."""
 
 
-def runs_of(manifest: ModelManifest) -> list[Run]:
+@lru_cache(maxsize=MANIFESTS_KEPT)
+def runs_of(manifest: ModelManifest) -> tuple[Run, ...]:
     """The runs of a manifest's tensors, in order."""
     runs: list[Run] = []
     at = HEADER.size
@@ -55,7 +59,7 @@ def runs_of(manifest: ModelManifest) -> list[Run]:
         else:
             runs.append(Run(start, stop, tensor.dtype, at))
         at += tensor.coordinates * TYPES[tensor.dtype].itemsize
-    return runs
+    return tuple(runs)
 
 
 def view_of(raw: bytes | memoryview, run: Run) -> Grid:
@@ -77,7 +81,7 @@ def rewritten(
         room: where the copy goes, of the same length; new memory where it is None.
     """
     given = np.frombuffer(raw, dtype=np.uint8)
-    copy = np.empty_like(given).data if room is None else memoryview(room)
+    copy = np.empty_like(given).data if room is None else room
     np.copyto(np.frombuffer(copy, dtype=np.uint8), given)
     change([(run, view_of(copy, run)) for run in runs_of(manifest)])
     return copy.toreadonly()

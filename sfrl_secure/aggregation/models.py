@@ -103,7 +103,7 @@ class ModelSnapshot:
         Args:
             step: int64, shape (n,), or a part of it; each of magnitude at most 2**40, so that an int64 sum is cut and
                 never wraps.
-            room: as many bytes as the model has, where the new one goes: see `ModelRooms`.
+            room: as many bytes as the model has, where the new one goes: see `Rooms`.
         """
         whole = step if isinstance(step, UpdatePart) else UpdatePart(slice(0, step.size), step)
         return self.add_parts([whole], room=room)
@@ -124,9 +124,13 @@ class ModelSnapshot:
 
         return self._of(self.manifest, self.grid_exponent, rewritten(self.manifest, self._raw, move, room))
 
-    def to_float32(self) -> NDArray[np.float32]:
-        """The model in parameter units, float32, shape (n,): value * 2**-e, rounded once to nearest even."""
-        values = np.empty(self.manifest.coordinates, dtype=np.float32)
+    def to_float32(self, *, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """The model in parameter units, float32, shape (n,): value * 2**-e, rounded once to nearest even.
+
+        Args:
+            out: where it is written, of the same shape; a new array where it is None.
+        """
+        values = np.empty(self.manifest.coordinates, dtype=np.float32) if out is None else out
         for run in runs_of(self.manifest):
             # An integer to float32 rounds once; scaling by a power of two is exact, far from subnormals.
             values[run.start : run.stop] = view_of(self._raw, run)

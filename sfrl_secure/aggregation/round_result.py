@@ -74,7 +74,7 @@ def result_of(
         combined: of at least one update, by the same terms.
         state: what the round began with; None stands for zeros.
         mask_before: the round's mask; None where it has none, or where what it began with is no mask.
-        room: where the model goes: see `ModelRooms`.
+        room: where the model goes: see `Rooms`.
     """
     coordinates = terms.model.manifest.coordinates
     step, after = server_step(terms.server, cut(terms, combined), state, coordinates)

@@ -53,8 +53,8 @@ class RunningRule(Protocol):
         """End with an update whose parts were all taken out."""
         ...
 
-    def finish(self) -> Combined:
-        """Give what comes of all that is inside, which is used up."""
+    def finish(self, *, threads: int = 1) -> Combined:
+        """Give what comes of all that is inside, which is used up; the same with any number of threads."""
         ...
 
 
@@ -137,13 +137,13 @@ class RunningMean:
         self._mean.leave(weight)
         self._updates -= 1
 
-    def finish(self) -> Combined:
+    def finish(self, *, threads: int = 1) -> Combined:
         """See `RunningRule`.
 
         Raises:
             MalformedError: no update is in it.
         """
-        step = self._mean.step()
+        step = self._mean.step(threads=threads)
         self._updates = 0
         if self._counts is None:
             return Combined(step)

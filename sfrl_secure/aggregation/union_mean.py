@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from sfrl_secure.aggregation.division import divide_each_half_even
 from sfrl_secure.aggregation.fast import kernels
 from sfrl_secure.aggregation.large_arrays import zeros
-from sfrl_secure.aggregation.parts import SPARSE_FACTOR, sparse_where_few
-from sfrl_secure.aggregation.scatter import add_where, nonzero, without_zeros
+from sfrl_secure.aggregation.scatter import add_where
 from sfrl_secure.aggregation.weighted_sum import WeightedSum
 from sfrl_secure.sparse.update import UpdatePart
 
@@ -30,29 +29,6 @@ class UnionMean(WeightedSum):
         super().__init__(coordinates)
         # All weights together are at most 2**22.
         self._denominator = zeros(coordinates, np.int32)
-
-    def step(self) -> UpdatePart:
-        """Give the mean as what is to be added to a model: sparse where few coordinates are not zero.
-
-        After a sparse one the sum is empty again. Else it is used up: its memory becomes the mean's.
-
-        Raises:
-            MalformedError: no update is in it.
-        """
-        self._check_not_empty()
-        total = self._numerator
-        touched = int(np.count_nonzero(total))
-        if SPARSE_FACTOR * touched > total.size:
-            self._is_used_up = True
-            divide_each_half_even(total, self._denominator, out=total)
-            return sparse_where_few(total)
-        at = nonzero(total, touched)
-        values = total[at]
-        divide_each_half_even(values, self._denominator[at], out=values)
-        total[at] = 0
-        self._denominator.fill(0)
-        self._weights = 0
-        return without_zeros(at, values)
 
     def result(self) -> NDArray[np.int64]:
         """The mean per coordinate, int64, shape (n,), rounded half to even; 0 where no update carries it.
@@ -71,3 +47,10 @@ class UnionMean(WeightedSum):
             return
         super().move(part, weight)
         add_where(self._denominator, part, np.int32(weight))
+
+    def _divide(self, sums: NDArray[np.int64], at: NDArray[np.int64] | slice) -> None:
+        divide_each_half_even(sums, self._denominator[at], out=sums)
+
+    def _empty(self) -> None:
+        super()._empty()
+        self._denominator.fill(0)

@@ -12,20 +12,26 @@ Trusts: the admission, which decoded the updates; the bounds that make the sums 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sfrl_secure.aggregation.fast import kernels
 from sfrl_secure.aggregation.large_arrays import zeros
-from sfrl_secure.aggregation.parts import check_part
-from sfrl_secure.aggregation.scatter import add_where
+from sfrl_secure.aggregation.parts import SPARSE_FACTOR, check_part, sparse_where_few
+from sfrl_secure.aggregation.scatter import add_where, nonzero, without_zeros
+from sfrl_secure.aggregation.tiles import over_ranges
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.limits import COORDINATES_MAX, WEIGHT_SUM_MAX
 from sfrl_secure.sparse.update import UpdatePart
 
 
-class WeightedSum:
-    """Sum of weighted updates over a model's coordinates, or over a range of them that is numbered from 0."""
+class WeightedSum(ABC):
+    """Sum of weighted updates over a model's coordinates, or over a range of them that is numbered from 0.
+
+    By what each coordinate's sum is divided at the end, its kinds say.
+    """
 
     def __init__(self, coordinates: int) -> None:
         """Begin with no updates over `coordinates` coordinates, 1 to `COORDINATES_MAX`."""
@@ -106,6 +112,55 @@ class WeightedSum:
             compiled.add_at(self._numerator, part.indices, part.values, weight)
         else:
             add_where(self._numerator, part, part.values if weight == 1 else part.values * np.int64(weight))
+
+    def step(self, *, threads: int = 1) -> UpdatePart:
+        """Give the mean as what is to be added to a model: sparse where few coordinates are not zero.
+
+        Only coordinates with a sum are divided, so that a sparse round does not pay for the whole model, and are set
+        back: the sum is empty again. Else it is used up: its memory becomes the mean's.
+
+        Args:
+            threads: that look through the sum, a range each; they change no bit.
+
+        Raises:
+            MalformedError: no update is in it.
+        """
+        self._check_not_empty()
+        total = self._numerator
+        width = -(-total.size // threads)
+        ranges = [(start, min(start + width, total.size)) for start in range(0, total.size, width)]
+
+        def count(start: int, stop: int) -> int:
+            return int(np.count_nonzero(total[start:stop]))
+
+        def divide(start: int, stop: int) -> None:
+            self._divide(total[start:stop], slice(start, stop))
+
+        def take(start: int, stop: int) -> UpdatePart:
+            at = nonzero(total[start:stop], counts[start])
+            at += start
+            values = total[at]
+            total[at] = 0
+            self._divide(values, at)
+            return without_zeros(at, values)
+
+        counts = {start: found for start, _, found in over_ranges(count, ranges, threads=threads)}
+        if SPARSE_FACTOR * sum(counts.values()) > total.size:
+            self._is_used_up = True
+            list(over_ranges(divide, ranges, threads=threads))
+            return sparse_where_few(total)
+        parts = [part for _, _, part in over_ranges(take, ranges, threads=threads)]
+        self._empty()
+        return UpdatePart(np.concatenate([part.indices for part in parts]),
+                          np.concatenate([part.values for part in parts]))
+
+    @abstractmethod
+    def _divide(self, sums: NDArray[np.int64], at: NDArray[np.int64] | slice) -> None:
+        """Divide the sums of some coordinates, in place, rounded half to even."""
+
+    def _empty(self) -> None:
+        """Be as if just begun; the sums are zeros by now."""
+        self._weights = 0
 
     def _check_not_empty(self) -> None:
         if not self._weights:

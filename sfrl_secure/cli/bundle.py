@@ -60,8 +60,8 @@ def pack(
     Anybody may carry the file to a gatekeeper, and read it; nobody can change it. Whoever carries it submits it with
     `bundle relay`, while the round is open, and brings receipts back: `bundle unpack` keeps them.
 
-    The update is an .npz as `sfrl submit` takes it. With --offline, a round and a model that `sfrl fetch` kept are
-    enough, and no link is needed.
+    The update is an .npz as `sfrl submit` takes it. With --offline, a round, a model and a mask that `sfrl fetch`
+    kept are enough, and no link is needed.
     """
     from sfrl_secure.operating.units import format_moment
 

@@ -87,7 +87,7 @@ class GivenUpdate:
         Raises:
             NotFoundError, MalformedError: the file is not there or holds other arrays, or an option does not fit.
         """
-        from sfrl_secure.participant.encoding import SUPPORTS, VALUE_TYPES
+        from sfrl_secure.participant.wishes import SUPPORTS, VALUE_TYPES
 
         mode = next((each for each in SUPPORTS if each == support), None)
         if support is not None and mode is None:
@@ -115,11 +115,9 @@ class GivenUpdate:
 
         Raises:
             NotFoundError: what it takes is not kept here, and nobody may be asked.
-            MalformedError: offline, and it takes a mask that `fetch` does not keep.
             RoundStateError: `round_not_open`, `wrong_base`: there is no round, or one on another model.
             DeniedError, MalformedError: as `Participant.submit`, where nothing was sent.
         """
-        from sfrl_secure.participant.encoding import Wish, choose_support
         from sfrl_secure.participant.membership import Training
         from sfrl_secure.participant.rounds import FinishedSegment
 
@@ -136,9 +134,7 @@ class GivenUpdate:
                     value_type=self.value_type, noise_std=self.noise_std,
                 )  # fmt: skip
             if offline:
-                if self.support == "agreed" != choose_support(opened.terms, Wish()):
-                    raise MalformedError("where the terms take free support too, no mask is kept for --offline")
-                participant.check_kept(opened)
+                participant.check_kept(opened, support=self.support)
             training = Training(participant.join(opened.segment), opened)
             with showing_bytes("fetching the model") as tell:
                 training.fetch(on_progress=tell)

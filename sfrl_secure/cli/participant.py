@@ -28,10 +28,11 @@ from sfrl_secure.cli.given_update import (
 )
 from sfrl_secure.cli.inputs import check_folder
 from sfrl_secure.cli.update_files import check_model_file, write_model
-from sfrl_secure.errors import MalformedError, NotFoundError, RoundStateError
+from sfrl_secure.errors import DigestError, MalformedError, NotFoundError, RoundStateError, UnavailableError
 from sfrl_secure.wire.receipts import ReceiptKind
 
 if TYPE_CHECKING:
+    from sfrl_secure.aggregation.models import ModelSnapshot
     from sfrl_secure.participant.rounds import FinishedSegment, OpenRound
     from sfrl_secure.participant.sdk import Participant
     from sfrl_secure.participant.submissions import Submitted
@@ -59,6 +60,10 @@ def fetch(
     profile: ProfileOption,
     segment: SegmentOption,
     out: Annotated[Path, typer.Option("--out", help="File to write the model to: .npz, float32.")],
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Instead: the model of the cluster that an update of yours was in.")
+    ] = False,
+    round_number: RoundOption = 0,
     wait: WaitOption = 60.0,
     as_json: JsonOption = False,
 ) -> None:
@@ -66,20 +71,40 @@ def fetch(
 
     The last two models of a segment are kept beside the receipts: of a later one only what changed is fetched, where
     that is shorter. A fetch that breaks off goes on where it was. What `bundle pack --offline` needs is kept too.
+
+    With --cluster it is the model of those whose updates were like yours in the round that --round names, under a rule
+    that makes clusters: to be used, and not to be trained for the next round, which goes on from the model of all. The
+    update's COUNTED receipt proves which cluster it was in, and is kept.
     """
-    from sfrl_secure.participant.encoding import Wish, choose_support
     from sfrl_secure.participant.rounds import OpenRound
 
+    if round_number and not cluster:
+        raise MalformedError("--round says whose --cluster: without it, the model is that of the round that is open")
     check_model_file(out)
     with open_participant(profile) as participant:
-        opened = participant.open_round(segment, wait_seconds=wait, through_halt=False)
-        with showing_bytes("fetching the model") as tell:
-            model = participant.model(opened, on_progress=tell)
-        if isinstance(opened, OpenRound) and choose_support(opened.terms, Wish()) == "agreed":
-            participant.mask(opened)
+        if cluster:
+            said, model = _cluster_model(participant, segment, round_number, wait)
+        else:
+            opened = participant.open_round(segment, wait_seconds=wait, through_halt=False)
+            with showing_bytes("fetching the model") as tell:
+                said, model = _round_of(opened), participant.model(opened, on_progress=tell)
+            if isinstance(opened, OpenRound) and opened.mask is not None:
+                _keep_mask(participant, opened)
     write_model(out, model)
-    said = {**_round_of(opened), "coordinates": model.manifest.coordinates, "out": str(out.absolute())}
-    _say(said, as_json)
+    _say({**said, "coordinates": model.manifest.coordinates, "out": str(out.absolute())}, as_json)
+
+
+def _keep_mask(participant: Participant, opened: OpenRound) -> None:
+    """Fetch the round's mask for whoever trains without a link. Where updates need none, one that is not to be had is
+    told, and ends nothing."""
+    from sfrl_secure.participant.wishes import Wish, choose_support
+
+    try:
+        participant.mask(opened)
+    except (DigestError, MalformedError, NotFoundError, UnavailableError) as error:
+        if choose_support(opened.terms, Wish()) == "agreed":
+            raise
+        typer.echo(f"note: no mask is kept for updates of agreed support: {error}", err=True)
 
 
 def submit(
@@ -199,6 +224,26 @@ def complain(
         "segment": segment, "round": update.round, "update": envelope.digest.hex(), "out": str(out.absolute()),
     }  # fmt: skip
     _say(said, as_json)
+
+
+def _cluster_model(
+    participant: Participant, segment: str, round_number: int, wait_seconds: float
+) -> tuple[dict[str, Any], ModelSnapshot]:
+    """The model of the cluster that an update of ours was in, and what to say of it."""
+    from sfrl_secure.participant.receipts import open_receipt
+
+    submitted = participant.submitted(segment, round_number)
+    number = submitted.update.round
+    raw = participant.receipt(submitted, ReceiptKind.COUNTED, wait_seconds=wait_seconds)
+    found = open_receipt(raw, participant.policy).cluster
+    if found is None:
+        raise NotFoundError(
+            f"your update of round {number} of {segment} was in no cluster: its model is that of all, without --cluster"
+        )
+    opened = participant.open_round(segment, wait_seconds=wait_seconds, through_halt=False)
+    said = {"segment": segment, "round": number, "cluster_updates": len(found.members), "model": found.model.hex()}
+    with showing_bytes("fetching the cluster's model") as tell:
+        return said, participant.cluster_model(opened, found, on_progress=tell)
 
 
 def _too_late(participant: Participant, submitted: Submitted) -> str:

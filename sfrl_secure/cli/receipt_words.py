@@ -51,6 +51,9 @@ def in_words(
         number = proven.update.round
         yield f"  - the aggregator closed round {number} with this update among the {proven.counted_count} counted"
         yield f"  - and published model {proven.model.hex()} for that closing"
+        if proven.cluster is not None:
+            alike = count(len(proven.cluster.members), "update")
+            yield f"  - and for this update's cluster, of {alike}, model {proven.cluster.model.hex()}"
     if compared is not None:
         yield from _comparison_in_words(compared)
     yield "not proven"
@@ -157,6 +160,8 @@ def in_json(
             "log_time_us": proven.log_time_us,
             "model": None if proven.model is None else proven.model.hex(),
             "counted": None if proven.model is None else proven.counted_count,
+            "cluster_updates": None if proven.cluster is None else len(proven.cluster.members),
+            "cluster_model": None if proven.cluster is None else proven.cluster.model.hex(),
         }
     else:
         said |= {"log_time_us": proven.entry.log_time_us}

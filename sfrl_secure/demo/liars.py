@@ -28,6 +28,7 @@ from sfrl_secure.ids import parse_spiffe_id
 from sfrl_secure.participant.profile import read_profile
 from sfrl_secure.participant.rounds import OpenRound
 from sfrl_secure.participant.sdk import Participant
+from sfrl_secure.participant.sending import ClaimedPayload
 from sfrl_secure.rpc.channel import ClientTls, RpcChannel
 from sfrl_secure.rpc.clients import AuditLogClient
 from sfrl_secure.services.federation.folder import FederationFolder, read_index
@@ -91,11 +92,13 @@ class Liars:
     ) -> list[tuple[str, str, Callable[[], object]]]:
         n, grid, limits = self._coordinates, self._grid, self._terms.limits
         small = payloads.honest(n, 5, grid)
+        again = ClaimedPayload(small, 5, 100, value_type="fp32")
 
         def bent(payload: bytes, nonzeros: int = 5, weight: int = 100, *, value_type: str = "fp32") -> object:
-            return mallory.submit_payload(
-                self._held, payload, nonzeros, weight, value_type=value_type, root=payloads.root_of(payload)
+            claimed = ClaimedPayload(
+                payload, nonzeros, weight, value_type=value_type, root=payloads.root_of(payload)
             )
+            return mallory.submit_payload(self._held, claimed)
 
         dense = min(10 * limits.nonzeros_max, n)
         return [
@@ -105,9 +108,9 @@ class Liars:
             ("another rover's update, sent before its owner's", "wrong_peer", self._send_held_update),
             ("another rover's admitted update, sent again", "replayed", self._send_admitted_update),
             ("a second, newly signed update for the round", "duplicate",
-             lambda: bad_rover.submit_payload(self._held, small, 5, 100, value_type="fp32")),
+             lambda: bad_rover.submit_payload(self._held, again)),
             ("an update for a closed round", "round_not_open",
-             lambda: mallory.submit_payload(self._closed, small, 5, 100, value_type="fp32")),
+             lambda: mallory.submit_payload(self._closed, again)),
             ("NaN values", "not_finite", lambda: bent(payloads.with_nan(n, grid))),
             ("a support that is not canonical", "not_canonical",
              lambda: bent(payloads.with_padding_bit(n, grid), value_type="int8")),
@@ -162,7 +165,9 @@ class Liars:
     def _sign_with_stolen_key(self, mallory: Participant) -> None:
         stolen = signing_key_from_pem("ed25519", read_secret(self._folder.participant(BAD_ROVER) / "signing.key"))
         payload = payloads.honest(self._coordinates, 5, self._grid)
-        honest: UpdateStatement = mallory.update_of(self._held, payload, 5, 100, value_type="fp32")
+        honest: UpdateStatement = mallory.update_of(
+            self._held, ClaimedPayload(payload, 5, 100, value_type="fp32")
+        )
         statement = encode_statement(replace(honest, key_id=stolen.public_key.key_id))
         self._send(encode_upload_start(sign_envelope(UPDATE_TYPE, statement, [stolen]), Chunk(0, payload)))
 

@@ -131,6 +131,7 @@ class AsyncReceipt(_Async[UpdateReceipt]):
     """`UpdateReceipt`, awaited."""
 
     wait = _awaited(UpdateReceipt.wait)
+    cluster_model = _awaited(UpdateReceipt.cluster_model)
     withdraw = _awaited(UpdateReceipt.withdraw)
 
     @property
@@ -214,6 +215,7 @@ class AsyncParticipant(_Async[Participant]):
 
     open_round = _awaited(Participant.open_round)
     model = _awaited(Participant.model)
+    cluster_model = _awaited(Participant.cluster_model)
     mask = _awaited(Participant.mask)
     send = _awaited(Participant.send)
     withdraw = _awaited(Participant.withdraw)

@@ -14,17 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import lru_cache
+from typing import Final, TypeVar
 
 from sfrl_secure.crypto.envelope import verify_single
 from sfrl_secure.errors import DeniedError, MalformedError, VerificationError
 from sfrl_secure.governance.authority import check_document_authority, check_succession, open_genesis
 from sfrl_secure.governance.documents import (
+    DOCUMENT_TYPES,
     Document,
     GenesisDocument,
     JoinDocument,
     RootDocument,
     ServicesDocument,
+    parse_document,
 )
 from sfrl_secure.governance.statements import Body, Statement
 from sfrl_secure.ids import Digest
@@ -38,6 +41,8 @@ from sfrl_secure.wire.entries import parse_entry
 
 B = TypeVar("B", bound=Body)
 D = TypeVar("D", bound=Document)
+DOCUMENTS_KEPT: Final = 16
+"""Documents whose parsed form is kept: each round shows the same few again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +179,12 @@ class Authority:
 
     def _document(self, logged: LoggedEntry, kind: type[D]) -> tuple[LogEntry, D]:
         entry = self._included(logged)
-        content = parse_content(entry.envelope)
-        if not isinstance(content, kind):
+        envelope = entry.envelope
+        is_document = envelope.payload_type in DOCUMENT_TYPES
+        document = _parsed(envelope.payload_type, envelope.statement) if is_document else None
+        if not isinstance(document, kind):
             raise VerificationError("the entry is not the document that it stands for")
-        return entry, content
+        return entry, document
 
     def _included(self, logged: LoggedEntry) -> LogEntry:
         checkpoint = self.opened.checkpoint
@@ -187,3 +194,9 @@ class Authority:
             raise VerificationError(str(error)) from None
         verify_inclusion(logged.raw, proof, checkpoint.root)
         return parse_entry(logged.raw)
+
+
+@lru_cache(maxsize=DOCUMENTS_KEPT)
+def _parsed(payload_type: str, raw: bytes) -> Document:
+    """What these bytes say, whoever signed them: proofs and signatures are looked at each time."""
+    return parse_document(payload_type, raw)

@@ -17,15 +17,16 @@ Trusts: the trust policy. Nothing that arrives.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from sfrl_secure.errors import ClosedError, MalformedError, NotFoundError, UnavailableError
 from sfrl_secure.governance.terms import SegmentTerms
-from sfrl_secure.participant.encoding import Wish
 from sfrl_secure.participant.rounds import FinishedSegment, OpenRound
 from sfrl_secure.participant.sdk import Participant
 from sfrl_secure.participant.sending import SignedUpdate
 from sfrl_secure.participant.update_receipt import UpdateReceipt
 from sfrl_secure.participant.weights import BaseModel, Weights, change_of, delta_of
+from sfrl_secure.participant.wishes import Wish
 from sfrl_secure.rpc.downloads import DownloadProgress
 from sfrl_secure.rpc.uploads import UploadProgress
 from sfrl_secure.sparse.header import SupportMode, ValueType
@@ -147,7 +148,7 @@ class Training:
         """
         if self._base is None:
             snapshot = self._participant.model(self.opened, on_progress=on_progress)
-            self._base = BaseModel(self.opened.base_model, snapshot)
+            self._base = BaseModel(self.opened.base_model, snapshot, partial(self._participant.room, self.opened))
         return self._base
 
     def prepare(
@@ -168,7 +169,7 @@ class Training:
         if (weights is None) == (delta is None):
             raise MalformedError("give the new weights, or `delta=`, what they changed by")
         if weights is not None:
-            change = change_of(weights, self.model, self.terms, self._participant.room(self.opened))
+            change = change_of(weights, self.model, self.terms, partial(self._participant.room, self.opened))
         else:
             assert delta is not None
             change = delta_of(delta, self.terms)
@@ -189,12 +190,13 @@ class Training:
             DeniedError, VerificationError, ConflictError, ExhaustedError, UnavailableError: as `submit`.
         """
         submitted = self._participant.send(signed, on_progress=on_progress)
-        if signed is self._prepared and signed.encoded is not None and signed.encoded.support == "free":
-            # Only now: what is not admitted stays owed.
-            feedback = self._membership.feedback_of(self.terms)
-            feedback.keep(signed.encoded.update, self.terms.model.grid_exponent)
+        if signed is self._prepared:
             self._prepared = None
-        return UpdateReceipt(self._participant, submitted, self.opened.deadline_us)
+            if signed.encoded is not None and signed.encoded.support == "free":
+                # Only now: what is not admitted stays owed.
+                feedback = self._membership.feedback_of(self.terms)
+                feedback.keep(signed.encoded.update, self.terms.model.grid_exponent)
+        return UpdateReceipt(self._participant, submitted, self.opened)
 
     def submit(
         self,
@@ -218,8 +220,8 @@ class Training:
             num_samples: the update's weight in the mean, a whole number within the terms; it is never cut to fit.
             density: share of the coordinates to send, the largest ones, above 0 and at most 1; by default as many as
                 the terms take. For free support alone: other updates have the coordinates that they have.
-            support, value_type: of those that the terms take; by default the first of `encoding.SUPPORTS` and of
-                `encoding.VALUE_TYPES` that they take.
+            support, value_type: of those that the terms take; by default the first of `wishes.SUPPORTS` and of
+                `wishes.VALUE_TYPES` that they take.
             noise_std: standard deviation of the noise that you have added to each value, parameter units.
             on_progress: takes the bytes that are durable at the gatekeeper, and how many there are.
 

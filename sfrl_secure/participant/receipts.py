@@ -19,6 +19,7 @@ from sfrl_secure.errors import MalformedError, VerificationError
 from sfrl_secure.governance.documents import ParticipantRecord, RootDocument
 from sfrl_secure.governance.statements import (
     CloseOutcome,
+    Cluster,
     ModelPublished,
     RoundClosed,
     UpdateAdmitted,
@@ -50,6 +51,8 @@ class ProvenReceipt:
         roots: every root of the federation that it shows, from version 1 on.
         model: for COUNTED, the model that the update was counted in. Operators may have left it out since.
         counted_count: for COUNTED, how many updates were.
+        cluster: for COUNTED, the group of updates that are alike which the update was in, and their model; None where
+            it was in none, as under every rule but the clustered mean.
     """
 
     kind: ReceiptKind
@@ -65,6 +68,7 @@ class ProvenReceipt:
     roots: tuple[RootDocument, ...]
     model: Digest | None = None
     counted_count: int = 0
+    cluster: Cluster | None = None
 
 
 def open_receipt(raw: bytes, policy: TrustPolicy, *, archived: bool = False) -> ProvenReceipt:
@@ -108,7 +112,9 @@ def open_receipt(raw: bytes, policy: TrustPolicy, *, archived: bool = False) -> 
     if receipt.counted is None:
         return proven
     model, closed = _open_counted(receipt.counted, authority, admitted, body)
-    return replace(proven, model=model.model, counted_count=closed.counted_count)
+    # The path shows that the update stands at this place of the counted list, and a place is in one cluster at most.
+    cluster = next((each for each in model.clusters if receipt.counted.index in each.members), None)
+    return replace(proven, model=model.model, counted_count=closed.counted_count, cluster=cluster)
 
 
 def _open_admission(receipt: Receipt, authority: Authority) -> tuple[ProvenStatement, UpdateAdmitted]:

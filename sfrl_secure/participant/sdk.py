@@ -1,6 +1,7 @@
-"""A participant: opens rounds, fetches models, keeps receipts.
+"""A participant: opens rounds, fetches models, sends updates, keeps receipts.
 
-Its updates, what is carried, and what it says beside them stand in `sdk_updates`, `sdk_bundles` and `sdk_words`.
+Rounds and models stand in `sdk_rounds`, updates in `sdk_updates`, what is carried in `sdk_bundles`, what it says beside
+its updates in `sdk_words`.
 
 Nothing that a gatekeeper says is acted on before it is proven: a round under the witness quorum, a model by its
 digest, an admission by the log's signature over exactly our envelope, a receipt by its proofs. There is no switch to
@@ -21,20 +22,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sfrl_secure.aggregation.buffers import Room
-from sfrl_secure.aggregation.models import ModelSnapshot
 from sfrl_secure.clock import Clock, SystemClock
 from sfrl_secure.crypto.keys import PublicKey, SigningKey
-from sfrl_secure.errors import DeniedError, NotFoundError, SfrlError
+from sfrl_secure.errors import NotFoundError
 from sfrl_secure.ids import Digest, parse_hex_digest, parse_segment
-from sfrl_secure.participant.encoding import Wish, choose_support
 from sfrl_secure.participant.kept_rounds import KeptRounds
 from sfrl_secure.participant.known_roots import KnownRoots
-from sfrl_secure.participant.models import FETCH_SECONDS, ModelFetcher
+from sfrl_secure.participant.masks import MaskFetcher
+from sfrl_secure.participant.models import ModelFetcher
 from sfrl_secure.participant.profile import Profile, read_profile
 from sfrl_secure.participant.renewal import RenewingChannel
-from sfrl_secure.participant.rounds import FinishedSegment, OpenRound
 from sfrl_secure.participant.sdk_bundles import ParticipantBundles
+from sfrl_secure.participant.sdk_rounds import ParticipantRounds
 from sfrl_secure.participant.sdk_updates import ParticipantUpdates
 from sfrl_secure.participant.sdk_words import ParticipantWords
 from sfrl_secure.participant.sending import UpdateSender
@@ -43,9 +42,7 @@ from sfrl_secure.participant.waiting import ReceiptWaiter, RoundWaiter
 from sfrl_secure.participant.words import WordsOnRecord
 from sfrl_secure.rpc.channel import RpcChannel
 from sfrl_secure.rpc.clients import GatekeeperClient
-from sfrl_secure.rpc.downloads import DownloadProgress
 from sfrl_secure.rpc.trying import Patience
-from sfrl_secure.sparse.mask import Mask
 from sfrl_secure.translog.policy import TrustPolicy
 from sfrl_secure.wire.receipts import ReceiptKind
 
@@ -53,7 +50,7 @@ if TYPE_CHECKING:
     from sfrl_secure.participant.membership import Membership
 
 
-class Participant(ParticipantUpdates, ParticipantWords, ParticipantBundles):
+class Participant(ParticipantRounds, ParticipantUpdates, ParticipantWords, ParticipantBundles):
     """One participant of one federation. For one thread. Close it, or use it in a `with` statement."""
 
     def __init__(
@@ -89,8 +86,10 @@ class Participant(ParticipantUpdates, ParticipantWords, ParticipantBundles):
         self._models = ModelFetcher(
             gatekeeper, receipts, monotonic=monotonic,
             spared=lambda segment: self._kept_rounds.base(segment, policy),
-            spared_mask=lambda segment: self._kept_rounds.mask(segment, policy),
         )  # fmt: skip
+        self._masks = MaskFetcher(
+            gatekeeper, receipts, spared=lambda segment: self._kept_rounds.mask(segment, policy)
+        )
         self._sender = UpdateSender(name, key, policy, gatekeeper, receipts, clock)
         self._waiter = ReceiptWaiter(gatekeeper, policy, known, receipts, self.patience)
         self._words = WordsOnRecord(name, key, policy, gatekeeper, receipts, clock, sleep)
@@ -151,105 +150,6 @@ class Participant(ParticipantUpdates, ParticipantWords, ParticipantBundles):
         from sfrl_secure.participant.membership import Membership
 
         return Membership(self, parse_segment(segment))
-
-    # Rounds and models
-
-    def open_round(
-        self, segment: str, after_round: int = 0, *, wait_seconds: float = 60.0, through_halt: bool = True
-    ) -> OpenRound | FinishedSegment:
-        """Wait for a round with a number above `after_round` and open it, or learn that there will be none.
-
-        Args:
-            through_halt: wait for the operators to resume a halted segment; False to be told of a halt at once.
-
-        Raises:
-            NotFoundError: no such round opened in time.
-            RoundStateError: `halted`, by order.
-            VerificationError: what the gatekeeper showed does not prove it.
-            DeniedError: `unknown_segment`, `not_granted`, `participant_inactive`.
-            ClosedError: this participant was closed; so from every method that asks a gatekeeper.
-            UnavailableError: no gatekeeper answers.
-        """
-        opened = self._rounds.open(
-            parse_segment(segment), after_round, wait_seconds=wait_seconds, through_halt=through_halt
-        )
-        if isinstance(opened, OpenRound):
-            self._federation_id = opened.federation_id
-            self._deadlines = {opened.opened: opened.deadline_us}
-        return opened
-
-    def round_now(self, segment: str) -> OpenRound | None:
-        """The round that is open at this moment; None where none is, or nobody proves one."""
-        try:
-            opened = self.open_round(segment, wait_seconds=0.0)
-        except SfrlError:
-            return None
-        return opened if isinstance(opened, OpenRound) else None
-
-    def kept_round(self, segment: str) -> OpenRound:
-        """Open the segment's round that was opened here last, without a link: see `KeptRounds.open`."""
-        return self._kept_rounds.open(parse_segment(segment), self.policy, self.clock.now_us())
-
-    def model(
-        self, opened: OpenRound | FinishedSegment, *, on_progress: DownloadProgress | None = None
-    ) -> ModelSnapshot:
-        """Fetch the round's base model, or the finished segment's newest; two of each segment are kept.
-
-        Whoever has an earlier model gets what is to be added to it, where that is shorter.
-
-        Raises:
-            DigestError: what arrived is not the model that the log names.
-            MalformedError: it is longer than the terms' manifest, or of another manifest or grid.
-            NotFoundError, DeniedError, UnavailableError: the gatekeeper does not have it, refuses, does not answer.
-        """
-        if isinstance(opened, FinishedSegment):
-            return self._models.model(opened.segment, opened.model, opened.terms.model, on_progress)
-        left = (opened.deadline_us - self.clock.now_us()) / 1_000_000
-        return self._models.model(
-            opened.segment, opened.base_model, opened.terms.model, on_progress,
-            deadline_seconds=max(left, FETCH_SECONDS),
-        )  # fmt: skip
-
-    def room(self, opened: OpenRound) -> Room:
-        """Give room for numbers of the size of the round's model: see `ModelFetcher.room`."""
-        return self._models.room(opened.segment, opened.terms.model)
-
-    def check_kept(self, opened: OpenRound, *, model: bool = True) -> None:
-        """Check that what an update for a round is made of is kept here: `model` and `mask` then ask nobody.
-
-        Args:
-            model: False for an update that is made without the base model.
-
-        Raises:
-            NotFoundError: the model is not, or the mask of a segment whose updates are of its coordinates.
-            MalformedError: the mask is not what the terms say.
-        """
-        terms, mask, what = opened.terms, opened.mask, None
-        if model and self._models.kept_model(opened.segment, opened.base_model, terms.model) is None:
-            what = "model"
-        elif terms.mask is not None and mask is not None and choose_support(terms, Wish()) == "agreed":
-            kept = self._models.kept_mask(opened.segment, mask, terms.mask, terms.model.manifest.coordinates)
-            what = "mask" if kept is None else None
-        if what is not None:
-            raise NotFoundError(
-                f"the {what} of round {opened.number} of {opened.segment} is not kept here any more: run `sfrl fetch` "
-                "while there is a link"
-            )
-
-    def mask(self, opened: OpenRound, *, on_progress: DownloadProgress | None = None) -> Mask:
-        """Fetch the round's mask: the coordinates of its agreed updates, and of no other round's. Two are kept.
-
-        Raises:
-            DeniedError: `format_not_allowed`: the terms have none.
-            DigestError: what arrived is not the mask that the log names.
-            MalformedError, NotFoundError, UnavailableError: as `model`.
-        """
-        terms = opened.terms
-        if terms.mask is None or opened.mask is None:
-            raise DeniedError("format_not_allowed", "the segment's terms have no mask, and take no agreed updates")
-        return self._models.mask(
-            opened.segment, opened.mask, terms.mask, terms.model.manifest.coordinates, on_progress
-        )
 
     # Receipts
 

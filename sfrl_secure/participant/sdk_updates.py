@@ -9,31 +9,31 @@ Trusts: the trust policy, and its caller. Nothing that a gatekeeper answers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sfrl_secure.aggregation.buffers import Room
 from sfrl_secure.crypto.envelope import Envelope
 from sfrl_secure.governance.statements import UpdateStatement
 from sfrl_secure.ids import Digest, parse_segment
-from sfrl_secure.participant.encoding import (
-    Encoding,
+from sfrl_secure.participant.encoding import Encoding, encode_change, encode_coordinates
+from sfrl_secure.participant.first_look import look_before
+from sfrl_secure.participant.places import naming_places
+from sfrl_secure.participant.rounds import OpenRound
+from sfrl_secure.participant.sending import ClaimedPayload, SignedUpdate, UpdateSender
+from sfrl_secure.participant.submissions import Submitted, newest_submitted, read_submitted
+from sfrl_secure.participant.wishes import (
     Wish,
     check_density,
     check_takes_indices,
     check_weight,
     choose_support,
     choose_value_type,
-    encode_change,
-    encode_coordinates,
-    look_before,
     noise_units,
 )
-from sfrl_secure.participant.places import naming_places
-from sfrl_secure.participant.rounds import OpenRound
-from sfrl_secure.participant.sending import SignedUpdate, UpdateSender
-from sfrl_secure.participant.submissions import Submitted, newest_submitted, read_submitted
 from sfrl_secure.rpc.downloads import DownloadProgress
 from sfrl_secure.rpc.sources import PayloadSource
 from sfrl_secure.rpc.uploads import UploadProgress
@@ -57,6 +57,10 @@ class ParticipantUpdates(ABC):
     def mask(self, opened: OpenRound, *, on_progress: DownloadProgress | None = None) -> Mask:
         """Fetch the round's mask."""
 
+    @abstractmethod
+    def room(self, opened: OpenRound, length: int) -> Room:
+        """Give memory to write into."""
+
     def submit(
         self,
         opened: OpenRound,
@@ -77,7 +81,7 @@ class ParticipantUpdates(ABC):
             indices: int64, shape (k,), strictly rising; numbered as the manifest does.
             values: float32 or float64, shape (k,), parameter units: trained minus base.
             weight: such as the number of samples: a whole number, 1 to the terms' `weight_max`.
-            value_type: None for the first of `encoding.VALUE_TYPES` that the terms take.
+            value_type: None for the first of `wishes.VALUE_TYPES` that the terms take.
             noise_std: standard deviation of the noise that the caller has added to each value, parameter units.
             rng: source of the rounding noise, in place of the participant's own.
 
@@ -140,7 +144,7 @@ class ParticipantUpdates(ABC):
         check_density(terms, wish)
         mask = self.mask(opened) if choose_support(terms, wish) == "agreed" else None
         with naming_places(terms.model.manifest, change):
-            encoding = encode_change(terms, change, feedback, mask, wish, self.rng)
+            encoding = encode_change(terms, change, feedback, mask, wish, self.rng, partial(self.room, opened))
         return self._prepared(opened, encoding, weight, noise_std)
 
     def _prepared(self, opened: OpenRound, encoding: Encoding, weight: int, noise_std: float) -> SignedUpdate:
@@ -158,52 +162,19 @@ class ParticipantUpdates(ABC):
         """Send a signed update until it is decided; verify receipt A and keep it: see `UpdateSender.send`."""
         return self._sender.send(signed, deadline_seconds=deadline_seconds, on_progress=on_progress)
 
-    def submit_payload(
-        self,
-        opened: OpenRound,
-        payload: bytes,
-        nonzeros: int,
-        weight: int,
-        *,
-        support: str = "free",
-        value_type: str = "int8",
-        noise_std: int = 0,
-        root: Digest | None = None,
-    ) -> Submitted:
+    def submit_payload(self, opened: OpenRound, claimed: ClaimedPayload) -> Submitted:
         """Sign and send a payload that is encoded already, as it is: nothing in it is looked at but whose mask it has.
-
-        Args:
-            noise_std: grid units.
-            root: of its leaves; read from its header where it is None.
 
         Raises:
             PayloadError: it has no header to read the root from.
             DeniedError: `payload_format`, without an `entry_index`: it is of another mask than the round's.
             DeniedError, VerificationError, ConflictError, ExhaustedError, UnavailableError: as `submit`.
         """
-        update = self.update_of(
-            opened, payload, nonzeros, weight,
-            support=support, value_type=value_type, noise_std=noise_std, root=root,
-        )  # fmt: skip
-        return self.submit_update(update, payload)
+        return self.submit_update(self.update_of(opened, claimed), claimed.payload)
 
-    def update_of(
-        self,
-        opened: OpenRound,
-        payload: bytes,
-        nonzeros: int,
-        weight: int,
-        *,
-        support: str = "free",
-        value_type: str = "int8",
-        noise_std: int = 0,
-        root: Digest | None = None,
-    ) -> UpdateStatement:
-        """What this participant signs for `payload` in the round: see `UpdateSender.statement_of`."""
-        return self._sender.statement_of(
-            opened, payload, nonzeros, weight,
-            support=support, value_type=value_type, noise_std=noise_std, root=root,
-        )  # fmt: skip
+    def update_of(self, opened: OpenRound, claimed: ClaimedPayload) -> UpdateStatement:
+        """What this participant signs for a payload in the round: see `UpdateSender.statement_of`."""
+        return self._sender.statement_of(opened, claimed)
 
     def sign(self, update: UpdateStatement) -> Envelope:
         """Sign an update statement with this participant's key.
@@ -216,7 +187,7 @@ class ParticipantUpdates(ABC):
     def submit_update(
         self,
         update: UpdateStatement,
-        payload: bytes | PayloadSource,
+        payload: bytes | memoryview | PayloadSource,
         *,
         on_progress: UploadProgress | None = None,
     ) -> Submitted:

@@ -43,6 +43,25 @@ MARGIN_US = 3_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimedPayload:
+    """A payload, and what its participant claims of it in the statement; nothing of it is looked at.
+
+    Attributes:
+        support, value_type: as its header says them.
+        noise_std: grid units.
+        root: of its leaves; None to read it from the header.
+    """
+
+    payload: bytes | memoryview = field(repr=False)
+    nonzeros: int
+    weight: int
+    support: str = "free"
+    value_type: str = "int8"
+    noise_std: int = 0
+    root: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SignedUpdate:
     """An update that may be sent: now, later, or by somebody else.
 
@@ -79,29 +98,15 @@ class UpdateSender:
     receipts: Path
     clock: Clock
 
-    def statement_of(
-        self,
-        opened: OpenRound,
-        payload: bytes | memoryview,
-        nonzeros: int,
-        weight: int,
-        *,
-        support: str = "free",
-        value_type: str = "int8",
-        noise_std: int = 0,
-        root: Digest | None = None,
-    ) -> UpdateStatement:
-        """What this participant says of `payload` in the round.
-
-        Args:
-            noise_std: grid units.
-            root: of the payload's leaves; read from its header where it is None.
+    def statement_of(self, opened: OpenRound, claimed: ClaimedPayload) -> UpdateStatement:
+        """What this participant says of a payload in the round.
 
         Raises:
-            PayloadError: there is no header to read it from.
+            PayloadError: it has no header to read the root from.
             DeniedError: `payload_format`: the update is of another mask than the round's; nothing was signed.
         """
-        if support == "agreed":
+        payload = claimed.payload
+        if claimed.support == "agreed":
             _check_mask(opened, payload)
         return UpdateStatement(
             federation_id=opened.federation_id,
@@ -113,12 +118,12 @@ class UpdateSender:
             base_model=opened.base_model,
             payload_sha256=sha256(payload),
             payload_bytes=len(payload),
-            payload_root=payload_root(payload) if root is None else root,
-            nonzeros=nonzeros,
-            format=PayloadFormat(codec=CODEC_VERSION, support=support, values=value_type),
-            weight=weight,
+            payload_root=payload_root(payload) if claimed.root is None else claimed.root,
+            nonzeros=claimed.nonzeros,
+            format=PayloadFormat(codec=CODEC_VERSION, support=claimed.support, values=claimed.value_type),
+            weight=claimed.weight,
             created_us=self.clock.now_us(),
-            noise_std=noise_std,
+            noise_std=claimed.noise_std,
         )
 
     def sign(self, update: UpdateStatement) -> Envelope:
@@ -131,10 +136,10 @@ class UpdateSender:
 
     def prepare(self, opened: OpenRound, encoded: EncodedUpdate, weight: int, noise_std: int) -> SignedUpdate:
         """Sign an update that was encoded here."""
-        update = self.statement_of(
-            opened, encoded.buffer, encoded.nonzeros, weight,
-            support=encoded.support, value_type=encoded.value_type, noise_std=noise_std, root=encoded.root,
-        )  # fmt: skip
+        claimed = ClaimedPayload(
+            encoded.buffer, encoded.nonzeros, weight, encoded.support, encoded.value_type, noise_std, encoded.root
+        )
+        update = self.statement_of(opened, claimed)
         return SignedUpdate(update, self.sign(update), encoded.buffer, opened.deadline_us, encoded)
 
     def send(

@@ -11,9 +11,12 @@ from pathlib import Path
 
 from sfrl_secure.ids import Digest
 from sfrl_secure.participant.receipts import ProvenReceipt, open_receipt
+from sfrl_secure.participant.rounds import OpenRound
 from sfrl_secure.participant.sdk import Participant
 from sfrl_secure.participant.submissions import Submitted
+from sfrl_secure.participant.weights import BaseModel
 from sfrl_secure.participant.words import Acknowledged
+from sfrl_secure.rpc.downloads import DownloadProgress
 from sfrl_secure.wire.receipts import ReceiptKind
 
 CLOSING_SECONDS = 120.0
@@ -26,12 +29,12 @@ class UpdateReceipt:
 
     Attributes:
         submitted: what was sent, and receipt A.
-        deadline_us: of the update's round, log time.
+        opened: the update's round.
     """
 
     participant: Participant
     submitted: Submitted
-    deadline_us: int
+    opened: OpenRound
 
     def __repr__(self) -> str:
         return f"UpdateReceipt({self.submitted.in_words})"
@@ -64,10 +67,34 @@ class UpdateReceipt:
             UnavailableError: no gatekeeper answers.
         """
         if wait_seconds is None:
-            left_us = self.deadline_us - self.participant.clock.now_us()
+            left_us = self.opened.deadline_us - self.participant.clock.now_us()
             wait_seconds = max(left_us / 1_000_000, 0.0) + CLOSING_SECONDS
         raw = self.participant.receipt(self.submitted, kind, wait_seconds=wait_seconds)
         return open_receipt(raw, self.participant.policy)
+
+    def cluster_model(
+        self, *, wait_seconds: float | None = None, on_progress: DownloadProgress | None = None
+    ) -> BaseModel | None:
+        """Wait for the COUNTED receipt, and fetch the model of the cluster that the update was in, if it was in one.
+
+        Under a clustered mean a round has a model for each group of updates that are alike, beside the model of all:
+        the members' task as far as that one round saw it, to be used and not to be handed in. Rounds go on from the
+        model of all.
+
+        Args:
+            wait_seconds: as `wait`.
+
+        Returns: None where the update was in no cluster, as under every other rule: the model of all is its model.
+
+        Raises:
+            NotFoundError, VerificationError, UnavailableError: as `wait`, and as `Participant.model`.
+            DigestError, MalformedError, DeniedError: as `Participant.model`.
+        """
+        cluster = self.wait(wait_seconds=wait_seconds).cluster
+        if cluster is None:
+            return None
+        found = self.participant.cluster_model(self.opened, cluster, on_progress=on_progress)
+        return BaseModel(cluster.model, found)
 
     def path(self, kind: ReceiptKind = ReceiptKind.COUNTED) -> Path:
         """Where a receipt is kept once it was waited for."""

@@ -9,18 +9,18 @@ Trusts: its caller; shapes and names are compared with the manifest.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sfrl_secure.aggregation.buffers import Room
 from sfrl_secure.aggregation.models import ModelSnapshot
 from sfrl_secure.errors import MalformedError
 from sfrl_secure.governance.manifest import ModelManifest
 from sfrl_secure.governance.terms import SegmentTerms
 from sfrl_secure.ids import Digest
+from sfrl_secure.sparse.encode import TakeRoom
 
 Weights = Mapping[str, Any] | Sequence[Any] | NDArray[Any]
 """Arrays by the manifest's names; or a list of them in its order; or one vector of all coordinates. The arrays are
@@ -29,15 +29,17 @@ numpy's, or any library's whose tensors numpy can take."""
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """A round's base model, proven to be the one that the log names.
+    """A round's base model, a segment's last one or a cluster's, proven to be the one that the log names.
 
     Attributes:
         digest: its name in the log.
         snapshot: the integers that it is.
+        take_room: gives the memory that weights are written into; new memory where it is None.
     """
 
     digest: Digest
     snapshot: ModelSnapshot
+    take_room: TakeRoom | None = field(default=None, repr=False, compare=False)
 
     @property
     def manifest(self) -> ModelManifest:
@@ -46,7 +48,7 @@ class BaseModel:
 
     def vector(self) -> NDArray[np.float32]:
         """All weights, float32, shape (n,), in parameter units: a new array."""
-        return self.snapshot.to_float32()
+        return self.snapshot.to_float32(out=_room_for(self.manifest, self.take_room))
 
     def state_dict(self) -> dict[str, NDArray[np.float32]]:
         """The weights by name, float32, each in its tensor's shape: new arrays, for `load_state_dict` and the like."""
@@ -66,12 +68,12 @@ def by_name(vector: NDArray[np.float32], manifest: ModelManifest) -> dict[str, N
 
 
 def change_of(
-    weights: Weights, base: BaseModel, terms: SegmentTerms, room: Room | None = None
+    weights: Weights, base: BaseModel, terms: SegmentTerms, take_room: TakeRoom | None = None
 ) -> NDArray[np.float32]:
     """What training changed: `weights` minus the base model, 0 in tensors that the terms do not let an update touch.
 
     Args:
-        room: where it is written, as many bytes as the model has or more; new memory where it is None.
+        take_room: gives the memory that it is written into; new memory where it is None.
 
     Returns: float32, shape (n,), parameter units.
 
@@ -80,9 +82,13 @@ def change_of(
             shape is another one.
     """
     vector, model = _vector_of(weights, terms), base.snapshot
-    count = model.manifest.coordinates
-    out = None if room is None else np.frombuffer(room, dtype=np.float32, count=count)
-    return _only_allowed(model.change_to(vector, out=out), terms)
+    return _only_allowed(model.change_to(vector, out=_room_for(model.manifest, take_room)), terms)
+
+
+def _room_for(manifest: ModelManifest, take_room: TakeRoom | None) -> NDArray[np.float32] | None:
+    if take_room is None:
+        return None
+    return np.frombuffer(take_room(manifest.coordinates * np.dtype(np.float32).itemsize), dtype=np.float32)
 
 
 def delta_of(delta: Weights, terms: SegmentTerms) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from typing import Any
 import grpc
 
 from sfrl_secure.errors import MalformedError, UnavailableError
+from sfrl_secure.periodic import PeriodicThread
 
 _LOOK_SECONDS = 0.5
 _NOTHING = object()
@@ -34,8 +35,7 @@ class MessageWatch:
         self._numbers = count()
         # By rising number, so by rising end.
         self._waiting: dict[int, tuple[float, grpc.ServicerContext]] = {}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="message-watch", daemon=True)
+        self._thread = PeriodicThread("message-watch", self.cut_overdue, every_seconds=_LOOK_SECONDS)
 
     def start(self) -> None:
         """Begin to cut."""
@@ -43,9 +43,7 @@ class MessageWatch:
 
     def stop(self) -> None:
         """Cut no more."""
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.stop()
 
     def take(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
         """Wait for a call's one message.
@@ -88,7 +86,3 @@ class MessageWatch:
             overdue = list(takewhile(lambda each: each[0] <= now, self._waiting.values()))
         for _, context in overdue:
             context.cancel()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(_LOOK_SECONDS):
-            self.cut_overdue()

@@ -59,7 +59,7 @@ class WitnessingSettings:
     interval_seconds: float = 0.1
     target_seconds: float = 5.0
     refresh_seconds: float = 60.0
-    quiet_seconds: float = 0.02
+    quiet_seconds: float = 0.005
     entry_seconds: float = 0.001
 
     def interval_after(self, entries: int) -> float:

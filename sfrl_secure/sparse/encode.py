@@ -121,17 +121,18 @@ def encode_update(coordinates: int, indices: NDArray[np.int64], values: NDArray[
 
 
 def encode_dense(values: NDArray[np.floating], *, value_type: ValueType, grid_exponent: int,
-                 rng: np.random.Generator) -> EncodedUpdate:
+                 rng: np.random.Generator, take_room: TakeRoom | None = None) -> EncodedUpdate:
     """Round one value for each coordinate of the model onto the grid and write the payload in dense mode.
 
-    Args: as for `encode_update`; `values` has shape (coordinates,).
+    Args: as for `encode_update`; `values` has shape (coordinates,), and
+        take_room: gives the memory that the payload is written into; new memory where it is None.
 
     Raises:
         PayloadError: the input breaks a bound.
     """
     preamble = _preamble("dense", value_type, grid_exponent, values.size, values.size)
     _check_vector(values)
-    return _write(preamble, None, _rounded(values, value_type, grid_exponent, rng), None)
+    return _write(preamble, None, _rounded(values, value_type, grid_exponent, rng), None, take_room)
 
 
 def encode_agreed(mask: Mask, values: NDArray[np.floating], *, value_type: ValueType, grid_exponent: int,
@@ -226,6 +227,8 @@ def _check_vector(values: NDArray[np.floating]) -> None:
 
 
 Scalar = TypeVar("Scalar", bound=np.generic)
+TakeRoom = Callable[[int], memoryview]
+"""Gives memory of so many bytes to write into."""
 Values = Callable[[int], NDArray[np.int64]]
 """The values of leaf so many, grid units: so that no array holds those of a whole model in 64 bits."""
 
@@ -238,11 +241,13 @@ def _leaf_of(values: NDArray[Scalar], leaf_index: int) -> NDArray[Scalar]:
     return values[leaf_index * LEAF_VALUES : (leaf_index + 1) * LEAF_VALUES]
 
 
-def _write(preamble: Preamble, indices: NDArray[np.int64] | None, values: Values, mask: Mask | None) -> EncodedUpdate:
+def _write(preamble: Preamble, indices: NDArray[np.int64] | None, values: Values, mask: Mask | None,
+           take_room: TakeRoom | None = None) -> EncodedUpdate:
     longest = sum(leaf_byte_bounds(preamble.leaf_values(each))[1] for each in range(preamble.leaf_count))
     # Pages that nothing is written to cost nothing; numpy asks for large ones, and 45 MB of small ones take longer to
     # have than to fill.
-    buffer, end = np.empty(preamble.header_bytes + longest, dtype=np.uint8).data, preamble.header_bytes
+    end, size = preamble.header_bytes, preamble.header_bytes + longest
+    buffer = np.empty(size, dtype=np.uint8).data if take_room is None else take_room(size)
     records: list[LeafRecord] = []
     base = 0
     for leaf_index in range(preamble.leaf_count):

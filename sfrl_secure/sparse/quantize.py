@@ -25,6 +25,7 @@ from sfrl_secure.sparse.header import BLOCK_VALUES, block_count
 from sfrl_secure.sparse.scaled import MANTISSA_MAX
 
 Number = TypeVar("Number", np.float32, np.float64)
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 _PIECE = 65_536
 """Values that are rounded at a time, so that they stay in the cache; a multiple of a block."""
@@ -80,20 +81,25 @@ def round_and_drop(values: NDArray[np.floating], value_type: str, grid_exponent:
         return kept, rounded[kept]
     units = to_grid_units(values, grid_exponent, np.float64)
     positions = np.arange(units.size)
+    # A multiple of no scale, before it is rounded.
+    shifts = np.full(units.size, -1, dtype=np.int8)
     if value_type == "sign":
         # A sign says nothing of a zero, and a mean must not be taken of values that were rounded before.
         positions = np.flatnonzero(units)
-        units = units[positions]
+        units, shifts = units[positions], shifts[positions]
     settled_positions: list[NDArray[np.intp]] = []
     settled: list[NDArray[np.float64]] = []
     while units.size:
-        rounded_units = _BLOCK_ROUNDING[value_type](units, rng)
-        kept_mask = rounded_units != 0
-        whole = units.size if kept_mask.all() else int(kept_mask.argmin()) // BLOCK_VALUES * BLOCK_VALUES
+        if value_type == "sign":
+            drawn = _round_to_sign(units, rng)
+        else:
+            drawn = units = _round_where_coarser(units, shifts, rng)
+        kept = drawn != 0
+        whole = units.size if kept.all() else int(kept.argmin()) // BLOCK_VALUES * BLOCK_VALUES
         settled_positions.append(positions[:whole])
-        settled.append(rounded_units[:whole])
-        rest = units if value_type == "sign" else rounded_units
-        positions, units = positions[whole:][kept_mask[whole:]], rest[whole:][kept_mask[whole:]]
+        settled.append(drawn[:whole])
+        kept = kept[whole:]
+        positions, units, shifts = positions[whole:][kept], units[whole:][kept], shifts[whole:][kept]
     if not settled:
         return positions, np.zeros(0, dtype=np.int64)
     return np.concatenate(settled_positions), np.concatenate(settled).astype(np.int64)
@@ -142,14 +148,36 @@ def _round_to_grid(values: NDArray[np.floating], value_type: str, grid_exponent:
 
 def _round_at_random(units: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """Round each value at random to a neighbour among the multiples of its block's scale."""
+    return _round_where_coarser(units, np.full(units.size, -1, dtype=np.int8), rng)
+
+
+def _round_where_coarser(
+    units: NDArray[np.float64], shifts: NDArray[np.int8], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """The same, of values that are multiples of scales already: only in blocks whose scale is coarser than one of them,
+    since a multiple of the block's scale stays itself.
+
+    Args:
+        shifts: int8, shape (k,): each value is a multiple of 2**shift, or of nothing where that is -1. Written over
+            with what holds afterwards.
+    """
+    blocks, finest = _padded(units), _padded(shifts)
     # The smallest s >= 0 with largest <= 127 * 2**s, from largest = m * 2**x with 1/2 <= m < 1.
-    mantissa, exponent = np.frexp(_padded(np.abs(units)).max(axis=1))
-    shifts = np.maximum(exponent - 7 + (mantissa > MANTISSA_MAX / 128), 0)
-    scales = np.repeat(np.ldexp(1.0, shifts), BLOCK_VALUES)[: units.size]
-    scaled = units / scales
+    mantissa, exponent = np.frexp(np.maximum(blocks.max(axis=1), -blocks.min(axis=1)))
+    wanted = np.maximum(exponent - 7 + (mantissa > MANTISSA_MAX / 128), 0)
+    coarser = np.flatnonzero(wanted > finest.min(axis=1))
+    scales = np.ldexp(1.0, wanted[coarser])[:, np.newaxis]
+    scaled = blocks[coarser]
+    scaled /= scales
     below = np.floor(scaled)
+    scaled -= below
     # Strictly: an integer stays itself whatever is drawn.
-    return np.asarray((below + (rng.random(units.size) < scaled - below)) * scales)
+    below += rng.random(below.shape) < scaled
+    below *= scales
+    blocks[coarser] = below
+    finest[coarser] = wanted[coarser, np.newaxis]
+    shifts[:] = finest.ravel()[: shifts.size]
+    return blocks.ravel()[: units.size]
 
 
 def _round_to_sign(units: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -166,11 +194,11 @@ def _round_to_sign(units: NDArray[np.float64], rng: np.random.Generator) -> NDAr
     return np.asarray(np.where(negative, -1.0, 1.0) * np.repeat(magnitudes, BLOCK_VALUES)[: units.size])
 
 
-def _padded(magnitudes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """View magnitudes as (blocks, 64), with zeros behind the last."""
-    blocks = block_count(magnitudes.size)
-    padded = np.zeros(blocks * BLOCK_VALUES)
-    padded[: magnitudes.size] = magnitudes
+def _padded(numbers: NDArray[Scalar]) -> NDArray[Scalar]:
+    """A copy of numbers as (blocks, 64), with zeros behind the last."""
+    blocks = block_count(numbers.size)
+    padded = np.zeros(blocks * BLOCK_VALUES, dtype=numbers.dtype)
+    padded[: numbers.size] = numbers
     return padded.reshape(blocks, BLOCK_VALUES)
 
 

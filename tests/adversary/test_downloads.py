@@ -19,6 +19,7 @@ from sfrl_secure.aggregation.models import ModelSnapshot
 from sfrl_secure.errors import DigestError, MalformedError, NotFoundError
 from sfrl_secure.governance.statements import ModelsFetched
 from sfrl_secure.ids import Digest, sha256
+from sfrl_secure.participant.masks import MaskFetcher
 from sfrl_secure.participant.models import ModelFetcher
 from sfrl_secure.rpc.clients import GatekeeperClient
 from sfrl_secure.services.gatekeeper import downloads as downloads_module
@@ -126,6 +127,10 @@ def fetcher(arena: Arena, channel: Liar) -> ModelFetcher:
     return ModelFetcher(GatekeeperClient(channel), arena.sim.folder / "kept")
 
 
+def masks(arena: Arena, channel: Liar) -> MaskFetcher:
+    return MaskFetcher(GatekeeperClient(channel), arena.sim.folder / "kept")
+
+
 def fetch(arena: Arena, from_whom: ModelFetcher, wanted: Digest) -> ModelSnapshot:
     return from_whom.model(SEGMENT, wanted, arena.sim.segment.terms.model, deadline_seconds=2)
 
@@ -203,7 +208,7 @@ def test_a_mask_of_the_same_size_in_its_place_is_neither_used_nor_kept(arena: Ar
     agreed, other = arena.sim.agree(0, 3, 17), arena.sim.agree(0, 3, 16)
     lie = whole(stored(arena, other.digest))
     with pytest.raises(DigestError):
-        fetcher(arena, Liar(arena.sim, lie)).mask(SEGMENT, agreed.digest, agreed, MANIFEST.coordinates)
+        masks(arena, Liar(arena.sim, lie)).mask(SEGMENT, agreed.digest, agreed, MANIFEST.coordinates)
     assert kept(arena) == []
 
 

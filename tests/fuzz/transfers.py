@@ -26,6 +26,7 @@ from sfrl_secure.governance.manifest import ModelManifest, TensorSpec
 from sfrl_secure.governance.terms import ModelTerms
 from sfrl_secure.ids import sha256
 from sfrl_secure.participant.bundles import MAGIC, open_bundle
+from sfrl_secure.participant.masks import MaskFetcher
 from sfrl_secure.participant.models import ModelFetcher
 from sfrl_secure.rpc.channel import RpcChannel, RpcStream
 from sfrl_secure.rpc.downloads import fetch
@@ -200,12 +201,14 @@ def check_download(raw: bytes) -> None:
     of, (head, *records) = _downloads(), read_script(raw) or [(0, b"")]
     what, folder = head[1][:1], _folder() / "fetched"
     shutil.rmtree(folder, ignore_errors=True)
-    fetcher = ModelFetcher(_Client(_Answers(records)), folder)  # type: ignore[arg-type]
+    client: Any = _Client(_Answers(records))
     with structlog.testing.capture_logs():
         if what == b"\2":
-            mask = fetcher.mask(_SEGMENT, of.mask_terms.digest, of.mask_terms, of.manifest.coordinates)
+            masks, wanted = MaskFetcher(client, folder), of.mask_terms
+            mask = masks.mask(_SEGMENT, wanted.digest, wanted, of.manifest.coordinates)
             assert encode_mask(of.manifest.coordinates, mask.indices) == of.mask
             return
+        fetcher = ModelFetcher(client, folder)
         if what == b"\1":
             fetcher._of(_SEGMENT).use(of.digests[0], of.models[0])
         model = fetcher.model(_SEGMENT, of.digests[2], of.terms)

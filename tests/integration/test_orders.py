@@ -39,6 +39,7 @@ from sfrl_secure.operating.signing import SigningRequest
 from sfrl_secure.participant.decisions import Decision
 from sfrl_secure.participant.rounds import OpenRound
 from sfrl_secure.participant.sdk import Participant
+from sfrl_secure.participant.sending import ClaimedPayload
 from sfrl_secure.participant.submissions import Submitted
 from sfrl_secure.rounds.reaggregation import left_out_by, reveals_of
 from sfrl_secure.rounds.state import FederationState, RoundState, SegmentState
@@ -178,7 +179,8 @@ def _roll_back(told: Told, rovers: dict[str, Participant]) -> None:
 
 def _complain(told: Told, rovers: dict[str, Participant], folder: Path) -> None:
     opened = told.see(rovers[R1], 6)
-    unsent = rovers[R2].sign(rovers[R2].update_of(opened, b"never sent", 3, 1, root=sha256(b"no root")))
+    claimed = ClaimedPayload(b"never sent", 3, 1, root=sha256(b"no root"))
+    unsent = rovers[R2].sign(rovers[R2].update_of(opened, claimed))
     file = folder / "complaint.json"
     file.write_bytes(envelope_to_json(unsent))
     auditor = told.site.folder.auditor("auditor-1") / "profile.toml"

@@ -1,10 +1,17 @@
-"""Rooms for models: used again, and never while somebody looks at what is in one."""
+"""Rooms: used again, and never while somebody looks at what is in one."""
 
 from __future__ import annotations
 
-import numpy as np
+import errno
+import mmap
+import time
+from concurrent.futures import ThreadPoolExecutor
 
-from sfrl_secure.aggregation.buffers import ROOMS_KEPT, ModelRooms
+import numpy as np
+import pytest
+
+from sfrl_secure.aggregation import buffers
+from sfrl_secure.aggregation.buffers import LARGE_PAGE, ROOMS_KEPT, Rooms
 from sfrl_secure.aggregation.models import ModelSnapshot, model_bytes
 from sfrl_secure.governance.manifest import ModelManifest, TensorSpec
 
@@ -13,50 +20,88 @@ ONE = np.ones(7, dtype=np.int64)
 
 
 def test_a_room_is_given_again_when_no_view_of_it_is_left() -> None:
-    rooms = ModelRooms()
+    rooms = Rooms()
     room = rooms.take(100)
-    view = memoryview(room)[10:20].toreadonly()
-    assert rooms.take(100) is not room
+    memory = id(room.obj)
+    assert id(rooms.take(100).obj) != memory
+    view = room[10:20].toreadonly()
+    del room
+    assert id(rooms.take(100).obj) != memory
     array = np.frombuffer(view, dtype=np.uint8)[2:]
     del view
-    assert rooms.take(100) is not room
+    assert id(rooms.take(100).obj) != memory
     del array
-    assert rooms.take(100) is room
-    assert len(room) == 100
+    assert id(rooms.take(100).obj) == memory
 
 
-def test_a_room_of_another_length_is_not_given() -> None:
-    rooms = ModelRooms()
-    room = rooms.take(100)
-    assert len(rooms.take(101)) == 101
-    assert rooms.take(100) is room
+def test_a_room_has_the_length_that_was_asked_for_and_may_be_written() -> None:
+    room = Rooms().take(100)
+    assert (len(room), room.readonly) == (100, False)
+
+
+def test_what_is_a_little_longer_or_shorter_fits_where_something_was_and_nothing_else_does() -> None:
+    rooms = Rooms()
+    memory = id(rooms.take(LARGE_PAGE).obj)
+    assert id(rooms.take(1).obj) == memory
+    assert id(rooms.take(LARGE_PAGE + 1).obj) != memory
+    longer = Rooms()
+    memory = id(longer.take(LARGE_PAGE + 1).obj)
+    assert id(longer.take(LARGE_PAGE).obj) != memory
+    assert id(longer.take(2 * LARGE_PAGE).obj) == memory
+
+
+def test_two_threads_that_ask_at_once_never_get_the_same_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trainer's weights and the next round's model: whoever writes second would write over a proven model."""
+    looked = buffers._is_free
+
+    def look_slowly(room: bytearray | mmap.mmap) -> bool:
+        is_free = looked(room)
+        time.sleep(0.05)
+        return is_free
+
+    rooms = Rooms()
+    rooms.take(100).release()
+    monkeypatch.setattr(buffers, "_is_free", look_slowly)
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(rooms.take, (100, 100))
+    assert first.obj is not second.obj
+
+
+def test_a_kernel_without_large_pages_gives_room_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    class SmallPages(mmap.mmap):
+        def madvise(self, *_args: int) -> None:
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(mmap, "mmap", SmallPages)
+    assert len(Rooms().take(100)) == 100
 
 
 def test_no_more_rooms_are_kept_than_it_takes() -> None:
-    rooms = ModelRooms()
-    views = [memoryview(rooms.take(8)) for _ in range(ROOMS_KEPT + 2)]
+    rooms = Rooms()
+    views = [rooms.take(8) for _ in range(ROOMS_KEPT + 2)]
     assert len(rooms._rooms) == ROOMS_KEPT
     last = views.pop().obj
     views.clear()
-    assert {id(rooms.take(8))} <= {id(each) for each in rooms._rooms}
+    assert {id(rooms.take(8).obj)} <= {id(each) for each in rooms._rooms}
     assert any(each is last for each in rooms._rooms)
 
 
 def test_what_arrived_in_a_bytearray_is_a_room_later() -> None:
-    rooms = ModelRooms()
+    rooms = Rooms()
     arrived = bytearray(b"model")
     view = memoryview(arrived).toreadonly()
     rooms.give(view)
     rooms.give(memoryview(b"model"))
-    assert rooms.take(5) is not arrived
+    assert rooms.take(5).obj is not arrived
     view.release()
     del view
-    assert rooms.take(5) is arrived
+    taken = [rooms.take(5) for _ in range(2)]
+    assert any(room.obj is arrived for room in taken)
 
 
 def test_a_model_that_is_held_is_not_written_over() -> None:
     """Round after round in the same rooms, while somebody keeps the weights, and another the bytes, of one model."""
-    rooms, length = ModelRooms(), model_bytes(MANIFEST)
+    rooms, length = Rooms(), model_bytes(MANIFEST)
     model = ModelSnapshot(MANIFEST, 16, np.zeros(7, dtype=np.int64))
     held: list[tuple[int, ModelSnapshot]] = []
     looked_at: list[tuple[bytes, memoryview]] = []
@@ -76,6 +121,6 @@ def test_a_model_that_is_held_is_not_written_over() -> None:
 
 def test_a_model_in_a_room_has_the_same_bytes_as_one_in_new_memory() -> None:
     base = ModelSnapshot(MANIFEST, 16, np.arange(7, dtype=np.int64))
-    room = ModelRooms().take(model_bytes(MANIFEST))
-    memoryview(room)[:] = b"\xff" * len(room)
+    room = Rooms().take(model_bytes(MANIFEST))
+    room[:] = b"\xff" * len(room)
     assert base.add(ONE, room=room).to_bytes() == base.add(ONE).to_bytes()

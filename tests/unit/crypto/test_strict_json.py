@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -174,3 +175,14 @@ def test_an_error_does_not_quote_the_document() -> None:
     with pytest.raises(MalformedError) as caught:
         parse_strict_json(b'{"a":"secret", "a":2}', bytes_max=100)
     assert "secret" not in str(caught.value)
+
+
+def test_a_document_of_escapes_takes_no_more_memory_than_its_own_size_many_times() -> None:
+    raw = b'{"a":"' + b"\\n" * 100_000 + b'"}'
+    tracemalloc.start()
+    try:
+        parse_strict_json(raw, bytes_max=len(raw))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * len(raw)

@@ -21,7 +21,7 @@ from sfrl_secure.errors import (
 from sfrl_secure.governance.orders import OrderAction
 from sfrl_secure.ids import Digest
 from sfrl_secure.limits import PROVE_ENTRIES_MAX, ROOTS_MAX
-from sfrl_secure.services.gatekeeper import proofs as proofs_module
+from sfrl_secure.services.gatekeeper import proved_entries
 from sfrl_secure.services.gatekeeper.proofs import ProofBuilder
 from sfrl_secure.translog.entries import LoggedEntry
 from sfrl_secure.wire.receipts import ReceiptKind
@@ -141,12 +141,12 @@ def test_one_answer_is_one_call_and_the_same_again_is_none(
 def test_what_is_kept_is_bounded(
     sim: Simulator, asked: AskedLog, builder: ProofBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proofs_module, "PROVED_MAX", 5)
+    monkeypatch.setattr(proved_entries, "PROVED_MAX", 5)
     sim.open_round()
     for _ in range(4):
         builder.open_round(SEGMENT, 0, 0)
         sim.publish_rules()
-    assert len(builder._proved) == 5
+    assert len(builder._entries._proved) == 5
     assert len(asked.asked) == 4
 
 

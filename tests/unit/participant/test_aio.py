@@ -18,6 +18,7 @@ from sfrl_secure.participant import aio
 from sfrl_secure.participant.aio import AsyncParticipant, AsyncTraining
 from sfrl_secure.participant.membership import Membership, Training
 from sfrl_secure.participant.sdk import Participant
+from sfrl_secure.participant.update_receipt import UpdateReceipt
 from sfrl_secure.wire.gatekeeper_service import GET_ROUND
 from sfrl_secure.wire.receipts import ReceiptKind
 from sfrl_secure.wire.uploads import SUBMIT_UPDATE
@@ -225,8 +226,9 @@ def test_a_participant_that_was_closed_says_so_at_once(sim: Simulator) -> None:
     [
         (aio.AsyncTraining, Training, ("fetch", "prepare", "send", "submit")),
         (aio.AsyncMembership, Membership, ("next_round", "final_model")),
+        (aio.AsyncReceipt, UpdateReceipt, ("wait", "cluster_model", "withdraw")),
         (aio.AsyncParticipant, Participant, (
-            "open_round", "model", "send", "relay", "take_receipt", "complaint", "submitted",
+            "open_round", "model", "cluster_model", "send", "relay", "take_receipt", "complaint", "submitted",
         )),
     ],
 )

@@ -285,9 +285,10 @@ def test_offline_nobody_is_asked_for_a_model_or_a_mask_that_is_not_kept(
     assert links.channels["rover-1"].calls == calls
 
 
-def test_offline_no_agreed_update_is_packed_where_fetch_keeps_no_mask(
+def test_offline_an_agreed_update_is_packed_where_the_terms_take_free_ones_too(
     relayed: Simulator, links: Links, tmp_path: Path
 ) -> None:
+    """With the mask that `sfrl fetch` keeps; a free one needs none."""
     relayed.publish_terms(support_modes=("agreed", "free"), mask=relayed.agree(1, 4, 18))
     relayed.open_round()
     rover = links.participant(Path("rover-1.toml"))
@@ -301,10 +302,17 @@ def test_offline_no_agreed_update_is_packed_where_fetch_keeps_no_mask(
         tmp_path / "a.bundle", "--support", "agreed",
     )  # fmt: skip
     calls = list(links.channels["rover-1"].calls)
-    with pytest.raises(MalformedError, match="no mask is kept for --offline"):
+    with pytest.raises(NotFoundError, match=rf"^the mask of round 1 of {SEGMENT} is not kept.* `sfrl fetch`"):
         run(*arguments, "--offline")
+    free = [tmp_path / "free.bundle" if each == tmp_path / "a.bundle" else each for each in arguments[:-2]]
+    assert run(*free, "--offline")["nonzeros"] > 3
+    with pytest.raises(DeniedError, match="support mode"):
+        run(*arguments[:-1], "dense", "--offline")
     assert links.channels["rover-1"].calls == calls
-    assert run(*arguments, "--wait", "0")["nonzeros"] == 3
+    rover.mask(opened)
+    calls = list(links.channels["rover-1"].calls)
+    assert run(*arguments, "--offline")["nonzeros"] == 3
+    assert links.channels["rover-1"].calls == calls
 
 
 def test_what_was_never_fetched_and_what_is_over_is_not_packed_offline(

@@ -100,13 +100,36 @@ def test_where_no_model_can_be_written_none_is_fetched(
         run("complain", "--out", str(tmp_path / "nowhere" / "complaint.json"), wait=False)
 
 
-def test_fetch_keeps_the_mask_that_an_update_without_a_link_takes(sim: Simulator, run: Any, tmp_path: Path) -> None:
-    sim.publish_terms(support_modes=("agreed",), mask=sim.agree(1, 4, 18))
+@pytest.mark.parametrize("modes", [("agreed",), ("agreed", "free"), ("agreed", "dense", "free")])
+def test_fetch_keeps_the_mask_that_an_update_without_a_link_takes(
+    sim: Simulator, run: Any, tmp_path: Path, modes: tuple[str, ...]
+) -> None:
+    sim.publish_terms(support_modes=modes, mask=sim.agree(1, 4, 18))
     sim.open_round()
     run("fetch", "--out", str(tmp_path / "model.npz"))
     agreed = sim.segment.terms.mask
     assert agreed is not None
     assert (sim.folder / "receipts" / "rover-1" / "masks" / SEGMENT / agreed.digest.hex()).is_file()
+
+
+@pytest.mark.parametrize("is_needed", [False, True])
+def test_a_mask_that_is_not_to_be_had_ends_a_fetch_only_where_every_update_takes_it(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_needed: bool
+) -> None:
+    modes = ("agreed",) if is_needed else ("agreed", "free")
+    mask = sim.agree(1, 4, 18)
+    sim.publish_terms(support_modes=modes, mask=mask)
+    sim.open_round()
+    sim.objects.path(mask.digest).unlink()
+    app, out = typer.Typer(), tmp_path / "model.npz"
+    register(app)
+    monkeypatch.setattr(Participant, "from_profile", lambda path: sim.participant("rover-1"))
+    ended = CliRunner().invoke(
+        app, ["fetch", "--out", str(out), "--profile", "p.toml", "--segment", SEGMENT, "--wait", "0"]
+    )
+    assert isinstance(ended.exception, SfrlError) == is_needed
+    assert out.exists() is not is_needed
+    assert ("note: no mask is kept for updates of agreed support: " in ended.stderr) is not is_needed
 
 
 def test_submit_sends_the_support_that_is_asked_for(sim: Simulator, run: Any, tmp_path: Path) -> None:

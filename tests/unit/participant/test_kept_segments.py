@@ -14,7 +14,8 @@ from sfrl_secure.aggregation.models import ModelSnapshot, encode_step
 from sfrl_secure.governance.aggregation_terms import MaskTerms
 from sfrl_secure.governance.terms import ModelTerms
 from sfrl_secure.ids import Digest, sha256
-from sfrl_secure.participant.models import MASKS_KEPT, MODELS_KEPT, WRITE_SECONDS, ModelFetcher
+from sfrl_secure.participant.masks import MASKS_KEPT, MaskFetcher
+from sfrl_secure.participant.models import MODELS_KEPT, WRITE_SECONDS, ModelFetcher
 from sfrl_secure.rpc.downloads import Fetched
 from sfrl_secure.sparse.mask import encode_mask
 from sfrl_secure.wire.downloads import ModelRequest
@@ -59,6 +60,10 @@ def terms(sim: Simulator) -> ModelTerms:
 
 def fetcher(served: Served, folder: Path, **more: Any) -> ModelFetcher:
     return ModelFetcher(served, folder, **more)  # type: ignore[arg-type] # what it calls of a client
+
+
+def mask_fetcher(served: Served, folder: Path, **more: Any) -> MaskFetcher:
+    return MaskFetcher(served, folder, **more)  # type: ignore[arg-type] # what it calls of a client
 
 
 def files(folder: Path, segment: str, what: str = "models") -> set[str]:
@@ -119,8 +124,25 @@ def test_the_model_that_the_kept_round_begins_from_is_never_the_one_to_go(
     assert fetcher(served, tmp_path).kept_model("ice", served.model(0), terms) is not None
 
 
-def test_a_mask_of_each_segment_is_kept(served: Served, terms: ModelTerms, tmp_path: Path) -> None:
-    made = fetcher(served, tmp_path)
+def test_a_clusters_model_takes_no_other_models_place_and_is_no_base(
+    served: Served, terms: ModelTerms, tmp_path: Path
+) -> None:
+    made = fetcher(served, tmp_path, monotonic=lambda: 0.0)
+    served.step(0, 1)
+    for n in (0, 1):
+        made.model("ice", served.model(n), terms)
+    for n in (7, 8):
+        assert sha256(made.cluster_model("ice", served.model(n), terms).to_bytes()) == served.model(n)
+        assert served.asked[-1].has == ()
+    made.write()
+    assert files(tmp_path, "ice") == {served.model(n).hex() for n in (0, 1)}
+    assert files(tmp_path, "ice", "cluster-models") == {served.model(8).hex()}
+    made.model("ice", served.model(2), terms)
+    assert served.asked[-1].has == (served.model(1), served.model(0))
+
+
+def test_a_mask_of_each_segment_is_kept(served: Served, tmp_path: Path) -> None:
+    made = mask_fetcher(served, tmp_path)
     wanted = {}
     for place, segment in enumerate(SEGMENTS):
         raw = encode_mask(MANIFEST.coordinates, np.array([place, place + 3], np.int64))
@@ -128,7 +150,7 @@ def test_a_mask_of_each_segment_is_kept(served: Served, terms: ModelTerms, tmp_p
         wanted[segment] = MaskTerms(sha256(raw), 2)
         made.mask(segment, wanted[segment].digest, wanted[segment], MANIFEST.coordinates)
     assert len(served.asked) == 3
-    for again in (made, fetcher(served, tmp_path)):
+    for again in (made, mask_fetcher(served, tmp_path)):
         for segment in SEGMENTS:
             terms_mask, digest = wanted[segment], wanted[segment].digest
             assert again.mask(segment, digest, terms_mask, MANIFEST.coordinates).digest == digest
@@ -147,14 +169,14 @@ def test_the_masks_of_two_rounds_are_kept_and_that_of_the_kept_round_never_goes(
     # One set of terms names the first; rounds have others of the same size.
     wanted = MaskTerms(digests[0], 2)
     spared: Callable[[str], Digest | None] = {"ice": digests[0]}.get
-    made = fetcher(served, tmp_path, spared_mask=spared)
+    made = mask_fetcher(served, tmp_path, spared=spared)
     for n, digest in enumerate(digests):
         for segment in ("ice", "rocks"):
             assert made.mask(segment, digest, wanted, MANIFEST.coordinates).indices.tolist() == [n, n + 5]
     assert files(tmp_path, "ice", "masks") == {digests[0].hex(), digests[3].hex()}
     assert files(tmp_path, "rocks", "masks") == {digest.hex() for digest in digests[-MASKS_KEPT:]}
     served.asked.clear()
-    again = fetcher(served, tmp_path)
+    again = mask_fetcher(served, tmp_path)
     assert again.kept_mask("ice", digests[0], wanted, MANIFEST.coordinates) is not None
     assert again.kept_mask("ice", digests[1], wanted, MANIFEST.coordinates) is None
     assert not served.asked

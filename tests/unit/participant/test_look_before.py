@@ -14,8 +14,9 @@ from simulator import SEGMENT, Simulator
 
 from sfrl_secure.errors import DeniedError
 from sfrl_secure.governance.terms import LeakageBound, SegmentTerms
-from sfrl_secure.participant import encoding
-from sfrl_secure.participant.encoding import Encoding, look_before
+from sfrl_secure.participant import first_look
+from sfrl_secure.participant.encoding import Encoding
+from sfrl_secure.participant.first_look import look_before
 from sfrl_secure.sparse.encode import EncodedUpdate, encode_agreed, encode_dense, encode_update
 from sfrl_secure.sparse.mask import decode_mask, encode_mask
 
@@ -44,13 +45,13 @@ def encoded(terms: SegmentTerms, values: list[float], value_type: Any = "fp32") 
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[EncodedUpdate]:
     """Updates that were decoded and measured."""
     found: list[EncodedUpdate] = []
-    real = encoding._measure
+    real = first_look._measure
 
     def measure(terms: SegmentTerms, update: EncodedUpdate, noise_std: int) -> None:
         found.append(update)
         real(terms, update, noise_std)
 
-    monkeypatch.setattr(encoding, "_measure", measure)
+    monkeypatch.setattr(first_look, "_measure", measure)
     return found
 
 

@@ -16,6 +16,7 @@ from sfrl_secure.governance.terms import RoundTerms
 from sfrl_secure.ids import ZERO_DIGEST, Digest, sha256
 from sfrl_secure.participant.rounds import OpenRound, open_round
 from sfrl_secure.participant.sdk import Participant
+from sfrl_secure.participant.sending import ClaimedPayload
 from sfrl_secure.sparse.topk import ErrorFeedback
 from sfrl_secure.wire.downloads import FETCH_MODEL
 from sfrl_secure.wire.gatekeeper_service import RoundAnswer
@@ -189,7 +190,7 @@ def old_payload(sim: Simulator, rover: Participant, opened: OpenRound) -> Callab
     mask = sim.mask_of(sim.segment.rounds[1])
     assert mask is not None
     payload = payload_of(dict.fromkeys(mask.indices.tolist(), 3), support="agreed", mask=mask)
-    return lambda: rover.submit_payload(opened, payload, 3, 1, support="agreed")
+    return lambda: rover.submit_payload(opened, ClaimedPayload(payload, 3, 1, support="agreed"))
 
 
 def test_an_update_under_the_mask_of_an_earlier_round_is_not_sent_and_says_what_to_do(

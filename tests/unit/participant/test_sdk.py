@@ -29,6 +29,7 @@ from sfrl_secure.ids import sha256
 from sfrl_secure.participant.receipts import open_receipt
 from sfrl_secure.participant.rounds import FinishedSegment, OpenRound
 from sfrl_secure.participant.sdk import Participant
+from sfrl_secure.participant.sending import ClaimedPayload
 from sfrl_secure.participant.submissions import Submitted
 from sfrl_secure.rpc.channel import RpcStream
 from sfrl_secure.sparse.encode import EncodedUpdate, encode_update
@@ -400,7 +401,7 @@ def test_a_refusal_has_its_reason_and_its_entry(sim: Simulator) -> None:
     rover = Rover(sim)
     opened, encoded = rover.open(), rover.encoded()
     with pytest.raises(DeniedError) as denied:
-        rover.sdk.submit_payload(opened, encoded.payload, encoded.nonzeros, 101)
+        rover.sdk.submit_payload(opened, ClaimedPayload(encoded.payload, encoded.nonzeros, 101))
     assert denied.value.reason == "weight_limit"
     assert denied.value.entry_index == len(sim.log.raw) - 1
     assert rover.channel.calls.count(SUBMIT_UPDATE) == 1

@@ -28,7 +28,7 @@ from sfrl_secure.participant.decisions import Decision, attributions_of, read_op
 from sfrl_secure.participant.receipt_files import ProvenLogging, open_receipt_file
 from sfrl_secure.participant.rounds import OpenRound
 from sfrl_secure.participant.sdk import Participant
-from sfrl_secure.participant.sending import SignedUpdate
+from sfrl_secure.participant.sending import ClaimedPayload, SignedUpdate
 from sfrl_secure.participant.sent import parse_complaint
 from sfrl_secure.participant.submissions import Submitted
 from sfrl_secure.rpc.channel import RpcStream
@@ -333,7 +333,7 @@ def test_an_update_that_nobody_acknowledged_is_kept_to_complain_of(sim: Simulato
     sim.open_round()
     rover = Rover(sim)
     opened = rover.open()
-    update = rover.sdk.update_of(opened, b"payload", 3, 10, root=sha256(b"root"))
+    update = rover.sdk.update_of(opened, ClaimedPayload(b"payload", 3, 10, root=sha256(b"root")))
     rover.channel.exchange = _away  # type: ignore[method-assign]
     with pytest.raises(UnavailableError):
         rover.sdk.send(SignedUpdate(update, rover.sdk.sign(update), b"payload"), deadline_seconds=0.01)
@@ -420,10 +420,9 @@ def test_what_would_betray_examples_stays_here_and_the_gatekeeper_would_have_sai
     assert SUBMIT_UPDATE not in rover.channel.calls
     assert (len(sim.log.raw), rover.kept()) == (size, [])
     encoded = _encoded(rover)
+    claimed = ClaimedPayload(encoded.payload, encoded.update.nonzeros, 10, noise_std=int(noise_std * 2**GRID))
     with pytest.raises(DeniedError) as refused:
-        rover.sdk.submit_payload(
-            rover.open(), encoded.payload, encoded.update.nonzeros, 10, noise_std=int(noise_std * 2**GRID)
-        )
+        rover.sdk.submit_payload(rover.open(), claimed)
     assert (refused.value.reason, refused.value.entry_index) == (reason, size)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -30,44 +28,18 @@ from sfrl_secure.storage.log_bucket import BucketLogStore
 from sfrl_secure.storage.log_store import NOTHING_SIGNED
 from sfrl_secure.storage.objects import open_objects
 from sfrl_secure.storage.uploads import open_uploads
+from tests.s3_server import BUCKET, WHO, needs_s3_server, running_s3_server
 
-pytestmark = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("moto", "flask", "flask_cors")),
-    reason="the S3 server for tests (moto, flask, flask-cors) is not installed",
-)
+pytestmark = needs_s3_server
 
-BUCKET = "federation"
 BATCHES = [[b"genesis"], [b"one", b"two"]]
-WHO = "AWS4-HMAC-SHA256 Credential=tests/20260101/us-east-1/s3/aws4_request"
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """Start a server with one empty bucket; give its address."""
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stderr is not None
-            found = next(filter(None, (re.search(r"http://127\.0\.0\.1:[0-9]+", line) for line in process.stderr)))
-            made = urllib.request.Request(f"{found[0]}/{BUCKET}", method="PUT", headers={"Authorization": WHO})
-            with urllib.request.urlopen(made, timeout=20) as answer:
-                assert answer.status == 200
-            # It writes a line a request: nobody may let it wait for a reader.
-            with ThreadPoolExecutor(1) as reading, pytest.MonkeyPatch.context() as environment:
-                reading.submit(process.stderr.read)
-                environment.setenv("AWS_ENDPOINT_URL", found[0])
-                environment.setenv("AWS_ALLOW_HTTP", "true")
-                environment.setenv("AWS_ACCESS_KEY_ID", "tests")
-                environment.setenv("AWS_SECRET_ACCESS_KEY", "tests")
-                environment.setenv("AWS_REGION", "us-east-1")
-                yield found[0]
-                process.kill()
-        finally:
-            process.kill()
+    """A server with one empty bucket; its address."""
+    with running_s3_server() as address:
+        yield address
 
 
 @pytest.fixture
