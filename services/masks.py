@@ -18,8 +18,8 @@ from threading import Lock
 from sfrl_secure.errors import MalformedError, PayloadError
 from sfrl_secure.governance.terms import SegmentTerms
 from sfrl_secure.ids import Digest
-from sfrl_secure.limits import OBJECT_BYTES_MAX, OBJECT_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX
-from sfrl_secure.sparse.mask import Mask, decode_mask
+from sfrl_secure.limits import OBJECT_BYTES_MAX
+from sfrl_secure.sparse.mask import Mask, decode_mask, mask_bytes_max
 from sfrl_secure.storage.objects import Objects
 
 MASKS_MAX = 4
@@ -65,10 +65,8 @@ class Masks:
 
     def _read(self, digest: Digest, coordinates: int, nonzeros: int) -> Mask | None:
         """Read what has this name; None where that is no mask."""
-        # No mask of so many coordinates is longer, and no payload: "Codec", rules S1 and R1.
-        bytes_max = min(8 * nonzeros + OBJECT_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX)
         try:
-            return _decoded(self._objects.get(digest, bytes_max), coordinates)
+            return _decoded(self._objects.get(digest, mask_bytes_max(nonzeros)), coordinates)
         except MalformedError:
             # Too long: but only an object with this very digest may speak for it, whoever writes into the store.
             with self._objects.open(digest, OBJECT_BYTES_MAX) as reader:

@@ -14,12 +14,11 @@ from pathlib import Path
 
 from sfrl_secure.errors import MalformedError, MissingEvidenceError, NotFoundError
 from sfrl_secure.governance.aggregation_terms import MaskTerms, NextMaskTerms
-from sfrl_secure.limits import OBJECT_HEADER_BYTES_MAX
 from sfrl_secure.operating.aggregation_tables import next_mask_of
 from sfrl_secure.services.federation.plan import FederationPlan, SegmentPlan
 from sfrl_secure.services.federation.plan_checks import check_size, check_terms, fault_of
 from sfrl_secure.sparse.header import NO_VALUES, parse_preamble
-from sfrl_secure.sparse.mask import Mask, decode_mask
+from sfrl_secure.sparse.mask import Mask, decode_mask, mask_bytes_max
 from sfrl_secure.storage.files import read_bounded
 
 _HOW_TO = "a mask is what sfrl_secure.sparse.mask.encode_mask(coordinates, indices) returns"
@@ -46,7 +45,7 @@ def read_masks(plan: FederationPlan, folder: Path) -> dict[str, bytes]:
         path = folder / segment.mask
         where = f"the mask of segment {segment.name}"
         try:
-            found[segment.name] = read_bounded(path, 8 * segment.manifest.coordinates + OBJECT_HEADER_BYTES_MAX)
+            found[segment.name] = read_bounded(path, mask_bytes_max(segment.manifest.coordinates))
         except NotFoundError:
             raise NotFoundError(f"{where}: there is no file {path}") from None
         except MalformedError as error:

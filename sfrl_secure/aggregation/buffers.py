@@ -17,8 +17,9 @@ from contextlib import suppress
 from threading import Lock
 from typing import Final
 
-ROOMS_KEPT: Final = 4
-"""For a model, for what comes of it, for the one before, which somebody may still hold, and for weights or a payload.
+ROOMS_KEPT: Final = 5
+"""For a model, for what comes of it, for the one before, which somebody may still hold, for weights, and for a payload,
+which asks for as much as it could come to and mostly touches less.
 """
 LARGE_PAGE: Final = 2 * 1024 * 1024
 """Rooms have a whole number of these bytes, so that what is a little longer than a model fits where a model was."""
@@ -65,6 +66,6 @@ def _is_free(room: bytearray | mmap.mmap) -> bool:
             room.pop()
         else:
             room.resize(len(room))
-    except BufferError:
+    except (BufferError, SystemError):  # the second where the system cannot ask: it is then new memory each time
         return False
     return True

@@ -171,7 +171,9 @@ def _replay(
         superseded=tuple(docket.superseded),
         anchors=time.anchors,
         gap_us=None if seconds is None else time.gap_us,
-        results_sound=not (missing or replay.is_ended or any(each.code in _UNSOUND for each in findings)),
+        results_sound=not (
+            missing or replay.untold or replay.is_ended or any(each.code in _UNSOUND for each in findings)
+        ),
         conduct_clean=not findings,
         findings=tuple(findings),
         accepted=tuple(Accepted(finding, order_index) for finding, order_index in accepted.items()),

@@ -53,8 +53,8 @@ def parse_strict_json(raw: bytes, *, bytes_max: int) -> dict[str, Any]:
 
 def _check_depth(text: str) -> None:
     depth = 0
-    for bracket in _BRACKETS.findall(_STRING.sub("", text)):
-        depth += 1 if bracket in "[{" else -1
+    for bracket in _BRACKETS.finditer(_STRING.sub("", text)):
+        depth += 1 if bracket[0] in "[{" else -1
         if depth > DEPTH_MAX:
             raise MalformedError(f"the document nests at most {DEPTH_MAX} levels")
 

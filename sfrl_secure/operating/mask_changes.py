@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from sfrl_secure.errors import DigestError, MalformedError, MissingEvidenceError, NotFoundError
 from sfrl_secure.governance.terms import SegmentTerms
 from sfrl_secure.ids import Digest
-from sfrl_secure.limits import OBJECT_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX
 
 if TYPE_CHECKING:
     from sfrl_secure.sparse.mask import Mask
@@ -35,11 +34,11 @@ def count_new_coordinates(terms: SegmentTerms, before: Digest, after: Digest, ob
 
 
 def _read(terms: SegmentTerms, digest: Digest, objects: Objects) -> Mask | None:
-    from sfrl_secure.sparse.mask import decode_mask
+    from sfrl_secure.sparse.mask import decode_mask, mask_bytes_max
 
     assert terms.mask is not None, "a round with a mask is of terms with one"
     try:
-        bytes_max = min(8 * terms.mask.nonzeros + OBJECT_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX)
-        return decode_mask(objects.get(digest, bytes_max), terms.model.manifest.coordinates)
+        raw = objects.get(digest, mask_bytes_max(terms.mask.nonzeros))
+        return decode_mask(raw, terms.model.manifest.coordinates)
     except (NotFoundError, MissingEvidenceError, DigestError, MalformedError):
         return None

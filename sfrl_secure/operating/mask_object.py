@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from sfrl_secure.errors import MalformedError, NotFoundError
 from sfrl_secure.governance.terms import SegmentTerms
-from sfrl_secure.limits import OBJECT_HEADER_BYTES_MAX
 
 if TYPE_CHECKING:
     from sfrl_secure.storage.objects import Objects
@@ -26,14 +25,13 @@ def check_mask_object(terms: SegmentTerms, objects: Objects) -> None:
         MalformedError: the object is no mask over the model's coordinates, or has another number of them.
         DigestError, MissingEvidenceError: what lies there has another digest, or cannot be read.
     """
-    from sfrl_secure.sparse.mask import decode_mask
+    from sfrl_secure.sparse.mask import decode_mask, mask_bytes_max
 
     if terms.mask is None:
         return
     digest, nonzeros = terms.mask.digest, terms.mask.nonzeros
     try:
-        # No mask of so many coordinates is longer.
-        raw = objects.get(digest, 8 * nonzeros + OBJECT_HEADER_BYTES_MAX)
+        raw = objects.get(digest, mask_bytes_max(nonzeros))
         mask = decode_mask(raw, terms.model.manifest.coordinates)
     except NotFoundError:
         raise NotFoundError(f"mask.digest: no object {digest.hex()} lies there") from None

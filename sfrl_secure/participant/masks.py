@@ -22,7 +22,7 @@ from sfrl_secure.participant.models import FETCH_SECONDS
 from sfrl_secure.participant.object_files import ObjectFiles
 from sfrl_secure.rpc.clients import GatekeeperClient
 from sfrl_secure.rpc.downloads import DownloadProgress
-from sfrl_secure.sparse.mask import Mask, decode_mask
+from sfrl_secure.sparse.mask import Mask, decode_mask, mask_bytes_max
 from sfrl_secure.wire.downloads import ModelRequest
 
 MASKS_KEPT = 2
@@ -71,7 +71,7 @@ class MaskFetcher:
         if mask is not None:
             return mask
         fetched = self._gatekeeper.fetch_model(
-            ModelRequest(segment, digest), _mask_bytes_max(wanted.nonzeros),
+            ModelRequest(segment, digest), mask_bytes_max(wanted.nonzeros),
             deadline_seconds=FETCH_SECONDS, on_progress=on_progress,
         )  # fmt: skip
         raw = bytes(fetched.objects[0])
@@ -89,7 +89,7 @@ class MaskFetcher:
         used = self._masks.get(segment)
         if used is not None and used.digest == digest:
             return used
-        raw = self._files(segment).read(digest, _mask_bytes_max(wanted.nonzeros))
+        raw = self._files(segment).read(digest, mask_bytes_max(wanted.nonzeros))
         return None if raw is None else self._use(segment, _open_mask(raw, wanted, coordinates))
 
     def _use(self, segment: str, mask: Mask) -> Mask:
@@ -105,9 +105,3 @@ def _open_mask(raw: bytes, wanted: MaskTerms, coordinates: int) -> Mask:
     if mask.indices.size != wanted.nonzeros:
         raise MalformedError("the round's mask has another number of coordinates than its terms say: tell operators")
     return mask
-
-
-def _mask_bytes_max(nonzeros: int) -> int:
-    """No mask of so many coordinates is longer: rules T2 and T3 of the codec, and its header."""
-    leaves = -(-nonzeros // 65_536)
-    return 28 + leaves * (36 + 4_096) + 24 * nonzeros

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sfrl_secure.errors import PayloadError
 from sfrl_secure.ids import Digest, sha256
-from sfrl_secure.limits import COORDINATES_MAX
+from sfrl_secure.limits import COORDINATES_MAX, OBJECT_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX
 from sfrl_secure.sparse.header import (
     LEAF_VALUES,
     NO_VALUES,
@@ -46,6 +46,11 @@ class Mask:
     digest: Digest
     coordinates: int
     indices: NDArray[np.int64]
+
+
+def mask_bytes_max(nonzeros: int) -> int:
+    """No mask of so many coordinates is longer, and no payload: rules S1 and R1."""
+    return min(8 * nonzeros + OBJECT_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX)
 
 
 def encode_mask(coordinates: int, indices: Sequence[int] | NDArray[np.integer]) -> bytes:

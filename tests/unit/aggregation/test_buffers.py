@@ -86,6 +86,24 @@ def test_no_more_rooms_are_kept_than_it_takes() -> None:
     assert any(each is last for each in rooms._rooms)
 
 
+def test_rounds_of_models_beyond_a_large_page_soon_ask_for_nothing_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two models are kept; weights, the change where the next model will be, and a payload that asks for far more."""
+    made: list[int] = []
+    keep = Rooms._keep
+    monkeypatch.setattr(Rooms, "_keep", lambda rooms, room: (made.append(len(room)), keep(rooms, room)))
+    rooms, model = Rooms(), 3 * LARGE_PAGE - 100
+    kept: list[memoryview] = []
+    made_by = []
+    for _ in range(8):
+        kept = [*kept, rooms.take(model)][-2:]
+        weights = rooms.take(model - 90)
+        change = rooms.take(model - 90)
+        payload = rooms.take(6 * model)
+        del weights, change, payload
+        made_by.append(len(made))
+    assert made_by[2:] == [made_by[2]] * 6
+
+
 def test_what_arrived_in_a_bytearray_is_a_room_later() -> None:
     rooms = Rooms()
     arrived = bytearray(b"model")
