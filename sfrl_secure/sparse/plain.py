@@ -19,6 +19,8 @@ from sfrl_secure.limits import VALUE_MAX
 from sfrl_secure.sparse.update import check_magnitude
 
 EXACT_BYTES_MAX = 6
+_ALL_HELD = 2**24
+"""Up to here binary32 holds every integer."""
 _MINUS_ZERO = np.uint32(0x8000_0000)
 _EXPONENT = np.uint32(0x7F80_0000)
 _LOWER_HALF = np.uint32(0x0000_FFFF)
@@ -30,10 +32,14 @@ def pack_floats(values: NDArray[np.int64], value_type: str, grid_exponent: int) 
     Raises:
         PayloadError: `off_grid`, a value has more significant bits than the type.
     """
-    single = values.astype("<f4")
-    # Back again: no magnitude is beyond int64, and what was rounded comes back as another.
-    if not np.array_equal(single.astype(np.int64), values):
-        raise PayloadError("off_grid", "fp32 holds 24 significant bits of a value")
+    if values.size and int(values.max()) <= _ALL_HELD and int(values.min()) >= -_ALL_HELD:
+        # By way of 32 bits: numpy converts these several at a time.
+        single = values.astype(np.int32).astype("<f4")
+    else:
+        single = values.astype("<f4")
+        # Back again: no magnitude is beyond int64, and what was rounded comes back as another.
+        if not np.array_equal(single.astype(np.int64), values):
+            raise PayloadError("off_grid", "fp32 holds 24 significant bits of a value")
     # Exact: the smallest number but zero becomes 2**-40.
     single *= np.float32(2.0**-grid_exponent)
     if value_type == "fp32":

@@ -46,15 +46,18 @@ def round_values(values: NDArray[np.floating], value_type: str, grid_exponent: i
     Raises:
         PayloadError: `not_finite` or `magnitude`. Nothing is clipped: a value so large is a fault of training.
     """
-    rounded = np.empty(values.size, dtype=np.int64)
-    for start in range(0, values.size, _PIECE):
-        piece = values[start : start + _PIECE]
-        if value_type in ("fp32", "bf16", "exact"):
-            rounded[start : start + _PIECE] = _round_to_grid(piece, value_type, grid_exponent)
-        else:
-            units = to_grid_units(piece, grid_exponent, np.float64)
-            rounded[start : start + _PIECE] = _BLOCK_ROUNDING[value_type](units, rng)
-    return rounded
+    rounded = [
+        _round_piece(values[start : start + _PIECE], value_type, grid_exponent, rng)
+        for start in range(0, values.size, _PIECE)
+    ]
+    return rounded[0] if len(rounded) == 1 else np.concatenate([np.empty(0, dtype=np.int64), *rounded])
+
+
+def _round_piece(values: NDArray[np.floating], value_type: str, grid_exponent: int,
+                 rng: np.random.Generator) -> NDArray[np.int64]:
+    if value_type in ("fp32", "bf16", "exact"):
+        return _round_to_grid(values, value_type, grid_exponent)
+    return _BLOCK_ROUNDING[value_type](to_grid_units(values, grid_exponent, np.float64), rng).astype(np.int64)
 
 
 def round_and_drop(values: NDArray[np.floating], value_type: str, grid_exponent: int,
