@@ -12,6 +12,7 @@
     python -m benchmarks aggregation --json          adding up 100 and 1,000 updates, and the memory that it takes
     python -m benchmarks codec --json                bits and speed of the codec on supports of a real gradient
     python -m benchmarks replay --json               what an auditor's recomputation costs beside the aggregator's own
+    python -m benchmarks robustness --json --dir DIR what liars leave of a model under each rule, half an hour
     python -m benchmarks round --json                whole rounds, beside Flower's and NVFlare's if installed
     python -m benchmarks links --json                an upload over a link that is slow, loses packets and breaks
 

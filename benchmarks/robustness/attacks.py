@@ -1,7 +1,9 @@
 """What liars send: they know each other, every honest update of the round before it is sent, the model and the rule.
 
-ALIE: Baruch, Baruch and Goldberg 2019. IPM: Xie, Koyejo and Gupta 2019. Min-max: Shejwalkar and Houmansadr 2021. An
-attack comes in several strengths; a table shows what is left under the strongest.
+ALIE: Baruch, Baruch and Goldberg 2019. IPM: Xie, Koyejo and Gupta 2019. Min-max and min-sum: Shejwalkar and Houmansadr
+2021. Mimic: Karimireddy, He and Jaggi 2022. `roll_back` and `outvote` are of this bench; that lies learn from rounds
+before is from Ozfatura and others 2022. `tries` uses the rule itself: each round it sends whichever of four other lies
+does most. An attack comes in several strengths; a table shows what is left under the strongest.
 
 A liar's payload keeps the form that a gatekeeper admits: as many coordinates as anybody's, of the mask where there is
 one. What is beyond that is cut off by magnitude, as an honest participant does it.
@@ -12,6 +14,7 @@ Trusts: its caller.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -35,7 +38,8 @@ class View:
         allowed: int64: the coordinates that a payload may have.
         width: coordinates that a payload has.
         last_step: float32, (coordinates,): what the model moved by in the round before.
-        past: float32, (coordinates,): sum of the honest updates of all rounds so far.
+        past: float32, (honest, coordinates): each one's sum of what it sent in all rounds so far.
+        step_of: what clip, rule and cap would make of this round, were this what the liars send.
         rng: the liars' own, from the same seed each round: what is drawn first is the same in each.
     """
 
@@ -46,6 +50,7 @@ class View:
     width: int
     last_step: Floats
     past: Floats
+    step_of: Callable[[Floats], Floats]
     rng: np.random.Generator
     _norm: float = field(default=0.0, init=False)
 
@@ -75,12 +80,6 @@ def honest(view: View, strength: float) -> Floats:
 def alie(view: View, strength: float) -> Floats:
     """So many standard deviations beside the mean, at each coordinate: within what the others scatter."""
     return view.same(view.honest.mean(axis=0) - np.float32(strength) * view.honest.std(axis=0))
-
-
-def alie_against(view: View, strength: float) -> Floats:
-    """The same, at each coordinate against the way that it has gone so far."""
-    return view.same(
-        view.honest.mean(axis=0) - np.float32(strength) * np.sign(view.past) * view.honest.std(axis=0))
 
 
 def ipm(view: View, strength: float) -> Floats:
@@ -116,6 +115,28 @@ def min_max(view: View, strength: float) -> Floats:
     return view.same(mean - np.float32(furthest) * direction)
 
 
+def min_sum(view: View, strength: float) -> Floats:
+    """As far along a direction as the sum of squared distances to all stays within an honest update's largest.
+
+    Args:
+        strength: 0 for the standard deviations as the direction, 1 for the mean's.
+    """
+    mean = view.honest.mean(axis=0)
+    direction = view.honest.std(axis=0) if strength == 0 else mean
+    away = view.honest - mean
+    squares = np.einsum("ij,ij->i", away, away, dtype=np.float64)
+    # Seen from the mean, the sum of the squared distances to all is n times the square of one's own, and what all have.
+    reach = math.sqrt(squares.max()) / max(float(np.linalg.norm(direction)), 1e-30)
+    return view.same(mean - np.float32(reach) * direction)
+
+
+def mimic(view: View, strength: float) -> Floats:
+    """What one honest participant sends, once more: the one who went furthest along what they differ in most."""
+    away = (view.past - view.past.mean(axis=0)) + (view.honest - view.honest.mean(axis=0))
+    _, vectors = np.linalg.eigh((away @ away.T).astype(np.float64))
+    return view.same(view.honest[int(np.abs(vectors[:, -1]).argmax())] * np.float32(strength))
+
+
 def rare_indices(view: View, strength: float) -> Floats:
     """All liars alone on the coordinates that fewest others carry, each pushed one way in all rounds."""
     carriers = np.count_nonzero(view.honest, axis=0)[view.allowed]
@@ -127,6 +148,27 @@ def rare_indices(view: View, strength: float) -> Floats:
     return view.at(chosen, ways[chosen], strength)
 
 
+def roll_back(view: View, strength: float) -> Floats:
+    """Against the way that each coordinate has gone so far, all equally far: back to where the model came from.
+
+    Where a payload does not have all coordinates, those that have gone furthest.
+    """
+    return _against(view, view.allowed, strength)
+
+
+def outvote(view: View, strength: float) -> Floats:
+    """The same where liars are more than the others who carry a coordinate."""
+    owned = view.allowed[np.count_nonzero(view.honest, axis=0)[view.allowed] < len(view.own)]
+    return _against(view, owned if owned.size else view.allowed, strength)
+
+
+def _against(view: View, places: NDArray[np.int64], strength: float) -> Floats:
+    gone = view.past.sum(axis=0)
+    chosen = np.sort(places[np.argsort(-np.abs(gone[places]), kind="stable")[: view.width]])
+    # In the first round nothing has gone anywhere.
+    return view.at(chosen, -np.sign(gone[chosen]) if gone.any() else np.ones(chosen.size), strength)
+
+
 def one_head(view: View, strength: float) -> Floats:
     """Everything that leads to one output, upwards."""
     head = np.intersect1d(view.shape.of_output(int(view.rng.integers(view.shape.outputs))), view.allowed)
@@ -136,6 +178,16 @@ def one_head(view: View, strength: float) -> Floats:
 def free_rider(view: View, strength: float) -> Floats:
     """Nothing learnt: the step that everybody has seen, once more."""
     return view.same(view.last_step * np.float32(strength))
+
+
+def tries(view: View, strength: float) -> Floats:
+    """Of four lies the one after which the rule's own step goes least where the honest mean goes."""
+    mean = view.honest.mean(axis=0)
+    lies = [attack(view, each) for attack, each in _TRIED]
+    return min(lies, key=lambda lie: float(view.step_of(lie) @ mean)) * np.float32(strength)
+
+
+_TRIED = ((alie, -1.5), (ipm, 2.0), (min_max, 1.0), (roll_back, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +208,17 @@ class Attack:
 
 ATTACKS: Mapping[str, Attack] = MappingProxyType({
     "none": Attack(honest),
-    "alie": Attack(alie, (1.0, 1.5, -1.5, -2.5), (1.0, -1.5, -2.5)),
-    "alie_against": Attack(alie_against, (0.5, 1.0, 1.5), (0.5, 1.0, 1.5)),
-    "ipm": Attack(ipm, (1.0, 2.0, 10.0), (1.0, 2.0, 10.0)),
+    "alie": Attack(alie, (1.0, -1.5, -2.5), (-1.5, -2.5)),
+    "ipm": Attack(ipm, (1.0, 2.0, 10.0), (2.0, 10.0)),
     "sign_flip": Attack(sign_flip, (1.0, 10.0)),
-    "label_flip": Attack(honest, (1.0, 3.0), (3.0,), flips_labels=True),
+    "label_flip": Attack(honest, (3.0,), (3.0,), flips_labels=True),
     "min_max": Attack(min_max, (0.0, 1.0), (0.0, 1.0)),
+    "min_sum": Attack(min_sum),
+    "mimic": Attack(mimic),
+    "tries": Attack(tries),
     "rare_indices": Attack(rare_indices, (1.0, 10.0)),
+    "roll_back": Attack(roll_back, (1.0, 10.0)),
+    "outvote": Attack(outvote, (1.0, 10.0)),
     "one_head": Attack(one_head, (1.0, 10.0)),
     "free_rider": Attack(free_rider),
 })  # fmt: skip

@@ -1,9 +1,9 @@
 """One federation that learns under attack: local steps, supports, the grid, the real rule, the real server step.
 
-Honest participants send a running mean of their changes (momentum on their side: Karimireddy, He and Jaggi 2021): all
-of it, or the k coordinates of their own that are largest, with what they did not send added to the next (`free`), or
-those of a sparsity mask of all (`agreed`). Every value is rounded to int8 blocks on the integer grid, as the codec
-rounds; rule, clip, cap and server step are those that an aggregator runs.
+Honest participants send what they changed: all of it, or the k coordinates of their own that are largest, with what
+they did not send added to the next (`free`), or those of a sparsity mask of all (`agreed`); or, where a row says so, a
+running mean of it (momentum on their side: Karimireddy, He and Jaggi 2021). Every value is rounded to int8 blocks on
+the integer grid, as the codec rounds; rule, clip, cap and server step are those that an aggregator runs.
 
 Runs in: a developer's machine.
 Trusts: its caller.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ from sfrl_secure.sparse.update import UpdatePart
 GRID_EXPONENT = 20
 BATCH = 32
 STEPS = 4
-ROUNDS = 150
+ROUNDS = 200
 MEASURED = 5
 """The metric is the mean over the models of the last so many rounds."""
 BLOCK = 64
@@ -105,7 +105,7 @@ class _Run:
         self._state: ServerState | None = None
         self._held_back = np.zeros(coordinates, dtype=np.int64)
         self._last_step = np.zeros(coordinates, dtype=np.float32)
-        self._past = np.zeros(coordinates, dtype=np.float32)
+        self._past = np.zeros((self._honest, coordinates), dtype=np.float32)
 
     def metric(self) -> float:
         """Run all rounds."""
@@ -137,12 +137,14 @@ class _Run:
         if self._row.support == "free":
             pending = pending + self._owed
         vectors = self._cut(pending)
-        view = View(self._shape, vectors[: self._honest], vectors[self._honest :], self._mask, self._width,
-                    self._last_step, self._past, np.random.default_rng([self._scene.seed, 5]))
+        honest = vectors[: self._honest]
+        updates = self._on_grid(honest, self._rng)
         if self._honest < PARTICIPANTS:
+            view = View(self._shape, honest, vectors[self._honest :], self._mask, self._width, self._last_step,
+                        self._past, partial(self._tried, updates), np.random.default_rng([self._scene.seed, 5]))
             vectors[self._honest :] = self._cut(self._attack.send(view, self._strength))
-        self._past += view.honest.sum(axis=0)
-        updates = self._on_grid(vectors)
+        self._past += honest
+        updates += self._on_grid(vectors[self._honest :], self._rng)
         if self._row.support == "free":
             self._owed = pending - self._sent(updates)
         step = combined_step(self._row, updates, self._scene.ties, self._scene.liars, self._shape.coordinates)
@@ -165,9 +167,14 @@ class _Run:
             return vectors.copy()
         magnitudes = np.abs(vectors)
         least = np.partition(magnitudes, coordinates - self._width, axis=1)[:, coordinates - self._width]
-        return np.where((magnitudes >= least[:, np.newaxis]), vectors, np.float32(0.0))
+        kept = magnitudes >= least[:, np.newaxis]
+        for row in np.flatnonzero(kept.sum(axis=1) > self._width):
+            # Of equally large ones, the first.
+            tied = np.flatnonzero(magnitudes[row] == least[row])
+            kept[row, tied[self._width - int(kept[row].sum()) :]] = False
+        return np.where(kept, vectors, np.float32(0.0))
 
-    def _on_grid(self, vectors: Floats) -> list[UpdatePart]:
+    def _on_grid(self, vectors: Floats, rng: np.random.Generator) -> list[UpdatePart]:
         """Each vector as a payload would carry it."""
         bound = np.float32(math.ldexp(VALUE_MAX, -GRID_EXPONENT) * 0.99)
         vectors = np.clip(vectors, -bound, bound)
@@ -175,15 +182,23 @@ class _Run:
             updates = []
             for vector in vectors:
                 at = np.flatnonzero(vector)
-                kept, values = round_and_drop(vector[at], "int8", GRID_EXPONENT, self._rng)
+                kept, values = round_and_drop(vector[at], "int8", GRID_EXPONENT, rng)
                 updates.append(UpdatePart(at[kept], values))
             return updates
         carried = vectors[:, self._mask]
         # All in one call, each from a block of its own on.
         padded = np.pad(carried, ((0, 0), (0, -carried.shape[1] % BLOCK)))
-        values = round_values(padded.reshape(-1), "int8", GRID_EXPONENT, self._rng).reshape(padded.shape)
+        values = round_values(padded.reshape(-1), "int8", GRID_EXPONENT, rng).reshape(padded.shape)
         at = slice(0, self._shape.coordinates) if self._row.support == "dense" else self._mask
         return [UpdatePart(at, np.ascontiguousarray(row[: carried.shape[1]])) for row in values]
+
+    def _tried(self, honest: list[UpdatePart], lies: Floats) -> Floats:
+        """The step that some lies would lead to; of a rounding of its own, so that a try changes no run."""
+        sent = self._on_grid(self._cut(lies), np.random.default_rng([self._scene.seed, 7]))
+        part = combined_step(self._row, [*honest, *sent], self._scene.ties, self._scene.liars, self._shape.coordinates)
+        step = np.zeros(self._shape.coordinates, dtype=np.float32)
+        step[part.at] = self._floats(part.values)
+        return step
 
     def _top_of(self, step: UpdatePart) -> UpdatePart:
         """The largest of a step and of what was held back of earlier ones."""

@@ -1,7 +1,7 @@
-"""The rules once more, slow and short, over whole tables of integers: a check of the fast ones, and the bare one.
+"""The rules once more, slow and short, over whole tables of integers: a check of the fast ones, and one more.
 
-A table is int64, (updates, coordinates), zero where an update does not carry a coordinate. A bare trimmed mean is no
-rule that terms can name, and stands here for what mixing is worth.
+A table is int64, (updates, coordinates), zero where an update does not carry a coordinate. A trimmed mean without
+mixing is no rule that terms can name, and stands here for what mixing is worth.
 
 Format: proto/README.md, "Aggregation".
 

@@ -38,7 +38,7 @@ from sfrl_secure.sparse.update import UpdatePart
 RULE_NAMES = MappingProxyType({
     WEIGHTED_MEAN: "mean",
     UNION_MEAN: "union mean",
-    TRIMMED_MEAN: "bare trimmed mean",
+    TRIMMED_MEAN: "trimmed mean",
     NNM_TRIMMED_MEAN: "NNM + trimmed mean",
     MULTI_KRUM: "multi-Krum",
     MEDIAN: "median",
@@ -73,17 +73,28 @@ class Row:
     clip: ClipTerms | None = None
     cap: CapTerms | None = None
     server: ServerTerms | None = SERVER_RATE
-    participant_momentum: float = 0.9
+    participant_momentum: float = 0.0
     told: int = 0
     server_top: float = 0.0
     change: str = ""
     is_plain: bool = False
 
     @property
+    def is_bare(self) -> bool:
+        """Whether the rule stands alone: no momentum, no clip, no cap, and the step that it gives is the server's."""
+        return not (self.participant_momentum or self.clip or self.cap or self.server or self.server_top)
+
+    @property
     def label(self) -> str:
         """The row in words."""
         gate = "" if self.clip is None else ", clip to the median" if self.clip == MEDIAN_CLIP else ", other clip"
-        return f"{self.support}, {RULE_NAMES[self.rule]}{gate}" + (f", {self.change}" if self.change else "")
+        rule = f"bare {RULE_NAMES[self.rule]}" if self.is_bare else RULE_NAMES[self.rule]
+        return f"{self.support}, {rule}{gate}" + (f", {self.change}" if self.change else "")
+
+
+def bare(rule: str, support: str, told: int = 0) -> Row:
+    """A rule without anything of what the default brings along: no clip, server rate 1."""
+    return Row(rule, support, server=None, told=told)
 
 
 def combined_step(

@@ -1,13 +1,19 @@
 """`python -m benchmarks robustness`: what liars among the participants leave of a model, under each rule.
 
 Twenty participants learn; 10, 20 or 30 % of them lie, with full knowledge of the others (`attacks`). Each rule of the
-library, and the bare trimmed mean that it does not offer, over dense updates, each participant's own largest
-coordinates, and a sparsity mask of all, without and with a clip to the median norm. Figures are mean recalls over three
-seeds; a cell is an attack in its strongest strength (`plan`).
+library, and a trimmed mean that it does not offer, over dense updates, each participant's own largest coordinates, and
+a sparsity mask of all, without and with a clip to the median norm. Figures are mean recalls over three seeds; a cell is
+an attack in its strongest strength (`plan`).
 
-The robust default is NNM + trimmed mean. Its bars at 20 %: without a clip its worst attack leaves 10 points more than
-the mean's and 5 more than the bare trimmed mean's; with the clip at most 6 less than the mean of the same support has
-when nobody lies. `gap` is what is missing to that, with the attack that takes it.
+The robust default is NNM + trimmed mean at server rate 2, behind a clip, told that 40 % may lie. A trimmed mean is told
+the same, or the truth where that serves it better (`plan.main_rows`). The default's bars at 20 %: without the clip its
+worst attack leaves 10 points more than the mean's and 5 more than the trimmed mean's; with it at most 6 less than a
+mean has when nobody lies.
+
+The server rate is a part of what the default brings, so that each lead stands twice: `lead_over_bare_mean` and
+`lead_over_bare_trimmed_mean` over the rule alone, at server rate 1; `lead_over_mean` and `lead_over_trimmed_mean` over
+the same rule with the default's rate, which is what mixing alone is worth. Both have the same bar. `gap` counts from
+the better of the two means that nobody attacks.
 
 Tables go to standard error, and with `--dir` into `robustness.md` and `robustness.svg` there. The data are looked for
 in the folder that SFRL_DATA names, ByzFL in the environment `byzfl` under the folder that SFRL_PEERS names;
@@ -19,27 +25,28 @@ Trusts: the data.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Bar
-from benchmarks.robustness.attacks import ATTACKS
 from benchmarks.robustness.byzfl import byzfl_python, differences
 from benchmarks.robustness.federation import ROUNDS
 from benchmarks.robustness.figure import figure_of
 from benchmarks.robustness.plain_rules import TRIMMED_MEAN
 from benchmarks.robustness.plan import (
+    CHANGE_ATTACKS,
     LIARS,
     SEEDS,
     Line,
     Wanted,
+    attacks_on,
     changed_rows,
     data_folder,
+    in_processes,
     lines_of,
     main_rows,
     other_rows,
@@ -51,8 +58,7 @@ from benchmarks.robustness.tasks import PARTICIPANTS, TASKS
 from sfrl_secure.governance.aggregation_terms import NNM_TRIMMED_MEAN, WEIGHTED_MEAN
 
 MEAN_LEAD_MIN, TRIMMED_LEAD_MIN, GAP_MAX = 0.10, 0.05, 0.06
-QUICK_STRENGTHS = {"none": (1.0,), "alie_against": (1.0,), "ipm": (2.0, 10.0), "min_max": (1.0,)}
-HARD_ATTACKS = ("none", "alie_against", "ipm", "min_max", "rare_indices", "one_head")
+QUICK_STRENGTHS = {"none": (1.0,), "ipm": (2.0, 10.0), "min_max": (1.0,), "roll_back": (1.0,)}
 
 
 def run(*, quick: bool, folder: Path | None = None) -> dict[str, Any]:
@@ -66,7 +72,7 @@ def run(*, quick: bool, folder: Path | None = None) -> dict[str, Any]:
     lines: list[Line] = []
     seeds = SEEDS[:1] if quick else SEEDS
     try:
-        lines = lines_of(_wanted(quick), seeds, ROUNDS, len(os.sched_getaffinity(0)))
+        lines = lines_of(wanted_lines(quick), seeds, in_processes)
     except OSError:
         errors["data"] = f"the data sets are not in {data_folder()}: name their folder in SFRL_DATA"
     found: dict[str, float] | None = None
@@ -81,8 +87,8 @@ def run(*, quick: bool, folder: Path | None = None) -> dict[str, Any]:
     print(tables_text(lines), file=sys.stderr)
     if folder is not None and lines:
         (folder / "robustness.md").write_text(tables_text(lines), encoding="utf-8")
-        title = f"{LIARS} of {PARTICIPANTS} participants lie: what each attack leaves"
-        (folder / "robustness.svg").write_text(figure_of(main, title), encoding="utf-8")
+        title = f"{LIARS} of {PARTICIPANTS} participants lie: what the worst attack leaves of the model"
+        (folder / "robustness.svg").write_text(figure_of(main, title, GAP_MAX), encoding="utf-8")
     return {
         "benchmark": "robustness", "quick": quick, "participants": PARTICIPANTS, "liars": LIARS, "rounds": ROUNDS,
         "seeds": list(seeds), "bars_hold": bool(bars) and all(bar.holds for bar in bars.values()),
@@ -94,48 +100,56 @@ def run(*, quick: bool, folder: Path | None = None) -> dict[str, Any]:
 
 def bars_of(lines: Sequence[Line]) -> dict[str, Bar]:
     """The bars of the robust default, by task and support."""
-    found = _by_row(lines)
     bars = {}
-    for task, support in dict.fromkeys((line.task, line.row.support) for line in lines):
-        rows = {(rule, gated): found.get((task, support, rule, gated)) for rule in
-                (WEIGHTED_MEAN, TRIMMED_MEAN, NNM_TRIMMED_MEAN) for gated in (False, True)}
-        mean, trimmed = rows[WEIGHTED_MEAN, False], rows[TRIMMED_MEAN, False]
-        default, gated = rows[NNM_TRIMMED_MEAN, False], rows[NNM_TRIMMED_MEAN, True]
-        if mean is None or trimmed is None or default is None or gated is None:
+    for task, support, found in _groups(lines):
+        default, gated = found.get(NNM_TRIMMED_MEAN), found.get(f"{NNM_TRIMMED_MEAN} clip")
+        if default is None or gated is None:
             continue
         name = f"{task}/{support}"
-        bars[f"{name}/lead_over_mean"] = Bar(
-            _points(_least(default) - _least(mean)), MEAN_LEAD_MIN, "worst attack, no clip: default less mean")
-        bars[f"{name}/lead_over_trimmed_mean"] = Bar(
-            _points(_least(default) - _least(trimmed)), TRIMMED_LEAD_MIN,
-            "worst attack, no clip: default less bare trimmed mean")
+        for rule, words, least in ((WEIGHTED_MEAN, "mean", MEAN_LEAD_MIN),
+                                   (TRIMMED_MEAN, "trimmed_mean", TRIMMED_LEAD_MIN)):  # fmt: skip
+            for how in ("", "bare "):
+                other = found.get(f"{how}{rule}")
+                if other is not None:
+                    bars[f"{name}/lead_over_{how.replace(' ', '_')}{words}"] = Bar(
+                        _points(_least(default) - _least(other)), least,
+                        f"worst attack, no clip: default less {how}{words.replace('_', ' ')}")
         bars[f"{name}/gap"] = Bar(
-            _points(mean.cells["none"].mean - _least(gated)), GAP_MAX,
-            "mean without liars less the clipped default's worst attack", at_most=True)
+            _points(_unattacked(found) - _least(gated)), GAP_MAX,
+            "the better mean without liars less the clipped default's worst attack", at_most=True)
     return bars
 
 
 def gaps_of(lines: Sequence[Line]) -> dict[str, dict[str, object]]:
     """What is left open with the clip: the attack that takes most, from the default and from the best rule."""
-    found = _by_row(lines)
     gaps: dict[str, dict[str, object]] = {}
-    for task, support in dict.fromkeys((line.task, line.row.support) for line in lines):
-        mean = found.get((task, support, WEIGHTED_MEAN, False))
-        gated = [line for key, line in found.items() if key[:2] == (task, support) and key[3]]
-        default = found.get((task, support, NNM_TRIMMED_MEAN, True))
-        if mean is None or default is None:
+    for task, support, found in _groups(lines):
+        default = found.get(f"{NNM_TRIMMED_MEAN} clip")
+        if default is None:
             continue
-        best = max(gated, key=_least)
+        # Who stood fewer attacks would look better for it.
+        stood = [line for line in found.values() if line.row.clip and line.cells.keys() >= default.cells.keys()]
+        best, top = max(stood, key=_least), _unattacked(found)
         gaps[f"{task}/{support}"] = {
-            "attack": default.worst, "points": _points(mean.cells["none"].mean - _least(default)),
-            "best_rule": best.row.label, "best_rule_attack": best.worst,
-            "best_rule_points": _points(mean.cells["none"].mean - _least(best)),
+            "attack": default.worst, "points": _points(top - _least(default)), "best_rule": best.row.label,
+            "best_rule_attack": best.worst, "best_rule_points": _points(top - _least(best)),
         }  # fmt: skip
     return gaps
 
 
-def _by_row(lines: Sequence[Line]) -> Mapping[tuple[str, str, str, bool], Line]:
-    return {(line.task, line.row.support, line.row.rule, line.row.clip is not None): line for line in lines}
+def _groups(lines: Sequence[Line]) -> Iterator[tuple[str, str, Mapping[str, Line]]]:
+    """Task, support, and its lines by rule, with what stands before or behind it."""
+    for task, support in dict.fromkeys((line.task, line.row.support) for line in lines):
+        own = [line for line in lines if (line.task, line.row.support) == (task, support)]
+        found = {("bare " if line.row.is_bare else "") + line.row.rule + (" clip" if line.row.clip else ""): line
+                 for line in own}
+        if WEIGHTED_MEAN in found:
+            yield task, support, found
+
+
+def _unattacked(found: Mapping[str, Line]) -> float:
+    means = [found[key] for key in (WEIGHTED_MEAN, f"bare {WEIGHTED_MEAN}") if key in found]
+    return max(line.cells["none"].mean for line in means)
 
 
 def _least(line: Line) -> float:
@@ -146,9 +160,10 @@ def _points(share: float) -> float:
     return round(share, 4)
 
 
-def _wanted(quick: bool) -> list[Wanted]:
+def wanted_lines(quick: bool) -> list[Wanted]:
+    """What a run is made of."""
     if quick:
         return [(task, LIARS, row, QUICK_STRENGTHS) for task in TASKS for row in quick_rows()]
-    main = [(LIARS, row, HARD_ATTACKS if row.support == "agreed" else tuple(ATTACKS)) for row in main_rows()]
-    others = [(liars, row, HARD_ATTACKS) for liars, row in [*other_rows(), *((LIARS, row) for row in changed_rows())]]
+    main = [(LIARS, row, attacks_on(row)) for row in main_rows()]
+    others = [(liars, row, CHANGE_ATTACKS) for liars, row in [*other_rows(), *((LIARS, row) for row in changed_rows())]]
     return [(task, liars, row, strengths_of(row, attacks)) for task in TASKS for liars, row, attacks in main + others]

@@ -31,6 +31,8 @@ def tables_text(lines: Sequence[Line]) -> str:
 def _cell(cell: Cell | None, *, is_worst: bool) -> str:
     if cell is None:
         return ""
+    if len(cell.metrics) == 1:
+        return f"**{100 * cell.mean:.1f}**" if is_worst else f"{100 * cell.mean:.1f}"
     spread = (max(cell.metrics) - min(cell.metrics)) / 2
     shown = f"{100 * cell.mean:.1f}"
     return f"**{shown}** ±{100 * spread:.1f}" if is_worst else f"{shown} ±{100 * spread:.1f}"
@@ -41,10 +43,12 @@ def lines_json(lines: Sequence[Line]) -> list[dict[str, object]]:
     return [
         {
             "task": line.task, "liars": line.liars, "support": line.row.support, "rule": RULE_NAMES[line.row.rule],
-            "gate": line.row.clip is not None, "change": line.row.change, "worst": line.worst,
+            "bare": line.row.is_bare, "gate": line.row.clip is not None, "told": max(line.liars, line.row.told),
+            "change": line.row.change, "worst": line.worst,
             "attacks": {
                 name: {"mean": round(cell.mean, 4), "low": round(min(cell.metrics), 4),
-                       "high": round(max(cell.metrics), 4), "strength": cell.strength}
+                       "high": round(max(cell.metrics), 4), "seeds": len(cell.metrics),
+                       "strength": cell.strength}
                 for name, cell in line.cells.items()
             },
         }

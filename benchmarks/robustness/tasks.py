@@ -110,7 +110,7 @@ def load_tasks(folder: Path) -> tuple[Task, ...]:
     """
     clothes, rocks = _Clothes(folder / "fashion-mnist"), _RockSamples(folder / "basalt-geochemistry" / "basalts.csv.gz")
     return (
-        Task(TASKS[0], 10, 0.2, clothes.samples),
+        Task(TASKS[0], 10, 0.15, clothes.samples),
         Task(TASKS[1], len(EON_NAMES), 0.25, rocks.samples),
     )
 
